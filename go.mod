@@ -1,0 +1,3 @@
+module occam
+
+go 1.26

@@ -1,0 +1,40 @@
+// Package cost does the money: amounts in whole nano-dollars, dated prices, the cost of tokens and of GPU hours, and the
+// arithmetic of breaking even. An unknown price is never zero: it is unpriced.
+package cost
+
+import "fmt"
+
+// An Amount is money in nano-dollars (1e-9 USD). Sums are exact.
+type Amount int64
+
+// USD is one dollar.
+const USD Amount = 1_000_000_000
+
+// FromUSD rounds a number of dollars, typically read from a price list, to the nearest nano-dollar.
+func FromUSD(usd float64) Amount {
+	if usd < 0 {
+		return -FromUSD(-usd)
+	}
+	return Amount(usd*float64(USD) + 0.5)
+}
+
+// USD returns the amount in dollars, for display and for arithmetic that is not accounting.
+func (a Amount) USD() float64 { return float64(a) / float64(USD) }
+
+// String writes the amount exactly, with all nine decimals, as "$12.345678901".
+func (a Amount) String() string {
+	sign := ""
+	if a < 0 {
+		sign, a = "-", -a
+	}
+	return fmt.Sprintf("%s$%d.%09d", sign, a/USD, a%USD)
+}
+
+// Usage is what a provider says it billed, in tokens. Cached and CacheWrite are parts of Input; Reasoning is part of Output.
+type Usage struct {
+	Input      int64 `json:"input"`
+	Cached     int64 `json:"cached,omitempty"`      // part of Input read from the provider's cache
+	CacheWrite int64 `json:"cache_write,omitempty"` // part of Input written to the provider's cache
+	Output     int64 `json:"output"`
+	Reasoning  int64 `json:"reasoning,omitempty"` // part of Output
+}

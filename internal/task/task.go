@@ -1,0 +1,86 @@
+// Package task says what a narrow job is: an input, a schema of typed fields, a quality target. It reads examples,
+// validates answers and recognises which request belongs to which task. It does no I/O of its own.
+package task
+
+// A Kind says how a field is answered.
+type Kind string
+
+const (
+	Category Kind = "category" // one of Values: classified
+	Boolean  Kind = "boolean"  // true or false: classified
+	Labels   Kind = "labels"   // a subset of Values: one yes/no per value
+	Span     Kind = "span"     // a string that stands in the input: extracted
+)
+
+// A Field is one property of a task's answer.
+type Field struct {
+	Name      string   `json:"name" yaml:"name"`
+	Kind      Kind     `json:"kind" yaml:"kind"`
+	Values    []string `json:"values,omitempty" yaml:"values,omitempty"`       // of Category and Labels, in schema order
+	Nullable  bool     `json:"nullable,omitempty" yaml:"nullable,omitempty"`   // null is a legal answer
+	Normalize string   `json:"normalize,omitempty" yaml:"normalize,omitempty"` // of Span: "", "upper", "digits", "lower"
+}
+
+// A Promise names what a certificate bounds.
+type Promise string
+
+const (
+	Served Promise = "served" // P(wrong | answered) <= 1 - accuracy
+	System Promise = "system" // P(answered and wrong) <= 1 - accuracy
+)
+
+// A Target is the quality that a task's specialist must prove before it may answer.
+type Target struct {
+	Promise    Promise `json:"promise" yaml:"promise"`
+	Accuracy   float64 `json:"accuracy" yaml:"accuracy"`     // e.g. 0.97: at most 3 % wrong
+	Confidence float64 `json:"confidence" yaml:"confidence"` // e.g. 0.95: the statement fails for at most 5 % of calibration draws
+}
+
+// DefaultTarget is the target of a task that names none.
+var DefaultTarget = Target{Promise: Served, Accuracy: 0.97, Confidence: 0.95}
+
+// A Task is one narrow job.
+type Task struct {
+	Name       string
+	Fields     []Field
+	Input      Template // how the variable text sits in the user's message
+	System     string   // a system prompt that marks the task's requests, if any
+	Generalist string   // the model that answers when no tier may
+	Target     Target
+	Tiers      []string // models to try, cheapest first
+	OnDoubt    string   // "generalist", "review" or "both"
+	Audit      float64  // share of answered requests that is also sent to the generalist
+	Auto       bool     // the lifecycle may promote by itself
+}
+
+// Output is a labelled answer by field name. A field that is missing is unknown; a field that is Null is known to be absent.
+type Output map[string]Value
+
+// An Example is one labelled (or, with an empty Output, unlabelled) input.
+type Example struct {
+	ID     string
+	Text   string
+	Labels Output
+	Source string // where the labels come from: "person", "import", or the generalist's pinned name
+	Line   int    // line of the file it was read from, 0 if none
+}
+
+// A Prediction is a specialist's answer to one input.
+// Values and FieldConfidence have one element per task field, in order.
+type Prediction struct {
+	Values          []Value
+	FieldConfidence []float64 // calibrated probability that the field is right
+	Confidence      float64   // calibrated probability that every field is right
+	Score           float64   // acceptance score, higher is safer; certificates put their threshold on it; NaN never passes
+	InScope         float64   // out-of-scope score, higher is more like the training data
+}
+
+// Right reports whether every field that the example labels is predicted exactly.
+func (p *Prediction) Right(fields []Field, truth Output) bool {
+	for i, f := range fields {
+		if want, known := truth[f.Name]; known && !p.Values[i].Equal(want) {
+			return false
+		}
+	}
+	return true
+}
