@@ -1,0 +1,129 @@
+package task
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// InferFields works out the answer's fields from labelled examples: booleans, sets, strings that stand in the text (Span)
+// and strings that repeat (Category). A null of a Category means "not labelled"; a null of a Span means "there is none".
+// Fields are ordered by kind (categories first), then by name.
+func InferFields(examples []Example) ([]Field, error) {
+	columns := map[string]*column{}
+	for _, e := range examples {
+		for name, v := range e.Labels {
+			c := columns[name]
+			if c == nil {
+				c = &column{values: map[string]int{}}
+				columns[name] = c
+			}
+			c.add(v, e.Text)
+		}
+	}
+	if len(columns) == 0 {
+		return nil, errors.New(`task: no example has labels: add "labels", such as {"category":"refund_status"}`)
+	}
+	fields := make([]Field, 0, len(columns))
+	for name, c := range columns {
+		f, err := c.field(name)
+		if err != nil {
+			return nil, err
+		}
+		fields = append(fields, f)
+	}
+	order := []Kind{Category, Labels, Boolean, Span}
+	slices.SortFunc(fields, func(a, b Field) int {
+		if d := slices.Index(order, a.Kind) - slices.Index(order, b.Kind); d != 0 {
+			return d
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return fields, nil
+}
+
+// column gathers what the examples say of one label.
+type column struct {
+	nulls, bools, sets, strings int
+	inText                      int // strings that stand in their text
+	values                      map[string]int
+}
+
+func (c *column) add(v Value, text string) {
+	switch {
+	case v.IsNull():
+		c.nulls++
+	case v.IsBool():
+		c.bools++
+	case v.IsSet():
+		c.sets++
+		for _, m := range v.Members() {
+			c.values[m]++
+		}
+	default:
+		c.strings++
+		c.values[v.Text()]++
+		if strings.Contains(text, v.Text()) {
+			c.inText++
+		}
+	}
+}
+
+func (c *column) field(name string) (Field, error) {
+	kinds := 0
+	for _, n := range []int{c.bools, c.sets, c.strings} {
+		if n > 0 {
+			kinds++
+		}
+	}
+	switch {
+	case kinds > 1:
+		return Field{}, fmt.Errorf("task: label %q has values of different types: %d booleans, %d lists, %d strings; use one type", name, c.bools, c.sets, c.strings)
+	case c.bools > 0:
+		return Field{Name: name, Kind: Boolean}, nil
+	case c.sets > 0:
+		return Field{Name: name, Kind: Labels, Values: sortedKeys(c.values)}, nil
+	case c.strings == 0 || c.looksLikeSpan():
+		return Field{Name: name, Kind: Span, Nullable: true}, nil
+	case len(c.values) > maxEnumValues || (len(c.values) > 20 && c.strings < 2*len(c.values)):
+		return Field{}, fmt.Errorf("task: label %q has %d different values in %d rows and they do not stand in the text: it is neither a category nor something to extract; give a task file with a schema", name, len(c.values), c.strings)
+	}
+	return Field{Name: name, Kind: Category, Values: sortedKeys(c.values)}, nil
+}
+
+// looksLikeSpan: nearly all values stand in their text, and they seldom repeat.
+func (c *column) looksLikeSpan() bool {
+	return c.inText*10 >= c.strings*8 && len(c.values)*5 >= c.strings
+}
+
+func sortedKeys(counts map[string]int) []string {
+	keys := make([]string, 0, len(counts))
+	for k := range counts {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// Labelled reports whether an example has a label of this field: a null is one only where null is a legal value.
+func (f Field) Labelled(labels Output) bool {
+	v, known := labels[f.Name]
+	return known && (f.Nullable || !v.IsNull())
+}
+
+// CheckLabels lists the examples whose labels the fields do not allow, as problems of the named file.
+func CheckLabels(fields []Field, examples []Example, file string) []Problem {
+	var problems []Problem
+	for _, e := range examples {
+		for _, f := range fields {
+			if !f.Labelled(e.Labels) {
+				continue
+			}
+			if err := f.Check(e.Labels[f.Name]); err != nil {
+				problems = append(problems, Problem{File: file, Line: e.Line, Reason: err.Error()})
+			}
+		}
+	}
+	return problems
+}

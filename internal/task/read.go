@@ -1,0 +1,263 @@
+package task
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// MaxLine is the longest line of a data file, in bytes.
+const MaxLine = 16 << 20
+
+// maxProblems ends the reading of a file that is not data at all.
+const maxProblems = 1000
+
+// A Problem is one line that could not be read, or that contradicts another.
+type Problem struct {
+	File   string `json:"file"`
+	Line   int    `json:"line"`
+	Reason string `json:"reason"`
+}
+
+func (p Problem) String() string { return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Reason) }
+
+// ReadExamples reads labelled examples: JSON Lines of {"id","text","labels"}, OpenAI chat fine-tuning lines, or CSV with a
+// header that has a text column (the other columns but id are labels; an empty cell is null). name is used in problems and,
+// by its .csv ending, to tell CSV. Every line that cannot be used is a Problem; the error is for what ends the reading.
+func ReadExamples(r io.Reader, name string) ([]Example, []Problem, error) {
+	reader := exampleReader{file: name, lineOfID: map[string]int{}}
+	var err error
+	if strings.HasSuffix(strings.ToLower(name), ".csv") {
+		err = reader.readCSV(r)
+	} else {
+		err = reader.readLines(r)
+	}
+	if err != nil {
+		return nil, reader.problems, err
+	}
+	if len(reader.examples) == 0 && len(reader.problems) == 0 {
+		return nil, nil, fmt.Errorf(`%s is empty: expected one JSON object a line, such as {"id":"1","text":"where is my parcel","labels":{"category":"tracking"}}`, name)
+	}
+	return reader.examples, reader.problems, nil
+}
+
+type exampleReader struct {
+	file     string
+	examples []Example
+	problems []Problem
+	lineOfID map[string]int
+}
+
+func (x *exampleReader) readLines(r io.Reader) error {
+	lines := bufio.NewReaderSize(r, 1<<16)
+	for number := 1; ; number++ {
+		line, tooLong, err := readLine(lines)
+		if err != nil && err != io.EOF {
+			return fmt.Errorf("%s:%d: %w", x.file, number, err)
+		}
+		switch trimmed := bytes.TrimSpace(line); {
+		case tooLong:
+			x.problem(number, "the line is longer than 16 MB")
+		case len(trimmed) > 0:
+			x.addLine(number, trimmed)
+		}
+		if tooMany := x.tooManyProblems(); tooMany != nil {
+			return tooMany
+		}
+		if err == io.EOF {
+			return nil
+		}
+	}
+}
+
+// readLine returns the next line without holding more than MaxLine of it.
+func readLine(r *bufio.Reader) (line []byte, tooLong bool, err error) {
+	for {
+		chunk, err := r.ReadSlice('\n')
+		if len(line)+len(chunk) > MaxLine {
+			tooLong, line = true, nil
+		} else if !tooLong {
+			line = append(line, chunk...)
+		}
+		if err != bufio.ErrBufferFull {
+			return line, tooLong, err
+		}
+	}
+}
+
+type exampleLine struct {
+	ID       json.RawMessage            `json:"id"`
+	Text     *string                    `json:"text"`
+	Labels   map[string]json.RawMessage `json:"labels"`
+	Source   string                     `json:"source"`
+	Messages []struct {
+		Role    string `json:"role"`
+		Content string `json:"content"`
+	} `json:"messages"`
+}
+
+func (x *exampleReader) addLine(number int, line []byte) {
+	if !utf8.Valid(line) {
+		x.problem(number, "not valid UTF-8: save the file as UTF-8")
+		return
+	}
+	var parsed exampleLine
+	if err := json.Unmarshal(line, &parsed); err != nil {
+		x.problem(number, "not a JSON object with \"text\" and \"labels\": "+err.Error())
+		return
+	}
+	example := Example{Line: number, Source: parsed.Source, ID: idText(parsed.ID, number)}
+	var err error
+	switch {
+	case len(parsed.Messages) > 0:
+		example.Text, example.Labels, err = fromChat(parsed)
+	case parsed.Text == nil:
+		err = errors.New(`"text" is missing`)
+	default:
+		example.Text = *parsed.Text
+		example.Labels, err = labelValues(parsed.Labels)
+	}
+	if err != nil {
+		x.problem(number, err.Error())
+		return
+	}
+	x.add(example)
+}
+
+func idText(raw json.RawMessage, line int) string {
+	var id string
+	switch {
+	case len(raw) == 0 || string(raw) == "null":
+		return fmt.Sprintf("line-%d", line)
+	case json.Unmarshal(raw, &id) == nil:
+		return id
+	default:
+		return string(raw)
+	}
+}
+
+func labelValues(raw map[string]json.RawMessage) (Output, error) {
+	labels := make(Output, len(raw))
+	for name, data := range raw {
+		var v Value
+		if err := v.UnmarshalJSON(data); err != nil {
+			return nil, fmt.Errorf("label %q: %w", name, err)
+		}
+		labels[name] = v
+	}
+	return labels, nil
+}
+
+// fromChat reads an OpenAI fine-tuning line: the user's turns are the text, the last assistant turn is the answer, either a
+// JSON object of labels or a bare label, which becomes the field "category".
+func fromChat(line exampleLine) (string, Output, error) {
+	var user []string
+	answer, answered := "", false
+	for _, m := range line.Messages {
+		switch m.Role {
+		case "user":
+			user = append(user, m.Content)
+		case "assistant":
+			answer, answered = strings.TrimSpace(m.Content), true
+		}
+	}
+	if len(user) == 0 || !answered {
+		return "", nil, errors.New("a chat example needs a user message and an assistant message")
+	}
+	text := strings.Join(user, "\n")
+	if !strings.HasPrefix(answer, "{") {
+		return text, Output{"category": String(answer)}, nil
+	}
+	var raw map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(answer), &raw); err != nil {
+		return "", nil, fmt.Errorf("the assistant's answer is no JSON object: %w", err)
+	}
+	labels, err := labelValues(raw)
+	return text, labels, err
+}
+
+func (x *exampleReader) readCSV(r io.Reader) error {
+	rows := csv.NewReader(r)
+	rows.FieldsPerRecord = -1
+	header, err := rows.Read()
+	if err == io.EOF {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s: the CSV header cannot be read: %w", x.file, err)
+	}
+	header[0] = strings.TrimPrefix(header[0], "\ufeff")
+	text, id := slices.Index(header, "text"), slices.Index(header, "id")
+	if text < 0 {
+		return fmt.Errorf("%s:1: the CSV header has no column named \"text\": it has %s", x.file, strings.Join(header, ", "))
+	}
+	for {
+		row, err := rows.Read()
+		if err == io.EOF {
+			return nil
+		}
+		line, _ := rows.FieldPos(0)
+		switch {
+		case err != nil:
+			x.problem(line, err.Error())
+		case len(row) != len(header):
+			x.problem(line, fmt.Sprintf("%d columns, the header has %d", len(row), len(header)))
+		case !utf8.ValidString(strings.Join(row, "")):
+			x.problem(line, "not valid UTF-8: save the file as UTF-8")
+		default:
+			x.add(csvExample(header, row, text, id, line))
+		}
+		if tooMany := x.tooManyProblems(); tooMany != nil {
+			return tooMany
+		}
+	}
+}
+
+func csvExample(header, row []string, text, id, line int) Example {
+	example := Example{ID: fmt.Sprintf("line-%d", line), Text: row[text], Labels: Output{}, Line: line}
+	if id >= 0 {
+		example.ID = row[id]
+	}
+	for i, name := range header {
+		if i == text || i == id {
+			continue
+		}
+		if row[i] == "" {
+			example.Labels[name] = Null
+		} else {
+			example.Labels[name] = String(row[i])
+		}
+	}
+	return example
+}
+
+func (x *exampleReader) add(e Example) {
+	if strings.TrimSpace(e.Text) == "" {
+		x.problem(e.Line, "the text is empty")
+		return
+	}
+	if first, twice := x.lineOfID[e.ID]; twice {
+		x.problem(e.Line, fmt.Sprintf("the id %q already stands on line %d", e.ID, first))
+		return
+	}
+	x.lineOfID[e.ID] = e.Line
+	x.examples = append(x.examples, e)
+}
+
+func (x *exampleReader) problem(line int, reason string) {
+	x.problems = append(x.problems, Problem{File: x.file, Line: line, Reason: reason})
+}
+
+func (x *exampleReader) tooManyProblems() error {
+	if len(x.problems) < maxProblems {
+		return nil
+	}
+	return fmt.Errorf("%s: more than %d lines cannot be read, the first: %s", x.file, maxProblems, x.problems[0])
+}
