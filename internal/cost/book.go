@@ -1,0 +1,239 @@
+package cost
+
+import (
+	"cmp"
+	_ "embed"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Book is a set of dated prices. It never changes once made: Merge returns another one. Safe for concurrent use.
+type Book struct {
+	version string
+	prices  map[string][]Price // by model name, each list ascending by provider, then From
+	aliases map[modelKey]string
+	hosts   []Host
+}
+
+type modelKey struct{ provider, model string }
+
+// A Host is a machine that can be rented by the hour: a GPU server, or a small virtual machine without one (GPUs is 0).
+type Host struct {
+	SKU        string
+	GPU        string // "A10G 24GB"; "" for a virtual machine
+	CPU        string
+	GPUs       int
+	Hour       Amount // price of one hour
+	HourHigh   Amount // upper end where the list gives a range, else equal to Hour
+	Kind       string // "on-demand us-east-1", "spot", …
+	From, To   time.Time
+	Source     string
+	Confidence Confidence
+}
+
+//go:embed price_book.json
+var embeddedBook string
+
+// Default returns the book that is built into the program.
+func Default() *Book { return defaultBook() }
+
+var defaultBook = sync.OnceValue(func() *Book {
+	b, err := Parse(strings.NewReader(embeddedBook))
+	if err != nil {
+		panic("the embedded price book is broken: " + err.Error()) // its test parses it
+	}
+	return b
+})
+
+// Version is the date of the book, followed by that of every book merged into it.
+func (b *Book) Version() string { return b.version }
+
+// Lookup finds the price of a model at a time. Names must match exactly, or stand in the book's list of aliases: a dated
+// snapshot such as gpt-4o-2024-08-06 is priced only when the book says it costs what gpt-4o costs (the snapshot of May 2024
+// did not). An empty provider matches any, as long as only one provider in the book sells that model. False means unpriced,
+// which is not zero.
+func (b *Book) Lookup(provider, model string, at time.Time) (Price, bool) {
+	var found Price
+	ok := false
+	for _, p := range b.candidates(provider, model) {
+		if !covers(p.From, p.To, at) {
+			continue
+		}
+		if ok && found.Provider != p.Provider {
+			return Price{}, false // two sellers, and nobody said which one
+		}
+		found, ok = p, true // rows ascend by From: the newest one that is in force wins
+	}
+	return found, ok
+}
+
+func (b *Book) candidates(provider, model string) []Price {
+	match := func(p Price) bool { return provider == "" || p.Provider == provider }
+	var out []Price
+	for _, p := range b.prices[model] {
+		if match(p) {
+			out = append(out, p)
+		}
+	}
+	for k, target := range b.aliases {
+		if k.model != model || (provider != "" && k.provider != provider) {
+			continue
+		}
+		for _, p := range b.prices[target] {
+			if p.Provider == k.provider {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
+
+// Prices lists every row in force at a time, ordered by provider and model. The zero time lists all rows of all dates.
+func (b *Book) Prices(at time.Time) []Price {
+	var out []Price
+	for _, rows := range b.prices {
+		for i, p := range rows {
+			superseded := i+1 < len(rows) && rows[i+1].Provider == p.Provider && covers(rows[i+1].From, rows[i+1].To, at)
+			if at.IsZero() || covers(p.From, p.To, at) && !superseded {
+				out = append(out, p)
+			}
+		}
+	}
+	slices.SortStableFunc(out, comparePrices)
+	return out
+}
+
+// Hosts lists every machine of the book, GPU servers and virtual machines, in its order.
+func (b *Book) Hosts() []Host { return slices.Clone(b.hosts) }
+
+// GPU finds a machine by its SKU at a time; "g5.xlarge" finds "aws g5.xlarge" when only one SKU ends so.
+func (b *Book) GPU(sku string, at time.Time) (Host, bool) {
+	var found []Host
+	for _, h := range b.hosts {
+		if !covers(h.From, h.To, at) {
+			continue
+		}
+		if strings.EqualFold(h.SKU, sku) {
+			return h, true
+		}
+		if _, rest, _ := strings.Cut(h.SKU, " "); strings.EqualFold(rest, sku) {
+			found = append(found, h)
+		}
+	}
+	if len(found) != 1 {
+		return Host{}, false
+	}
+	return found[0], true
+}
+
+// Merge returns a book in which the rows of other come on top. A row with an effective date ends the older row of the same
+// model on that date and keeps it for the time before; rows without any date replace the model's history.
+func (b *Book) Merge(other *Book) *Book {
+	out := &Book{version: b.version, prices: maps.Clone(b.prices), aliases: maps.Clone(b.aliases)}
+	if other.version != "" {
+		out.version += "+" + other.version
+	}
+	maps.Copy(out.aliases, other.aliases)
+	for model, rows := range other.prices {
+		out.prices[model] = mergeRows(b.prices[model], rows)
+		for _, r := range rows { // the model now has its own row
+			delete(out.aliases, modelKey{r.Provider, model})
+		}
+	}
+	for _, h := range b.hosts {
+		if !slices.ContainsFunc(other.hosts, func(o Host) bool { return o.SKU == h.SKU }) {
+			out.hosts = append(out.hosts, h)
+		}
+	}
+	out.hosts = append(out.hosts, other.hosts...)
+	return out
+}
+
+func mergeRows(old, fresh []Price) []Price {
+	first := map[string]time.Time{} // provider → the date from which the fresh rows speak for it
+	for _, p := range fresh {
+		if t, seen := first[p.Provider]; !seen || p.From.Before(t) {
+			first[p.Provider] = p.From
+		}
+	}
+	out := slices.Clone(fresh)
+	for _, p := range old {
+		from, replaced := first[p.Provider]
+		switch {
+		case !replaced:
+		case !p.From.Before(from):
+			continue
+		case p.To.IsZero() || p.To.After(from):
+			p.To = from
+		}
+		out = append(out, p)
+	}
+	slices.SortStableFunc(out, comparePrices)
+	return out
+}
+
+// A Change is one difference between two books for one model at one time. Old or New is nil where the model is new or gone.
+type Change struct {
+	Provider, Model string
+	Old, New        *Price
+}
+
+// Diff lists what a merge would change at a time: models that are new in next, and models whose rates differ. Models that
+// only the receiver knows are left alone by a merge and so are not listed.
+func (b *Book) Diff(next *Book, at time.Time) []Change {
+	var out []Change
+	for _, p := range next.Prices(at) {
+		old, ok := b.Lookup(p.Provider, p.Model, at)
+		switch {
+		case !ok:
+			out = append(out, Change{Provider: p.Provider, Model: p.Model, New: &p})
+		case old.fingerprint() != p.fingerprint() || !old.Shutdown.Equal(p.Shutdown) || old.BatchPermille != p.BatchPermille:
+			out = append(out, Change{Provider: p.Provider, Model: p.Model, Old: &old, New: &p})
+		}
+	}
+	return out
+}
+
+// String writes one line: "openai/gpt-4o: input $2.50 → $2.00, output $10 → $8".
+func (c Change) String() string {
+	name := c.Provider + "/" + c.Model + ": "
+	if c.Old == nil {
+		return name + fmt.Sprintf("new, input $%g, output $%g per 1M tokens", c.New.Input.USDPerMTok(), c.New.Output.USDPerMTok())
+	}
+	var parts []string
+	add := func(what string, a, b any) {
+		if a != b {
+			parts = append(parts, fmt.Sprintf("%s %v → %v", what, a, b))
+		}
+	}
+	usd := func(r Rate) string { return fmt.Sprintf("$%g", r.USDPerMTok()) }
+	add("input", usd(c.Old.Input), usd(c.New.Input))
+	add("cached", usd(c.Old.Cached), usd(c.New.Cached))
+	add("cache write", usd(c.Old.CacheWrite), usd(c.New.CacheWrite))
+	add("output", usd(c.Old.Output), usd(c.New.Output))
+	add("batch ‰", c.Old.BatchPermille, c.New.BatchPermille)
+	add("shutdown", dateOrNone(c.Old.Shutdown), dateOrNone(c.New.Shutdown))
+	if len(parts) == 0 {
+		parts = append(parts, "bands by length or time of day")
+	}
+	return name + strings.Join(parts, ", ")
+}
+
+func comparePrices(a, b Price) int {
+	return cmp.Or(cmp.Compare(a.Provider, b.Provider), cmp.Compare(a.Model, b.Model), a.From.Compare(b.From))
+}
+
+func covers(from, to, at time.Time) bool {
+	return (from.IsZero() || !at.Before(from)) && (to.IsZero() || at.Before(to))
+}
+
+func dateOrNone(t time.Time) string {
+	if t.IsZero() {
+		return "none"
+	}
+	return t.Format(time.DateOnly)
+}
