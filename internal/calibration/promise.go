@@ -1,0 +1,109 @@
+package calibration
+
+import "math"
+
+// system chooses the threshold of the System promise by risk-controlling prediction sets (Bates, Angelopoulos, Lei, Malik and
+// Jordan 2021, arXiv 2101.02703).
+//
+// L(t) = P(score >= t and wrong) only grows as t falls. Let t* be the first threshold, from the top, with L(t*) > risk. A
+// threshold at or below t* is returned only if the count of accepted errors at t*, a Binomial(n, L(t*)), is so small that
+// BinCDF(count; n, risk) <= delta, which has probability at most delta. One fixed t* decides, so any number of thresholds,
+// also ones read off the calibration rows themselves, may be tried without a penalty.
+func (l *ladder) system(goal Goal) (Result, bool) {
+	level := goal.Spend()
+	if l.n == 0 || BinCDF(0, l.n, goal.Risk) > level {
+		return Result{}, false
+	}
+	allowed := 0 // the most errors that may be accepted
+	for allowed+1 < l.n && BinCDF(allowed+1, l.n, goal.Risk) <= level {
+		allowed++
+	}
+	best, ok := l.laxest(allowed)
+	if !ok {
+		return Result{}, false
+	}
+	return Result{
+		Goal: goal, Threshold: best.threshold, N: l.n, Accepted: best.accepted, Errors: best.errors,
+		Level: level, Upper: Upper(best.errors, l.n, level), Method: "rcps",
+	}, true
+}
+
+// laxest returns the lowest threshold, of the grid and the rows' own scores, that accepts some rows and at most allowed errors.
+func (l *ladder) laxest(allowed int) (rung, bool) {
+	own := make([]float64, 0, l.n)
+	for i, o := range l.outcomes {
+		if usable(o.Score) && (i == 0 || o.Score != l.outcomes[i-1].Score) {
+			own = append(own, o.Score)
+		}
+	}
+	var best rung
+	found := false
+	for _, rungs := range [][]rung{l.count(own), l.grid} {
+		for _, r := range rungs {
+			if r.errors <= allowed && r.accepted > 0 && usable(r.threshold) && (!found || r.threshold < best.threshold) {
+				best, found = r, true
+			}
+		}
+	}
+	return best, found
+}
+
+// served chooses the threshold of the Served promise by testing the hypotheses H(t): P(wrong | score >= t) > risk along the
+// grid from strict to lax, with the exact binomial p-value BinCDF(errors; accepted, risk), which is valid given the number of
+// accepted rows. (Learn then test: Angelopoulos, Bates, Candès, Jordan and Lei 2021, arXiv 2110.01052.)
+//
+// Fixed-sequence testing spends the whole delta on each step but stops for good at its first failure, and at the very top,
+// where few rows are accepted, a failure is certain. So delta is shared over a few starts, and a rejected hypothesis hands
+// its level on to the next: the fallback procedure (Wiens 2003; Wiens and Dmitrienko 2005), a case of the graphical
+// procedures of Bretz, Maurer, Brannath and Posch 2009, which keeps P(any true hypothesis rejected) <= delta under any
+// dependence of the tests. Where the path from an early start arrives at a later one, their levels add up; where it fails on
+// the way, the later start still has its own.
+func (l *ladder) served(goal Goal) (Result, bool) {
+	starts := l.starts(goal)
+	var best Result
+	level := 0.0
+	for i, r := range l.grid {
+		level += starts[i]
+		if level == 0 || !usable(r.threshold) {
+			continue
+		}
+		if BinCDF(r.errors, r.accepted, goal.Risk) > level {
+			level = 0
+			continue
+		}
+		best = Result{Goal: goal, Threshold: r.threshold, N: l.n, Accepted: r.accepted, Errors: r.errors, Level: level}
+	}
+	if best.Accepted == 0 {
+		return Result{}, false
+	}
+	best.Upper = Upper(best.Errors, best.Accepted, best.Level)
+	best.Method = methodName(starts)
+	return best, true
+}
+
+// starts shares Spend over positions of the grid. It may depend on the goal, the number of rows and the grid, never on the
+// outcomes.
+func (l *ladder) starts(goal Goal) []float64 {
+	levels := make([]float64, len(l.grid))
+	if len(levels) == 0 || l.n == 0 {
+		return levels
+	}
+	const starts = 4
+	delta := goal.Spend()
+	first := 2 * float64(goal.MinLabels()) / float64(l.n)
+	for j := range starts {
+		coverage := first + (0.9-first)*float64(j)/float64(starts)
+		position := int(math.Ceil(coverage*float64(len(levels)))) - 1
+		position = min(max(position, 0), len(levels)-1)
+		levels[position] += delta / starts
+	}
+	return levels
+}
+
+func methodName(levels []float64) string {
+	starts := 0
+	for _, level := range levels {
+		starts += one(level > 0)
+	}
+	return "fallback-" + string(rune('0'+min(starts, 9)))
+}
