@@ -1,0 +1,87 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"occam/internal/task"
+)
+
+// providerHint is what a newcomer's empty file should have held.
+const providerHint = `providers is empty: name at least one, such as
+  providers:
+    openai: {type: openai, base_url: https://api.openai.com/v1, api_key: "${OPENAI_API_KEY}"}`
+
+func (c *Config) check() error {
+	if len(c.Providers) == 0 {
+		return errors.New(providerHint)
+	}
+	for _, name := range sortedKeys(c.Providers) {
+		if err := c.Providers[name].check(); err != nil {
+			return fmt.Errorf("providers.%s: %w", name, err)
+		}
+	}
+	for _, name := range sortedKeys(c.Models) {
+		if p := c.Models[name].Provider; c.Providers[p].Type == "" {
+			return fmt.Errorf("models.%s: provider %q is not among providers (%s)", name, p, strings.Join(sortedKeys(c.Providers), ", "))
+		}
+	}
+	for _, name := range sortedKeys(c.Tasks) {
+		if err := c.Tasks[name].check(); err != nil {
+			return fmt.Errorf("tasks.%s: %w", name, err)
+		}
+	}
+	if c.Store != "sqlite" && !strings.HasPrefix(c.Store, "postgres://") && !strings.HasPrefix(c.Store, "postgresql://") {
+		return errors.New("store must be sqlite or postgres://user:pass@host/db")
+	}
+	if c.Durability != "full" && c.Durability != "normal" {
+		return fmt.Errorf("durability is %q: it must be full or normal", c.Durability)
+	}
+	return c.Limits.check()
+}
+
+func (l Limits) check() error {
+	if l.BodyBytes < 1024 || l.InFlight < 1 || l.ConnectTimeout <= 0 || l.FirstByte <= 0 || l.Idle <= 0 || l.Total <= 0 {
+		return errors.New("limits: body_bytes must be at least 1024, in_flight at least 1 and every timeout positive")
+	}
+	return nil
+}
+
+func (p Provider) check() error {
+	if !slices.Contains([]string{"openai", "azure", "anthropic"}, p.Type) {
+		return fmt.Errorf("type is %q: it must be openai (any compatible server), azure or anthropic", p.Type)
+	}
+	if !validURL(p.BaseURL) {
+		return errors.New("base_url must be a full http(s) address such as https://api.openai.com/v1")
+	}
+	return nil
+}
+
+func (t Task) check() error {
+	if t.Schema.Path == "" && len(t.Schema.JSON) == 0 {
+		return errors.New("schema is missing: give a JSON Schema inline or the path of one")
+	}
+	if t.Input != "" {
+		if _, err := task.ParseTemplate(t.Input); err != nil {
+			return err
+		}
+	}
+	if !slices.Contains([]string{"", "generalist", "review", "both"}, t.OnDoubt) {
+		return fmt.Errorf("on_doubt is %q: it must be generalist, review or both", t.OnDoubt)
+	}
+	if t.Audit != nil && (*t.Audit < 0 || *t.Audit > 1) {
+		return fmt.Errorf("audit is %v: it is a share between 0 and 1", *t.Audit)
+	}
+	if p := t.Target.Promise; p != "" && p != task.Served && p != task.System {
+		return fmt.Errorf("target.promise is %q: it must be served or system", p)
+	}
+	if !share(t.Target.Accuracy) || !share(t.Target.Confidence) {
+		return errors.New("target: accuracy and confidence must be shares below 1, such as 0.97 and 0.95")
+	}
+	return nil
+}
+
+// share: zero stands for "not given".
+func share(v float64) bool { return v >= 0 && v < 1 }

@@ -1,0 +1,253 @@
+// Package config reads occam.yaml: one struct, one default, a strict decode in which an unknown key is an error with its line.
+package config
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"occam/internal/task"
+)
+
+// Example is the commented configuration that `occam init` writes.
+//
+//go:embed example.yaml
+var Example []byte
+
+// Config is the whole configuration. Everything has a default but providers.
+type Config struct {
+	Listen     string              `yaml:"listen"`
+	DataDir    string              `yaml:"data_dir"`
+	Store      string              `yaml:"store"`      // "sqlite" or postgres://…
+	Durability string              `yaml:"durability"` // "full" or "normal": what a power cut may take, see docs/ledger.md
+	Providers  map[string]Provider `yaml:"providers"`
+	Models     map[string]Model    `yaml:"models"`
+	Tasks      map[string]Task     `yaml:"tasks"`
+	Capture    Capture             `yaml:"capture"`
+	Limits     Limits              `yaml:"limits"`
+
+	FirstProvider string `yaml:"-"` // where a model that is not listed goes
+}
+
+// Provider is one upstream server and its key. The key is sent to BaseURL's origin and nowhere else.
+type Provider struct {
+	Type      string   `yaml:"type"` // "openai" (any compatible server), "azure" or "anthropic"
+	BaseURL   string   `yaml:"base_url"`
+	APIKey    string   `yaml:"api_key"`
+	Hosting   *Hosting `yaml:"hosting"`
+	Training  *bool    `yaml:"training"`  // false: the provider's terms forbid training on its answers
+	Simulated bool     `yaml:"simulated"` // every figure it causes is labelled so
+}
+
+// Hosting says what a provider's hardware costs when it is rented by the hour.
+type Hosting struct {
+	SKU      string `yaml:"sku"`
+	Replicas int    `yaml:"replicas"`
+}
+
+// Model maps the name that apps use to a provider and the name it knows.
+type Model struct {
+	Provider string `yaml:"provider"`
+	Upstream string `yaml:"upstream"`
+}
+
+// Task is one narrow job as the configuration writes it.
+type Task struct {
+	Schema     Schema      `yaml:"schema"`
+	Input      string      `yaml:"input"`
+	System     string      `yaml:"system"`
+	Generalist string      `yaml:"generalist"`
+	Target     task.Target `yaml:"target"`
+	Tiers      []string    `yaml:"tiers"`
+	OnDoubt    string      `yaml:"on_doubt"`
+	Audit      *float64    `yaml:"audit"`
+	Auto       bool        `yaml:"auto"`
+	Model      string      `yaml:"model"` // a trained .occam file, served as soon as its certificate allows
+}
+
+// Capture says which prompts are kept. Without it the ledger holds counts and hashes, never text.
+type Capture struct {
+	Prompts   bool     `yaml:"prompts"`
+	Retention Duration `yaml:"retention"`
+}
+
+// Limits bounds what one process takes on.
+type Limits struct {
+	BodyBytes      int64    `yaml:"body_bytes"`
+	InFlight       int      `yaml:"in_flight"`
+	ConnectTimeout Duration `yaml:"connect_timeout"`
+	FirstByte      Duration `yaml:"first_byte_timeout"`
+	Idle           Duration `yaml:"idle_timeout"`
+	Total          Duration `yaml:"total_timeout"`
+}
+
+// Default is the configuration that an empty file means.
+func Default() Config {
+	return Config{
+		Listen:     "127.0.0.1:8080",
+		DataDir:    "./occam-data",
+		Store:      "sqlite",
+		Durability: "full",
+		Capture:    Capture{Prompts: false, Retention: Duration(30 * 24 * time.Hour)},
+		Limits: Limits{
+			BodyBytes: 4 << 20, InFlight: 512,
+			ConnectTimeout: Duration(5 * time.Second), FirstByte: Duration(60 * time.Second),
+			Idle: Duration(60 * time.Second), Total: Duration(10 * time.Minute),
+		},
+	}
+}
+
+// A Duration is written as "90s", "10m" or, for days, "30d".
+type Duration time.Duration
+
+// UnmarshalYAML implements yaml.InterfaceUnmarshaler.
+func (d *Duration) UnmarshalYAML(unmarshal func(any) error) error {
+	var text string
+	if err := unmarshal(&text); err != nil {
+		return err
+	}
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		parsed, err := time.ParseDuration(days + "h")
+		*d = Duration(24 * parsed)
+		return err
+	}
+	parsed, err := time.ParseDuration(text)
+	*d = Duration(parsed)
+	return err
+}
+
+// A Schema is a JSON Schema, inline or as the path of a file.
+type Schema struct {
+	Path string
+	JSON []byte
+}
+
+// UnmarshalYAML implements yaml.BytesUnmarshaler, which keeps the order of an inline schema's properties.
+func (s *Schema) UnmarshalYAML(data []byte) error {
+	if err := yaml.Unmarshal(data, &s.Path); err == nil {
+		return nil
+	}
+	asJSON, err := yaml.YAMLToJSON(data)
+	if err != nil {
+		return err
+	}
+	s.Path, s.JSON = "", asJSON
+	return nil
+}
+
+// Load reads, completes and checks a configuration file. Relative paths in it are taken from the file's folder.
+func Load(path string, getenv func(string) string) (*Config, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no configuration at %s: run `occam init` to write one, or name yours with --config", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the configuration cannot be read: %w", err)
+	}
+	c, err := Parse(data, getenv)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := c.resolvePaths(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Parse decodes and checks a configuration; paths stay as written and schema files are not read.
+func Parse(data []byte, getenv func(string) string) (*Config, error) {
+	c := Default()
+	if err := yaml.UnmarshalWithOptions(data, &c, yaml.Strict()); err != nil {
+		return nil, errors.New(strings.TrimSpace(yaml.FormatError(err, false, true)))
+	}
+	var order struct {
+		Providers yaml.MapSlice `yaml:"providers"`
+	}
+	if err := yaml.Unmarshal(data, &order); err == nil && len(order.Providers) > 0 {
+		c.FirstProvider = fmt.Sprint(order.Providers[0].Key)
+	}
+	c.expand(getenv)
+	return &c, c.check()
+}
+
+// expand replaces ${NAME} in the values that may hold secrets or addresses, after decoding, so that no secret is parsed as
+// YAML or shown in a decoding error.
+func (c *Config) expand(getenv func(string) string) {
+	c.Listen, c.DataDir, c.Store = expand(c.Listen, getenv), expand(c.DataDir, getenv), expand(c.Store, getenv)
+	for name, p := range c.Providers {
+		p.BaseURL, p.APIKey = expand(p.BaseURL, getenv), expand(p.APIKey, getenv)
+		c.Providers[name] = p
+	}
+}
+
+// expand replaces ${NAME} only: a bare $ is legal in a password. What the environment holds is not expanded again.
+func expand(s string, getenv func(string) string) string {
+	var out strings.Builder
+	for {
+		before, rest, ok := strings.Cut(s, "${")
+		name, after, closed := strings.Cut(rest, "}")
+		if !ok || !closed {
+			out.WriteString(s)
+			return out.String()
+		}
+		out.WriteString(before)
+		out.WriteString(getenv(name))
+		s = after
+	}
+}
+
+func (c *Config) resolvePaths(dir string) error {
+	c.DataDir = from(dir, c.DataDir)
+	for name, t := range c.Tasks {
+		if t.Model != "" {
+			t.Model = from(dir, t.Model)
+		}
+		if err := t.Schema.read(dir); err != nil {
+			return fmt.Errorf("tasks.%s: %w", name, err)
+		}
+		c.Tasks[name] = t
+	}
+	return nil
+}
+
+func (s *Schema) read(dir string) error {
+	if s.Path == "" {
+		return nil
+	}
+	schema, err := os.ReadFile(from(dir, s.Path))
+	if err != nil {
+		return fmt.Errorf("the schema cannot be read: %w", err)
+	}
+	s.JSON = schema
+	return nil
+}
+
+func from(dir, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func validURL(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+}

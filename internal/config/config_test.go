@@ -1,0 +1,143 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"occam/internal/task"
+)
+
+func noEnv(string) string { return "" }
+
+func TestExampleIsValid(t *testing.T) {
+	c, err := Parse(Example, func(name string) string { return "sk-" + name })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Providers["openai"].APIKey; got != "sk-OPENAI_API_KEY" {
+		t.Errorf("api_key = %q", got)
+	}
+	if c.FirstProvider != "openai" {
+		t.Errorf("first provider = %q", c.FirstProvider)
+	}
+	if time.Duration(c.Capture.Retention) != 30*24*time.Hour {
+		t.Errorf("retention = %v", time.Duration(c.Capture.Retention))
+	}
+}
+
+func TestExampleTaskIsValid(t *testing.T) {
+	var uncommented []string
+	inTask := false
+	for line := range strings.SplitSeq(string(Example), "\n") {
+		inTask = inTask || strings.HasPrefix(line, "# tasks:")
+		if inTask {
+			line = strings.TrimPrefix(strings.TrimPrefix(line, "#"), " ")
+		}
+		uncommented = append(uncommented, line)
+	}
+	c, err := Parse([]byte(strings.Join(uncommented, "\n")), noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tasks, err := c.TaskList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := tasks[0]
+	if got.Name != "ticket-triage" || len(got.Fields) != 2 || got.Fields[0].Kind != task.Category || got.Fields[1].Kind != task.Span {
+		t.Errorf("task = %+v", got)
+	}
+	if got.Target != task.DefaultTarget || got.Audit != 0.01 {
+		t.Errorf("target %+v audit %v", got.Target, got.Audit)
+	}
+}
+
+const minimal = "providers:\n  second: {type: openai, base_url: http://127.0.0.1:1/v1}\n  first: {type: openai, base_url: http://127.0.0.1:2/v1}\n"
+
+func TestDefaults(t *testing.T) {
+	c, err := Parse([]byte(minimal), noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Listen != "127.0.0.1:8080" || c.FirstProvider != "second" || c.Limits.BodyBytes != 4<<20 {
+		t.Errorf("defaults: %+v", c)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for _, tc := range []struct{ name, yaml, want string }{
+		{"unknown key", minimal + "lisen: x\n", "[4:1]"},
+		{"unknown key inside", minimal + "limits: {body_byte: 3}\n", "body_byte"},
+		{"unknown key in a task", minimal + "tasks: {t: {schema: s.json, tier: [x]}}\n", "tier"},
+		{"no providers", "listen: 127.0.0.1:1\n", "providers is empty"},
+		{"bad type", "providers: {a: {type: magic, base_url: http://x/v1}}\n", "providers.a: type"},
+		{"bad url", "providers: {a: {type: openai, base_url: api.openai.com}}\n", "base_url"},
+		{"unknown provider", minimal + "models: {m: {provider: nobody}}\n", "nobody"},
+		{"bad promise", minimal + "tasks: {t: {schema: s.json, target: {promise: sure}}}\n", "target.promise"},
+		{"bad template", minimal + "tasks: {t: {schema: s.json, input: plain}}\n", "no {{variable}}"},
+		{"bad doubt", minimal + "tasks: {t: {schema: s.json, on_doubt: shrug}}\n", "on_doubt"},
+		{"bad audit", minimal + "tasks: {t: {schema: s.json, audit: 2}}\n", "audit"},
+		{"bad store", minimal + "store: mysql://x\n", "store must be"},
+		{"not yaml", "\t{{{", "[1:"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := Parse([]byte(tc.yaml), noEnv)
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v, want one with %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestErrorsNeverShowSecrets(t *testing.T) {
+	yaml := "providers:\n  a: {type: openai, base_url: \"nonsense\", api_key: \"${KEY}\"}\n"
+	_, err := Parse([]byte(yaml), func(string) string { return "sk-canary" })
+	if err == nil || strings.Contains(err.Error(), "canary") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestExpand(t *testing.T) {
+	env := func(name string) string { return map[string]string{"A": "${B}", "B": "b"}[name] }
+	for in, want := range map[string]string{"x${A}y${B}": "x${B}yb", "p$ss": "p$ss", "${A": "${A", "": ""} {
+		if got := expand(in, env); got != want {
+			t.Errorf("expand(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestLoadTakesPathsFromTheFile(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("s.json", `{"type":"object","properties":{"b":{"type":"boolean"},"a":{"type":"string"}}}`)
+	write("occam.yaml", minimal+"tasks: {t: {schema: s.json}}\n")
+	write("task.yaml", "name: t\nschema: s.json\ntiers: [linear]\n")
+	c, err := Load(filepath.Join(dir, "occam.yaml"), noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.DataDir != filepath.Join(dir, "occam-data") {
+		t.Errorf("data_dir = %q", c.DataDir)
+	}
+	tasks, err := c.TaskList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tasks[0].Fields[0].Name != "b" {
+		t.Errorf("field order lost: %+v", tasks[0].Fields)
+	}
+	if _, err := Load(filepath.Join(dir, "missing.yaml"), noEnv); err == nil || !strings.Contains(err.Error(), "occam init") {
+		t.Errorf("missing file: %v", err)
+	}
+	alone, err := LoadTask(filepath.Join(dir, "task.yaml"))
+	if err != nil || alone.Name != "t" || len(alone.Fields) != 2 {
+		t.Errorf("task file: %+v, %v", alone, err)
+	}
+}

@@ -1,0 +1,99 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+
+	"occam/internal/task"
+)
+
+// defaultAudit is the share of answered requests that is checked when the configuration does not say.
+const defaultAudit = 0.01
+
+// TaskList builds the domain's tasks, sorted by name.
+func (c *Config) TaskList() ([]*task.Task, error) {
+	tasks := make([]*task.Task, 0, len(c.Tasks))
+	for _, name := range sortedKeys(c.Tasks) {
+		t, err := c.Tasks[name].Build(name)
+		if err != nil {
+			return nil, fmt.Errorf("tasks.%s: %w", name, err)
+		}
+		tasks = append(tasks, t)
+	}
+	return tasks, nil
+}
+
+// Build completes a task with its defaults.
+func (t Task) Build(name string) (*task.Task, error) {
+	fields, err := task.ParseSchema(t.Schema.JSON)
+	if err != nil {
+		return nil, err
+	}
+	built := &task.Task{
+		Name: name, Fields: fields, System: t.System, Generalist: t.Generalist, Target: completeTarget(t.Target),
+		Tiers: t.Tiers, OnDoubt: t.OnDoubt, Audit: defaultAudit, Auto: t.Auto,
+	}
+	if t.Input != "" {
+		if built.Input, err = task.ParseTemplate(t.Input); err != nil {
+			return nil, err
+		}
+	}
+	if t.Audit != nil {
+		built.Audit = *t.Audit
+	}
+	if built.OnDoubt == "" {
+		built.OnDoubt = "generalist"
+	}
+	if len(built.Tiers) == 0 {
+		built.Tiers = []string{"linear"}
+	}
+	return built, nil
+}
+
+func completeTarget(t task.Target) task.Target {
+	if t.Promise == "" {
+		t.Promise = task.DefaultTarget.Promise
+	}
+	if t.Accuracy == 0 {
+		t.Accuracy = task.DefaultTarget.Accuracy
+	}
+	if t.Confidence == 0 {
+		t.Confidence = task.DefaultTarget.Confidence
+	}
+	return t
+}
+
+// LoadTask reads a task file: one task as it would stand under `tasks:`, with its `name`.
+func LoadTask(path string) (*task.Task, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("the task file cannot be read: %w", err)
+	}
+	var file struct {
+		Name string `yaml:"name"`
+		Task `yaml:",inline"`
+	}
+	if err := yaml.UnmarshalWithOptions(data, &file, yaml.Strict()); err != nil {
+		return nil, fmt.Errorf("%s: %s", path, strings.TrimSpace(yaml.FormatError(err, false, true)))
+	}
+	err = file.Task.check()
+	switch {
+	case file.Name == "":
+		err = errors.New("name is missing")
+	case err == nil:
+		err = file.Schema.read(filepath.Dir(path))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	built, err := file.Task.Build(file.Name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return built, nil
+}
