@@ -203,7 +203,7 @@ func (x *exampleReader) readCSV(r io.Reader) error {
 		if err == io.EOF {
 			return nil
 		}
-		line, _ := rows.FieldPos(0)
+		line := rowLine(rows, row, err)
 		switch {
 		case err != nil:
 			x.problem(line, err.Error())
@@ -218,6 +218,19 @@ func (x *exampleReader) readCSV(r io.Reader) error {
 			return tooMany
 		}
 	}
+}
+
+// rowLine is the line a row starts on, also of one that cannot be parsed.
+func rowLine(rows *csv.Reader, row []string, err error) int {
+	var bad *csv.ParseError
+	if errors.As(err, &bad) {
+		return bad.StartLine
+	}
+	if len(row) == 0 {
+		return 0
+	}
+	line, _ := rows.FieldPos(0)
+	return line
 }
 
 func csvExample(header, row []string, text, id, line int) Example {
