@@ -1,0 +1,199 @@
+package store
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math"
+	"os"
+	"strings"
+	"sync"
+
+	"occam/internal/cost"
+)
+
+// A row is an attempt as the database holds it.
+type row struct {
+	Attempt
+	n           int64 // position: unique, grows with time; its low 8 bits are the lane that wrote it
+	intentPrice string
+	intentLow   cost.Amount
+	intentHigh  cost.Amount
+	closedAt    int64 // Unix nanoseconds, 0 while open
+}
+
+// A lane is one process's own sequence of chain entries. SQLite has one lane; each process that shares a PostgreSQL database
+// appends to its own, so that they need not wait for each other's commits.
+const (
+	laneBits = 8
+	maxLanes = 1 << laneBits
+)
+
+// A kind says what a chain entry vouches for.
+type kind byte
+
+const (
+	kindIntent  kind = 'i' // the intent half of attempt n
+	kindOutcome kind = 'o' // the outcome half of attempt n
+	kindFree    kind = 'f' // both halves of attempt n
+	kindNote    kind = 'x' // a remark on the chain itself: lost head file, accepted loss
+)
+
+// A head is the last entry of a lane's chain.
+type head struct {
+	lane int64
+	seq  int64 // 0: the chain is empty
+	n    int64 // last position given out
+	hash [sha256.Size]byte
+}
+
+// next returns the head after one more entry: the hash covers the one before, so changing, dropping or moving any entry
+// changes every later hash.
+func (h head) next(k kind, n int64, note string, r *row) head {
+	b := make([]byte, 0, 1024)
+	b = append(b, h.hash[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(h.lane))
+	b = binary.BigEndian.AppendUint64(b, uint64(h.seq+1))
+	b = append(b, byte(k))
+	b = binary.BigEndian.AppendUint64(b, uint64(n))
+	b = appendText(b, note)
+	if r != nil && (k == kindIntent || k == kindFree) {
+		b = r.appendIntent(b)
+	}
+	if r != nil && (k == kindOutcome || k == kindFree) {
+		b = r.appendOutcome(b)
+	}
+	return head{lane: h.lane, seq: h.seq + 1, n: max(h.n, n), hash: sha256.Sum256(b)}
+}
+
+// appendIntent writes what Intend stores, in a form that no other row shares.
+func (r *row) appendIntent(b []byte) []byte {
+	for _, s := range []string{r.ID, r.RequestID, r.KeyID, r.Task, r.Tier, r.Provider, r.Model, r.intentPrice} {
+		b = appendText(b, s)
+	}
+	for _, v := range []int64{int64(r.Seq), r.At.UnixNano(), flag(r.Audit), flag(r.Simulated), int64(r.InputHash),
+		int64(r.intentLow), int64(r.intentHigh)} {
+		b = binary.BigEndian.AppendUint64(b, uint64(v))
+	}
+	return b
+}
+
+// appendOutcome writes what Finish stores.
+func (r *row) appendOutcome(b []byte) []byte {
+	for _, s := range []string{string(r.State), r.Price, r.Reason} {
+		b = appendText(b, s)
+	}
+	u := r.Usage
+	for _, v := range []int64{r.closedAt, int64(r.Cost), int64(r.CostLow), int64(r.CostHigh), int64(r.Reference),
+		u.Input, u.Cached, u.CacheWrite, u.Output, u.Reasoning, flag(r.Answered), int64(math.Float64bits(r.Confidence)),
+		int64(r.Status), int64(r.Latency)} {
+		b = binary.BigEndian.AppendUint64(b, uint64(v))
+	}
+	return b
+}
+
+func appendText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func flag(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// A headFile keeps the head of each lane outside the database, so that a database which was cut short or replaced by an
+// older copy is noticed. Each lane has two slots, written in turn, so that a torn write spoils at most the older one.
+type headFile struct {
+	mu     sync.Mutex
+	file   *os.File
+	synced int64 // the last entry of this process's lane known to be on the disk itself
+}
+
+const (
+	headSlot = 256 // bytes
+	headLine = "occam head lane=%d seq=%d n=%d synced=%d hash=%064x"
+)
+
+// openHeadFile opens or creates the file. Read-only, a missing file reads as empty.
+func openHeadFile(path string, readOnly bool) (*headFile, error) {
+	mode := os.O_RDWR | os.O_CREATE
+	if readOnly {
+		mode = os.O_RDONLY
+	}
+	file, err := os.OpenFile(path, mode, 0o600)
+	if readOnly && os.IsNotExist(err) {
+		return &headFile{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("store: open the ledger's head file: %w", err)
+	}
+	return &headFile{file: file}, nil
+}
+
+// write stores h; durable says that the commit that made it is on the disk itself.
+func (f *headFile) write(h head, durable bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if durable {
+		f.synced = h.seq
+	}
+	line := fmt.Sprintf(headLine, h.lane, h.seq, h.n, f.synced, h.hash[:])
+	line = fmt.Sprintf("%s sum=%08x\n", line, crc32.ChecksumIEEE([]byte(line)))
+	slot := make([]byte, headSlot)
+	copy(slot, line)
+	_, err := f.file.WriteAt(slot, (h.lane*2+h.seq&1)*headSlot)
+	return err
+}
+
+// sync notes that everything up to h is on the disk; later writes say so.
+func (f *headFile) sync(h head) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.synced = max(f.synced, h.seq)
+}
+
+// read returns the newest head stored for a lane; ok is false when there is none.
+func (f *headFile) read(lane int64) (newest head, synced int64, ok bool, err error) {
+	if f.file == nil {
+		return head{}, 0, false, nil
+	}
+	slots := make([]byte, 2*headSlot)
+	n, err := f.file.ReadAt(slots, lane*2*headSlot)
+	if err != nil && err != io.EOF {
+		return head{}, 0, false, fmt.Errorf("store: read the ledger's head file: %w", err)
+	}
+	for _, slot := range []string{string(slots[:min(n, headSlot)]), string(slots[min(n, headSlot):n])} {
+		h, s, good := parseHead(slot)
+		if good && h.lane == lane && (!ok || h.seq > newest.seq) {
+			newest, synced, ok = h, s, true
+		}
+	}
+	return newest, synced, ok, nil
+}
+
+func parseHead(slot string) (h head, synced int64, ok bool) {
+	line, rest, found := strings.Cut(slot, " sum=")
+	if !found {
+		return head{}, 0, false
+	}
+	var sum uint32
+	var hash []byte
+	if _, err := fmt.Sscanf(rest, "%08x\n", &sum); err != nil || sum != crc32.ChecksumIEEE([]byte(line)) {
+		return head{}, 0, false
+	}
+	if _, err := fmt.Sscanf(line, strings.Replace(headLine, "%064x", "%x", 1), &h.lane, &h.seq, &h.n, &synced, &hash); err != nil {
+		return head{}, 0, false
+	}
+	return h, synced, copy(h.hash[:], hash) == len(h.hash)
+}
+
+func (f *headFile) close() error {
+	if f.file == nil {
+		return nil
+	}
+	return f.file.Close()
+}

@@ -1,0 +1,139 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+)
+
+// migrations are applied in order, each in one transaction together with the version it leads to. They are written for
+// SQLite; toPostgres translates. A migration that was released never changes: add another.
+var migrations = [][]string{
+	{ // 1: the ledger
+		`CREATE TABLE lanes (
+			lane INTEGER PRIMARY KEY, owner TEXT NOT NULL, epoch INTEGER NOT NULL, beat INTEGER NOT NULL,
+			seq INTEGER NOT NULL, n INTEGER NOT NULL, hash BLOB NOT NULL) STRICT`,
+		`CREATE TABLE attempts (
+			n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, request_id TEXT NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL,
+			key_id TEXT NOT NULL, task TEXT NOT NULL, tier TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
+			audit INTEGER NOT NULL, simulated INTEGER NOT NULL, input_hash INTEGER NOT NULL,
+			intent_price TEXT NOT NULL, intent_low INTEGER NOT NULL, intent_high INTEGER NOT NULL,
+			state TEXT NOT NULL, closed_at INTEGER NOT NULL, price TEXT NOT NULL,
+			cost INTEGER NOT NULL, cost_low INTEGER NOT NULL, cost_high INTEGER NOT NULL, reference INTEGER NOT NULL,
+			input INTEGER NOT NULL, cached INTEGER NOT NULL, cache_write INTEGER NOT NULL,
+			output INTEGER NOT NULL, reasoning INTEGER NOT NULL,
+			reason TEXT NOT NULL, answered INTEGER NOT NULL, confidence REAL NOT NULL, status INTEGER NOT NULL,
+			latency INTEGER NOT NULL) STRICT`,
+		`CREATE INDEX attempts_request ON attempts (request_id)`,
+		`CREATE INDEX attempts_task ON attempts (task, n)`,
+		`CREATE INDEX attempts_model ON attempts (model, n)`,
+		`CREATE INDEX attempts_key ON attempts (key_id, n)`,
+		`CREATE INDEX attempts_open ON attempts (n) WHERE state = 'open'`,
+		`CREATE INDEX attempts_odd ON attempts (state, n) WHERE state NOT IN ('settled', 'free')`,
+		`CREATE INDEX attempts_failed ON attempts (n) WHERE status >= 400`,
+		`CREATE TABLE chain (
+			lane INTEGER NOT NULL, seq INTEGER NOT NULL, kind INTEGER NOT NULL, n INTEGER NOT NULL, note TEXT NOT NULL,
+			hash BLOB NOT NULL, PRIMARY KEY (lane, seq)) STRICT, WITHOUT ROWID`,
+		`CREATE TABLE rollups (
+			span INTEGER NOT NULL, bucket INTEGER NOT NULL, lane INTEGER NOT NULL,
+			task TEXT NOT NULL, tier TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, key_id TEXT NOT NULL,
+			state TEXT NOT NULL, flags INTEGER NOT NULL,
+			attempts INTEGER NOT NULL, cost INTEGER NOT NULL, cost_low INTEGER NOT NULL, cost_high INTEGER NOT NULL,
+			reference INTEGER NOT NULL, input INTEGER NOT NULL, cached INTEGER NOT NULL, cache_write INTEGER NOT NULL,
+			output INTEGER NOT NULL, reasoning INTEGER NOT NULL, latency INTEGER NOT NULL,
+			PRIMARY KEY (span, bucket, lane, task, tier, provider, model, key_id, state, flags)) STRICT, WITHOUT ROWID`,
+		`CREATE TABLE latencies (
+			day INTEGER NOT NULL, lane INTEGER NOT NULL, task TEXT NOT NULL, tier TEXT NOT NULL, model TEXT NOT NULL,
+			step INTEGER NOT NULL, attempts INTEGER NOT NULL,
+			PRIMARY KEY (day, lane, task, tier, model, step)) STRICT, WITHOUT ROWID`,
+		`CREATE TABLE rates (
+			minute INTEGER NOT NULL, lane INTEGER NOT NULL, task TEXT NOT NULL, requests INTEGER NOT NULL,
+			PRIMARY KEY (minute, lane, task)) STRICT, WITHOUT ROWID`,
+		`CREATE TABLE days (
+			day INTEGER NOT NULL, lane INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+			PRIMARY KEY (day, lane)) STRICT, WITHOUT ROWID`,
+	},
+}
+
+// schemaVersion is the version this binary reads and writes.
+var schemaVersion = len(migrations)
+
+// migrate brings the database up to schemaVersion. A database that a newer binary has migrated is refused, untouched.
+func migrate(ctx context.Context, db *sql.DB, d dialect) error {
+	if _, err := db.ExecContext(ctx, d.ddl(`CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL) STRICT`)); err != nil {
+		return fmt.Errorf("store: read the schema version: %w", err)
+	}
+	have, err := readVersion(ctx, db)
+	if err != nil {
+		return err
+	}
+	for v := have; v < schemaVersion; v++ {
+		if err := migrateOne(ctx, db, d, v); err != nil {
+			return fmt.Errorf("store: migrate the database from version %d to %d: %w", v, v+1, err)
+		}
+	}
+	return nil
+}
+
+// readVersion returns the database's schema version, 0 when it is new.
+func readVersion(ctx context.Context, db *sql.DB) (int, error) {
+	var have int
+	if err := db.QueryRowContext(ctx, `SELECT COALESCE(MAX(version), 0) FROM schema_version`).Scan(&have); err != nil {
+		return 0, fmt.Errorf("store: read the schema version: %w", err)
+	}
+	if have > schemaVersion {
+		return 0, fmt.Errorf("store: the database has schema version %d, this binary knows up to %d: "+
+			"it was used by a newer occam; install that version or restore a backup taken before the upgrade", have, schemaVersion)
+	}
+	return have, nil
+}
+
+// migrateOne applies migration v and its version in one transaction.
+func migrateOne(ctx context.Context, db *sql.DB, d dialect, v int) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
+	for _, statement := range append(migrations[v], fmt.Sprintf(`INSERT INTO schema_version VALUES (%d)`, v+1)) {
+		if _, err := tx.ExecContext(ctx, d.ddl(statement)); err != nil {
+			return fmt.Errorf("%w, in %.60s…", err, statement)
+		}
+	}
+	return tx.Commit()
+}
+
+// A dialect is what differs between the SQL of the two databases.
+type dialect int
+
+const (
+	sqlite dialect = iota
+	postgres
+)
+
+var toPostgres = strings.NewReplacer("INTEGER", "BIGINT", "BLOB", "BYTEA", "REAL", "DOUBLE PRECISION",
+	" STRICT, WITHOUT ROWID", "", " STRICT", "")
+
+// ddl returns a statement of the schema in the dialect.
+func (d dialect) ddl(statement string) string {
+	if d == postgres {
+		return toPostgres.Replace(statement)
+	}
+	return statement
+}
+
+// bind returns a query with ? placeholders in the dialect. Queries hold no ? in literals.
+func (d dialect) bind(query string) string {
+	if d == sqlite {
+		return query
+	}
+	var b strings.Builder
+	for i, part := range strings.Split(query, "?") {
+		if i > 0 {
+			fmt.Fprintf(&b, "$%d", i)
+		}
+		b.WriteString(part)
+	}
+	return b.String()
+}

@@ -1,0 +1,160 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	sqlitedriver "modernc.org/sqlite"
+)
+
+// openSQLite opens the database in dir.
+func openSQLite(ctx context.Context, dir string, opts Options) (_ *Store, err error) {
+	s := &Store{dialect: sqlite, dir: dir, now: opts.Now, log: opts.Log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.closeFiles())
+		}
+	}()
+	if opts.Mode == ReadWrite {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("store: create the data folder: %w", err)
+		}
+		if s.lock, err = lockDir(dir); err != nil {
+			return nil, err
+		}
+	}
+	path := filepath.Join(dir, databaseName)
+	if opts.Mode == ReadOnly {
+		if _, err := os.Stat(path); err != nil {
+			return nil, fmt.Errorf("store: no database in %s: %w", dir, err)
+		}
+	}
+	if s.heads, err = openHeadFile(headPath(dir), opts.Mode == ReadOnly); err != nil {
+		return nil, err
+	}
+	if s.read, err = sql.Open("sqlite", sqliteDSN(path, opts.Durability, true)); err != nil {
+		return nil, err
+	}
+	s.read.SetMaxOpenConns(4)
+	if opts.Mode == ReadOnly {
+		_, err := readVersion(ctx, s.read)
+		return s, err
+	}
+	if s.write, err = sql.Open("sqlite", sqliteDSN(path, opts.Durability, false)); err != nil {
+		return nil, err
+	}
+	s.write.SetMaxOpenConns(1)
+	if err := migrate(ctx, s.write, sqlite); err != nil {
+		return nil, hintSQLite(path, err)
+	}
+	if err := s.start(ctx, opts); err != nil {
+		return nil, hintSQLite(path, err)
+	}
+	return s, nil
+}
+
+// sqliteDSN is the driver's address of a database file. The write connection copies its log back only when the background
+// has not done it (see checkpoints).
+func sqliteDSN(path string, d Durability, queryOnly bool) string {
+	q := url.Values{"_txlock": {"immediate"}, "_pragma": {
+		"busy_timeout(10000)", "journal_mode(WAL)", "wal_autocheckpoint(8000)", "journal_size_limit(67108864)",
+		"cache_size(-16384)", "foreign_keys(1)", "trusted_schema(0)"}}
+	synchronous := "FULL"
+	if d == Normal {
+		synchronous = "NORMAL"
+	}
+	q.Add("_pragma", "synchronous("+synchronous+")")
+	if queryOnly {
+		q.Set("_txlock", "deferred")
+		q.Add("_pragma", "query_only(1)")
+	}
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
+}
+
+// lockDir makes sure that one process at a time writes to a data folder.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("store: the data folder %s cannot be written: %w", dir, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		owner := make([]byte, 20)
+		n, _ := f.ReadAt(owner, 0)
+		return nil, errors.Join(fmt.Errorf("store: another occam process (pid %s) uses the data folder %s: stop it, "+
+			"or use PostgreSQL to run several", strings.TrimSpace(string(owner[:n])), dir), f.Close())
+	}
+	if err := f.Truncate(0); err == nil {
+		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0) // only a hint for the message above
+	}
+	return f, nil
+}
+
+// SQLite's result codes, https://www.sqlite.org/rescode.html.
+const (
+	codeCorrupt  = 11
+	codeNotDB    = 26
+	codeUnique   = 2067 // SQLITE_CONSTRAINT_UNIQUE
+	codePrimary  = 1555 // SQLITE_CONSTRAINT_PRIMARYKEY
+	codeFsync    = 1034 // SQLITE_IOERR_FSYNC
+	codeDirFsync = 1290 // SQLITE_IOERR_DIR_FSYNC
+)
+
+// sqliteCode returns the extended result code of an error of the driver, 0 for other errors.
+func sqliteCode(err error) int {
+	if e, ok := errors.AsType[*sqlitedriver.Error](err); ok {
+		return e.Code()
+	}
+	return 0
+}
+
+// hintSQLite says what to do about a damaged file.
+func hintSQLite(path string, err error) error {
+	switch sqliteCode(err) & 0xff {
+	case codeCorrupt:
+		return fmt.Errorf("store: the database %s is damaged (%w): put a backup back, or import an export", path, err)
+	case codeNotDB:
+		return fmt.Errorf("store: %s is no SQLite database (%w): move it away or name another data folder", path, err)
+	}
+	return err
+}
+
+// checkpoints copies the write-ahead log back into the database in the background, so that commits seldom have to, and
+// syncs the head file. With Normal durability this is also what puts commits on the disk.
+func (s *Store) checkpoints(ctx context.Context, d Durability) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		wal, err := os.Stat(filepath.Join(s.dir, databaseName+"-wal"))
+		if err != nil || d == Full && wal.Size() < checkpointBytes {
+			continue
+		}
+		end := s.writer.head()
+		var busy, logged, copied int
+		if err := s.read.QueryRowContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`).Scan(&busy, &logged, &copied); err != nil {
+			if ctx.Err() == nil {
+				s.log.Warn("store: checkpoint", "error", err)
+			}
+			continue
+		}
+		if copied == logged {
+			s.heads.sync(end)
+		}
+	}
+}
+
+// checkpointBytes is the size of the write-ahead log from which it is copied back in the background.
+const checkpointBytes = 4 << 20

@@ -1,0 +1,233 @@
+package store
+
+import (
+	"math/bits"
+	"slices"
+	"time"
+)
+
+// A statement is one change of a transaction. Unless want is 0, it must touch exactly that many rows.
+type statement struct {
+	query string
+	args  []any
+	want  int64
+}
+
+// A transaction is what one group commit writes: the rows, the chain over them, and the sums that keep queries fast.
+type transaction struct {
+	end        head
+	now        time.Time
+	positions  []int64 // of each event's row
+	statements []statement
+
+	rollups   map[rollupKey]*sums
+	latencies map[latencyKey]int64
+	rates     map[rateKey]int64
+	days      map[int64][2]int64
+}
+
+func newTransaction(from head, now time.Time) *transaction {
+	return &transaction{end: from, now: now, rollups: map[rollupKey]*sums{}, latencies: map[latencyKey]int64{},
+		rates: map[rateKey]int64{}, days: map[int64][2]int64{}}
+}
+
+const (
+	insertAttempt = `INSERT INTO attempts (n, id, request_id, seq, at, key_id, task, tier, provider, model, audit, simulated,
+		input_hash, intent_price, intent_low, intent_high, state, closed_at, price, cost, cost_low, cost_high, reference,
+		input, cached, cache_write, output, reasoning, reason, answered, confidence, status, latency)
+		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`
+	closeAttempt = `UPDATE attempts SET state = ?, closed_at = ?, price = ?, cost = ?, cost_low = ?, cost_high = ?,
+		reference = ?, input = ?, cached = ?, cache_write = ?, output = ?, reasoning = ?, reason = ?, answered = ?,
+		confidence = ?, status = ?, latency = ? WHERE n = ? AND state = 'open'`
+	insertEntry  = `INSERT INTO chain (lane, seq, kind, n, note, hash) VALUES (?,?,?,?,?,?)`
+	insertRollup = `INSERT INTO rollups VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+		ON CONFLICT (span, bucket, lane, task, tier, provider, model, key_id, state, flags) DO UPDATE SET
+		attempts = rollups.attempts + excluded.attempts, cost = rollups.cost + excluded.cost,
+		cost_low = rollups.cost_low + excluded.cost_low, cost_high = rollups.cost_high + excluded.cost_high,
+		reference = rollups.reference + excluded.reference, input = rollups.input + excluded.input,
+		cached = rollups.cached + excluded.cached, cache_write = rollups.cache_write + excluded.cache_write,
+		output = rollups.output + excluded.output, reasoning = rollups.reasoning + excluded.reasoning,
+		latency = rollups.latency + excluded.latency`
+	insertLatency = `INSERT INTO latencies VALUES (?,?,?,?,?,?,?)
+		ON CONFLICT (day, lane, task, tier, model, step) DO UPDATE SET attempts = latencies.attempts + excluded.attempts`
+	insertRate = `INSERT INTO rates VALUES (?,?,?,?)
+		ON CONFLICT (minute, lane, task) DO UPDATE SET requests = rates.requests + excluded.requests`
+	insertDay = `INSERT INTO days VALUES (?,?,?,?)
+		ON CONFLICT (day, lane) DO UPDATE SET last = excluded.last`
+	moveHead = `UPDATE lanes SET seq = ?, n = ?, hash = ?, beat = beat + 1 WHERE lane = ? AND epoch = ? AND seq = ?`
+)
+
+// add appends an event to the transaction.
+func (t *transaction) add(e *event) {
+	r := row{}
+	if e.row != nil {
+		r = *e.row
+	}
+	if e.kind == kindIntent || e.kind == kindFree {
+		r.n = t.position()
+		t.do(1, insertAttempt, append(r.intentArgs(), r.outcomeArgs()...)...)
+		t.countBegun(&r)
+	}
+	if e.kind == kindOutcome {
+		t.do(1, closeAttempt, append(r.outcomeArgs(), r.n)...)
+	}
+	if e.kind == kindOutcome || e.kind == kindFree {
+		t.countClosed(&r)
+	}
+	t.positions = append(t.positions, r.n)
+	t.end = t.end.next(e.kind, r.n, e.note, &r)
+	t.do(1, insertEntry, t.end.lane, t.end.seq, int64(e.kind), r.n, e.note, slices.Clone(t.end.hash[:]))
+}
+
+func (t *transaction) do(want int64, query string, args ...any) {
+	t.statements = append(t.statements, statement{query, args, want})
+}
+
+// position gives out the next position: microseconds and the lane, but always above the last one, so that rows of several
+// processes interleave by time while each process's order survives any jump of the clock.
+func (t *transaction) position() int64 {
+	n := t.now.UnixMicro()<<laneBits | t.end.lane
+	if last := t.end.n; n <= last {
+		n = last + 1<<laneBits
+	}
+	t.end.n = n
+	return n
+}
+
+func (r *row) intentArgs() []any {
+	return []any{r.n, r.ID, r.RequestID, int64(r.Seq), r.At.UnixNano(), r.KeyID, r.Task, r.Tier, r.Provider, r.Model,
+		flag(r.Audit), flag(r.Simulated), int64(r.InputHash), r.intentPrice, int64(r.intentLow), int64(r.intentHigh)}
+}
+
+func (r *row) outcomeArgs() []any {
+	u := r.Usage
+	return []any{string(r.State), r.closedAt, r.Price, int64(r.Cost), int64(r.CostLow), int64(r.CostHigh), int64(r.Reference),
+		u.Input, u.Cached, u.CacheWrite, u.Output, u.Reasoning, r.Reason, flag(r.Answered), r.Confidence, int64(r.Status),
+		int64(r.Latency)}
+}
+
+const (
+	hour = int64(3600)
+	day  = 24 * hour
+)
+
+// A rollupKey names one sum: a span of time (hour or day, in seconds) that starts at bucket, and what kind of attempt.
+type rollupKey struct {
+	span, bucket                             int64
+	task, tier, provider, model, key, state string
+	flags                                    int64
+}
+
+// Flags of a rollup.
+const (
+	flagAudit int64 = 1 << iota
+	flagAnswered
+	flagSimulated
+	flagFailed // the reply had a status of 400 or more
+)
+
+// sums are the columns of a rollup, in their order.
+type sums [11]int64
+
+type latencyKey struct {
+	day               int64
+	task, tier, model string
+	step              int64
+}
+
+type rateKey struct {
+	minute int64
+	task   string
+}
+
+// countBegun counts a row when it is inserted: requests by minute, and which positions a day holds.
+func (t *transaction) countBegun(r *row) {
+	at := r.At.Unix()
+	if r.Seq == 0 {
+		t.rates[rateKey{floor(at, 60), r.Task}]++
+	}
+	d, ok := t.days[floor(at, day)]
+	if !ok {
+		d[0] = r.n
+	}
+	d[1] = r.n
+	t.days[floor(at, day)] = d
+}
+
+// countClosed adds a row that has its outcome to the sums of its hour and its day.
+func (t *transaction) countClosed(r *row) {
+	at := r.At.Unix()
+	flags := flag(r.Audit)*flagAudit | flag(r.Answered)*flagAnswered | flag(r.Simulated)*flagSimulated |
+		flag(r.Status >= 400)*flagFailed
+	u := r.Usage
+	add := sums{1, int64(r.Cost), int64(r.CostLow), int64(r.CostHigh), int64(r.Reference), u.Input, u.Cached, u.CacheWrite,
+		u.Output, u.Reasoning, int64(r.Latency)}
+	for _, span := range []int64{hour, day} {
+		key := rollupKey{span, floor(at, span), r.Task, r.Tier, r.Provider, r.Model, r.KeyID, string(r.State), flags}
+		have := t.rollups[key]
+		if have == nil {
+			have = new(sums)
+			t.rollups[key] = have
+		}
+		for i, v := range add {
+			have[i] += v
+		}
+	}
+	if r.State == Settled || r.State == Free || r.State == Unpriced {
+		t.latencies[latencyKey{floor(at, day), r.Task, r.Tier, r.Model, latencyStep(r.Latency)}]++
+	}
+}
+
+// floor rounds down to a multiple of unit, also below zero.
+func floor(v, unit int64) int64 {
+	if m := v % unit; m < 0 {
+		return v - m - unit
+	} else {
+		return v - m
+	}
+}
+
+// latencyStep maps a latency to a logarithmic scale with 8 steps an octave of microseconds: at most 12.5 % wide.
+func latencyStep(d time.Duration) int64 {
+	us := uint64(max(d.Microseconds(), 0))
+	if us < 8 {
+		return int64(us)
+	}
+	octave := bits.Len64(us) - 4 // us>>octave is 8 to 15
+	return int64(octave*8) + int64(us>>octave)
+}
+
+// stepLatency returns the upper end of a step.
+func stepLatency(step int64) time.Duration {
+	if step < 16 {
+		return time.Duration(step) * time.Microsecond
+	}
+	octave := step/8 - 1
+	return time.Duration((step%8+8+1)<<octave-1) * time.Microsecond
+}
+
+// finish returns all statements: first the move of the head, which fails when another process owns the lane by now, then the
+// rows and the chain, then the sums. Every row of the sums belongs to one lane, so processes never wait for each other.
+func (t *transaction) finish(from head, epoch int64) []statement {
+	lane := from.lane
+	all := []statement{{moveHead, []any{t.end.seq, t.end.n, slices.Clone(t.end.hash[:]), lane, epoch, from.seq}, 1}}
+	all = append(all, t.statements...)
+	t.statements = all
+	for k, add := range t.rollups {
+		args := []any{k.span, k.bucket, lane, k.task, k.tier, k.provider, k.model, k.key, k.state, k.flags}
+		for _, v := range add {
+			args = append(args, v)
+		}
+		t.do(0, insertRollup, args...)
+	}
+	for k, attempts := range t.latencies {
+		t.do(0, insertLatency, k.day, lane, k.task, k.tier, k.model, k.step, attempts)
+	}
+	for k, requests := range t.rates {
+		t.do(0, insertRate, k.minute, lane, k.task, requests)
+	}
+	for d, span := range t.days {
+		t.do(0, insertDay, d, lane, span[0], span[1])
+	}
+	return t.statements
+}

@@ -1,0 +1,445 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	maxBatch = 1024                   // events in one transaction
+	maxOpen  = 1 << 16                // intents of one process without an outcome
+	retryGap = 100 * time.Millisecond // between tries while the database refuses
+	lastTry  = 3 * time.Second        // how long Close goes on trying
+)
+
+// An event is one change of the ledger: the intent, the outcome, or both halves of a row, or a note on the chain.
+type event struct {
+	kind kind
+	note string
+	*row
+	done chan error   // receives the fate of the event once; nil when nobody waits
+	fate atomic.Int32 // whether the caller of an intent still waits when it is written
+}
+
+const (
+	waiting int32 = iota
+	answered
+	abandoned
+)
+
+// answer tells the caller, at most once.
+func (e *event) answer(err error) {
+	if e.done != nil {
+		e.done <- err
+		e.done = nil
+	}
+}
+
+// A writer is the only goroutine that appends to this process's lane. It takes everything that waits, makes one transaction
+// of it, and tells the callers when the transaction is durable: one fsync for all of them.
+type writer struct {
+	store  *Store
+	ledger ledgerDB
+	end    atomic.Pointer[head] // stored by the writer goroutine only
+
+	intents chan *event // bounded: full means ErrBusy
+	free    chan *event // bounded: full means wait
+	delay   time.Duration
+	wake    chan struct{} // a batch is worth writing now
+	closing chan struct{} // no more events
+	quit    chan struct{} // nobody is queueing any more: write the rest and stop
+	stopped chan struct{}
+
+	mu       sync.Mutex
+	queueing sync.WaitGroup  // callers between the check of isClosed and their event's being queued
+	open     map[string]*row // intents of this process without an outcome, by attempt ID
+	outcomes []*event        // bounded by maxOpen
+	isClosed bool
+	broken   error // the database can no longer be trusted by this process
+}
+
+func newWriter(s *Store, l ledgerDB, end head, opts Options) *writer {
+	w := &writer{
+		store: s, ledger: l, delay: opts.FreeDelay, open: map[string]*row{},
+		intents: make(chan *event, opts.Waiting), free: make(chan *event, opts.FreeQueue),
+		wake: make(chan struct{}, 1), closing: make(chan struct{}), quit: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	w.end.Store(&end)
+	return w
+}
+
+// begin admits a caller that will queue an event; it must call w.queueing.Done after that.
+func (w *writer) begin() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.isClosed {
+		return ErrClosed
+	}
+	if w.broken != nil {
+		return w.broken
+	}
+	w.queueing.Add(1)
+	return nil
+}
+
+// intend queues an intent and waits until it is durable.
+func (w *writer) intend(ctx context.Context, a Attempt) error {
+	r := &row{Attempt: a, intentPrice: a.Price, intentLow: a.CostLow, intentHigh: a.CostHigh}
+	done := make(chan error, 1)
+	e := &event{kind: kindIntent, row: r, done: done}
+	if err := w.queueIntent(e); err != nil {
+		return err
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		if e.fate.CompareAndSwap(waiting, abandoned) {
+			return context.Cause(ctx) // the writer drops it, or voids it if it is written already
+		}
+		return <-done
+	}
+}
+
+func (w *writer) queueIntent(e *event) error {
+	if err := w.begin(); err != nil {
+		return err
+	}
+	defer w.queueing.Done()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.open[e.ID] != nil {
+		return fmt.Errorf("%w: %s", ErrDuplicate, e.ID)
+	}
+	if len(w.open) >= maxOpen {
+		return fmt.Errorf("%w: %d attempts are open", ErrBusy, maxOpen)
+	}
+	select {
+	case w.intents <- e:
+		w.open[e.ID] = e.row
+		return nil
+	default:
+		return fmt.Errorf("%w: %d wait for the disk", ErrBusy, cap(w.intents))
+	}
+}
+
+// finish queues an outcome and waits until it is durable.
+func (w *writer) finish(ctx context.Context, a Attempt) error {
+	if err := w.begin(); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	err := w.queueOutcome(a, done)
+	w.queueing.Done()
+	if err != nil {
+		return err
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// queueOutcome joins an outcome with its open intent and queues it.
+func (w *writer) queueOutcome(a Attempt, done chan error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	intent := w.open[a.ID]
+	if intent == nil || intent.n == 0 {
+		return fmt.Errorf("%w: %s", ErrNoIntent, a.ID)
+	}
+	delete(w.open, a.ID)
+	w.outcomes = append(w.outcomes, &event{kind: kindOutcome, row: intent.withOutcome(a, w.store.now().UnixNano()), done: done})
+	w.poke()
+	return nil
+}
+
+// withOutcome joins the intent half of r with the outcome half of a.
+func (r *row) withOutcome(a Attempt, closedAt int64) *row {
+	out := *r
+	out.State, out.Price, out.Reason, out.Answered = a.State, a.Price, a.Reason, a.Answered
+	out.Confidence, out.Status, out.Usage, out.Latency = a.Confidence, a.Status, a.Usage, a.Latency
+	out.Cost, out.CostLow, out.CostHigh, out.Reference = a.Cost, a.CostLow, a.CostHigh, a.Reference
+	out.closedAt = closedAt
+	return &out
+}
+
+func (w *writer) poke() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// recordFree queues a free row, waiting for room.
+func (w *writer) recordFree(ctx context.Context, a Attempt) error {
+	if err := w.begin(); err != nil {
+		return err
+	}
+	defer w.queueing.Done()
+	e := &event{kind: kindFree, row: &row{Attempt: a, closedAt: w.store.now().UnixNano()}}
+	select {
+	case w.free <- e:
+	case <-w.closing:
+		return ErrClosed
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %d free rows wait: %w", ErrUnavailable, cap(w.free), context.Cause(ctx))
+	}
+	if len(w.free) >= maxBatch/2 {
+		w.poke()
+	}
+	return nil
+}
+
+// run is the writer goroutine: it commits what waits until close, and then what is left.
+func (w *writer) run() {
+	defer close(w.stopped)
+	tick := time.NewTicker(w.delay)
+	defer tick.Stop()
+	var kept []*event // outcomes and free rows that the database refused: tried again, never given up
+	for {
+		batch := kept
+		select {
+		case e := <-w.intents:
+			batch = append(batch, e)
+		case <-tick.C:
+		case <-w.wake:
+		case <-w.quit:
+			w.drain(kept)
+			return
+		}
+		refused := false
+		if batch = w.gather(batch); len(batch) > 0 {
+			kept, refused = w.deliver(batch)
+		}
+		if refused {
+			w.pause()
+		}
+	}
+}
+
+// gather adds what waits to the batch, up to maxBatch: outcomes first, for they free budgets.
+func (w *writer) gather(batch []*event) []*event {
+	w.mu.Lock()
+	take := max(0, min(len(w.outcomes), maxBatch-len(batch)))
+	batch = append(batch, w.outcomes[:take]...)
+	w.outcomes = append(w.outcomes[:0], w.outcomes[take:]...)
+	w.mu.Unlock()
+	for _, queue := range []chan *event{w.intents, w.free} {
+		for empty := false; !empty && len(batch) < maxBatch; {
+			select {
+			case e := <-queue:
+				batch = append(batch, e)
+			default:
+				empty = true
+			}
+		}
+	}
+	return batch
+}
+
+// pause waits before the next try, and meanwhile tells those who wait that the ledger cannot be written.
+func (w *writer) pause() {
+	timer := time.NewTimer(retryGap)
+	defer timer.Stop()
+	for {
+		select {
+		case e := <-w.intents:
+			w.forget(e.ID)
+			e.answer(ErrUnavailable)
+		case <-timer.C:
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			for _, e := range w.outcomes {
+				e.answer(ErrUnavailable)
+			}
+			return
+		}
+	}
+}
+
+// drain commits what is queued when the store closes.
+func (w *writer) drain(kept []*event) {
+	deadline := time.Now().Add(lastTry)
+	for {
+		batch := w.gather(kept)
+		if len(batch) == 0 {
+			return
+		}
+		var refused bool
+		if kept, refused = w.deliver(batch); !refused {
+			continue
+		}
+		if time.Now().After(deadline) || w.isBroken() != nil {
+			break
+		}
+		time.Sleep(retryGap)
+	}
+	lost := len(kept) + len(w.free)
+	w.store.log.Error("ledger: rows were not written at close", "rows", lost)
+	w.setBroken(fmt.Errorf("%w: %d rows were not written at close", ErrUnavailable, lost))
+}
+
+// deliver commits a batch and answers its callers. It returns the events that must be written yet.
+func (w *writer) deliver(batch []*event) (kept []*event, refused bool) {
+	batch = w.dropAbandoned(batch)
+	err := w.commit(context.Background(), batch)
+	if errors.Is(err, errConflict) {
+		if batch, err = w.refuseConflicts(batch); err == nil {
+			err = w.commit(context.Background(), batch)
+		}
+	}
+	if err != nil {
+		return w.fail(batch, err), true
+	}
+	for _, e := range batch {
+		if e.kind == kindIntent && !e.fate.CompareAndSwap(waiting, answered) {
+			kept = append(kept, w.voidOf(e)...)
+			continue
+		}
+		e.answer(nil)
+	}
+	return kept, false
+}
+
+// dropAbandoned removes intents whose callers went away before they were written.
+func (w *writer) dropAbandoned(batch []*event) []*event {
+	left := batch[:0]
+	for _, e := range batch {
+		if e.kind == kindIntent && e.fate.Load() == abandoned {
+			w.forget(e.ID)
+			continue
+		}
+		left = append(left, e)
+	}
+	return left
+}
+
+// voidOf closes an intent that was written for nobody.
+func (w *writer) voidOf(e *event) []*event {
+	w.forget(e.ID)
+	void := Attempt{State: Void, Reason: "caller went away before the call"}
+	return []*event{{kind: kindOutcome, row: e.row.withOutcome(void, w.store.now().UnixNano())}}
+}
+
+func (w *writer) forget(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.open, id)
+}
+
+// fail answers the callers of a batch that was not written and returns what must be tried again.
+func (w *writer) fail(batch []*event, cause error) (kept []*event) {
+	err := fmt.Errorf("%w: %w", ErrUnavailable, cause)
+	if w.isBroken() == nil {
+		w.store.log.Error("ledger: commit refused", "events", len(batch), "error", cause)
+	}
+	if errors.Is(cause, errUntrusted) {
+		w.setBroken(fmt.Errorf("%w; restart to read back what the disk holds", err))
+	}
+	for _, e := range batch {
+		e.answer(err)
+		if e.kind == kindIntent {
+			w.forget(e.ID)
+			continue
+		}
+		kept = append(kept, e)
+	}
+	return kept
+}
+
+func (w *writer) isBroken() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.broken
+}
+
+func (w *writer) setBroken(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.broken == nil {
+		w.broken = err
+	}
+}
+
+// refuseConflicts answers events that contradict the ledger (an attempt recorded twice, an outcome for an attempt that is
+// closed), and returns the others.
+func (w *writer) refuseConflicts(batch []*event) (left []*event, err error) {
+	seen := map[string]bool{}
+	for _, e := range batch {
+		var state State
+		if e.kind != kindNote {
+			if state, err = w.ledger.stateOf(e.ID); err != nil {
+				return batch, err
+			}
+		}
+		begins := e.kind == kindIntent || e.kind == kindFree
+		switch {
+		case begins && (state != "" || seen[e.ID]):
+			w.store.log.Error("ledger: attempt recorded twice", "attempt", e.ID)
+			if e.kind == kindIntent {
+				w.forget(e.ID)
+			}
+			e.answer(fmt.Errorf("%w: %s", ErrDuplicate, e.ID))
+		case e.kind == kindOutcome && state != Pending:
+			w.store.log.Error("ledger: outcome of a closed attempt", "attempt", e.ID, "have", state, "refused", e.State)
+			e.answer(fmt.Errorf("%w: %s is %s", ErrNoIntent, e.ID, state))
+		default:
+			left = append(left, e)
+		}
+		seen[e.ID] = seen[e.ID] || begins
+	}
+	return left, nil
+}
+
+// commit makes one durable transaction of the batch.
+func (w *writer) commit(ctx context.Context, batch []*event) error {
+	if err := w.isBroken(); err != nil {
+		return err
+	}
+	if len(batch) == 0 {
+		return nil
+	}
+	from := w.head()
+	t := newTransaction(from, w.store.now())
+	for _, e := range batch {
+		t.add(e)
+	}
+	durable, err := w.ledger.apply(ctx, from, t)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	for i, e := range batch {
+		if e.row != nil {
+			e.row.n = t.positions[i]
+		}
+	}
+	w.mu.Unlock()
+	w.end.Store(&t.end)
+	if err := w.store.heads.write(t.end, durable); err != nil {
+		w.store.log.Error("ledger: write the head file", "error", err)
+	}
+	return nil
+}
+
+// close stops the writer after it has written what waits.
+func (w *writer) close() error {
+	w.mu.Lock()
+	w.isClosed = true
+	w.mu.Unlock()
+	close(w.closing)
+	w.queueing.Wait()
+	close(w.quit)
+	<-w.stopped
+	return w.isBroken()
+}
+
+// head returns the end of the chain as it was last committed.
+func (w *writer) head() head { return *w.end.Load() }
