@@ -1,0 +1,148 @@
+package specialist
+
+import (
+	"context"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"occam/internal/task"
+)
+
+// dataDir returns the optional data folder, or skips.
+func dataDir(t testing.TB) string {
+	dir := os.Getenv("OCCAM_DATA")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "..", "shared", "data")
+	}
+	if _, err := os.Stat(dir); err != nil {
+		t.Skipf("no data folder: %v", err)
+	}
+	return dir
+}
+
+func readExamples(t testing.TB, path string) []task.Example {
+	t.Helper()
+	f, err := os.Open(filepath.Join(dataDir(t), path))
+	if err != nil {
+		t.Skipf("no data: %v", err)
+	}
+	defer f.Close()
+	examples, problems, err := task.ReadExamples(f, path)
+	if err != nil || len(problems) > 0 {
+		t.Fatal(err, problems)
+	}
+	return examples
+}
+
+type result struct {
+	accuracy, ece float64
+	coverage      [3]float64 // at accuracy 95, 97, 98 %
+}
+
+// evaluate scores predictions of one field (or of all, field < 0).
+func evaluate(fields []task.Field, field int, predictions []task.Prediction, truth []task.Example) (r result) {
+	type row struct {
+		score, confidence float64
+		right             bool
+	}
+	var rows []row
+	for i := range predictions {
+		p := &predictions[i]
+		x := row{p.Score, p.Confidence, p.Right(fields, truth[i].Labels)}
+		if field >= 0 {
+			if !fields[field].Labelled(truth[i].Labels) {
+				continue
+			}
+			x.confidence = p.FieldConfidence[field]
+			x.score = math.Log(x.confidence / (1 - x.confidence))
+			x.right = p.Values[field].Equal(truth[i].Labels[fields[field].Name])
+		}
+		rows = append(rows, x)
+	}
+	slices.SortFunc(rows, func(a, b row) int {
+		if a.score > b.score {
+			return -1
+		}
+		if a.score < b.score {
+			return 1
+		}
+		return 0
+	})
+	var sum [15]struct{ n, right, confidence float64 }
+	right := 0
+	for i, x := range rows {
+		b := &sum[min(int(x.confidence*15), 14)]
+		b.n++
+		b.confidence += x.confidence
+		if x.right {
+			right++
+			b.right++
+		}
+		for k, target := range []float64{.95, .97, .98} {
+			if float64(right) >= target*float64(i+1) {
+				r.coverage[k] = float64(i+1) / float64(len(rows))
+			}
+		}
+	}
+	for _, b := range sum {
+		r.ece += math.Abs(b.right-b.confidence) / float64(len(rows))
+	}
+	r.accuracy = float64(right) / float64(len(rows))
+	return r
+}
+
+func predictAll(m *Model, examples []task.Example) []task.Prediction {
+	out := make([]task.Prediction, len(examples))
+	for i := range examples {
+		m.Predict(examples[i].Text, &out[i])
+	}
+	return out
+}
+
+func (r result) log(t *testing.T, name string) {
+	t.Logf("%-28s accuracy %.4f  ECE %.4f  coverage at 95/97/98 %%: %.3f %.3f %.3f", name, r.accuracy, r.ece, r.coverage[0], r.coverage[1], r.coverage[2])
+}
+
+func TestBenchmark(t *testing.T) {
+	if os.Getenv("OCCAM_BENCH") == "" {
+		t.Skip("set OCCAM_BENCH=1 to measure on the public data sets")
+	}
+	for _, set := range []string{"banking77", "clinc150", "abcd"} {
+		t.Run(set, func(t *testing.T) {
+			train, test := readExamples(t, set+"/train.jsonl"), readExamples(t, set+"/test.jsonl")
+			fields, err := task.InferFields(train)
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			m, err := Train(context.Background(), fields, train, Options{Seed: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("trained in %.1f s, file %.2f MB, rows 2^%d", time.Since(began).Seconds(), float64(len(m.Encode(nil)))/1e6, m.vocab.bits)
+			predictions := predictAll(m, test)
+			evaluate(fields, -1, predictions, test).log(t, "all fields")
+			for f := range fields {
+				evaluate(fields, f, predictions, test).log(t, fields[f].Name)
+			}
+		})
+	}
+}
+
+func BenchmarkPredict(b *testing.B) {
+	train := readExamples(b, "banking77/train.jsonl")
+	fields, _ := task.InferFields(train)
+	m, err := Train(context.Background(), fields, train[:2000], Options{Seed: 1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var p task.Prediction
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Predict("I tried to top up my account with a card but it failed", &p)
+	}
+}

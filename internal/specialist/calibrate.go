@@ -1,0 +1,227 @@
+package specialist
+
+import (
+	"math"
+
+	"occam/internal/task"
+)
+
+// calibrated is what turns raw scores into probabilities.
+type calibrated struct {
+	heads []head
+	joint platt
+	scope scope
+}
+
+// calibrate fits temperatures and the like on the out-of-fold scores of the examples that use accepts.
+func (t *trainer) calibrate(use func(i int32) bool) calibrated {
+	c := calibrated{heads: append([]head(nil), t.heads...)}
+	for f := range t.fields {
+		h, g := &c.heads[f], &t.targets[f]
+		var rows []int
+		for i, known := range g.known {
+			if known && use(int32(i)) {
+				rows = append(rows, i)
+			}
+		}
+		switch t.fields[f].Kind {
+		case task.Span:
+			h.Platt = t.fitSpan(f, rows)
+		case task.Labels:
+			h.Platt = t.fitMembers(f, rows)
+		default:
+			h.Temperature = t.fitTemperature(f, rows)
+		}
+	}
+	t.fitJoint(&c, use)
+	return c
+}
+
+// fitTemperature minimises the negative log-likelihood of softmax(z/T) (Guo et al. 2017) by golden-section search on ln T.
+func (t *trainer) fitTemperature(f int, rows []int) float64 {
+	h, g := t.heads[f], &t.targets[f]
+	loss := func(logT float64) (sum float64) {
+		h.Temperature = math.Exp(logT)
+		for _, i := range rows {
+			odds := h.logOdds(t.columnsOf(i, &h), int(g.columns[i][0]))
+			sum += softplus(-odds)
+		}
+		return sum
+	}
+	return math.Exp(goldenSection(loss, math.Log(0.02), math.Log(5)))
+}
+
+func (t *trainer) columnsOf(i int, h *head) []float32 {
+	return t.raw[i*t.columns+h.Offset : i*t.columns+h.Offset+h.Count]
+}
+
+// softplus is ln(1+e^x), without overflow.
+func softplus(x float64) float64 {
+	if x > 30 {
+		return x
+	}
+	return math.Log1p(math.Exp(x))
+}
+
+// goldenSection finds the minimum of a function with one valley.
+func goldenSection(f func(float64) float64, low, high float64) float64 {
+	const ratio = 0.6180339887498949
+	a, b := high-ratio*(high-low), low+ratio*(high-low)
+	fa, fb := f(a), f(b)
+	for high-low > 1e-3 {
+		if fa < fb {
+			high, b, fb = b, a, fa
+			a = high - ratio*(high-low)
+			fa = f(a)
+		} else {
+			low, a, fa = a, b, fb
+			b = low + ratio*(high-low)
+			fb = f(b)
+		}
+	}
+	return (low + high) / 2
+}
+
+func (t *trainer) fitSpan(f int, rows []int) platt {
+	var scores []float64
+	var right []bool
+	for _, i := range rows {
+		scores = append(scores, t.guesses[f][i].logOdds)
+		right = append(right, t.spans[f].value(t.guesses[f][i]).Equal(t.targets[f].truth[i]))
+	}
+	return fitPlatt(scores, right)
+}
+
+func (t *trainer) fitMembers(f int, rows []int) platt {
+	var scores []float64
+	var right []bool
+	for _, i := range rows {
+		z := t.columnsOf(i, &t.heads[f])
+		positive := map[int32]bool{}
+		for _, c := range t.targets[f].columns[i] {
+			positive[c] = true
+		}
+		for c := range z {
+			scores, right = append(scores, float64(z[c])), append(right, positive[int32(c)])
+		}
+	}
+	return fitPlatt(scores, right)
+}
+
+// fitPlatt fits P(right) = sigmoid(slope·score + intercept) by Newton's method, with Platt's softened targets, which keep
+// the fit finite where every row is right. The slope is kept from turning the ranking round.
+func fitPlatt(scores []float64, right []bool) platt {
+	yes := 0
+	for _, r := range right {
+		if r {
+			yes++
+		}
+	}
+	high, low := (float64(yes)+1)/(float64(yes)+2), 1/(float64(len(right)-yes)+2)
+	p := platt{Slope: 1}
+	for range 50 {
+		var gs, gi, hss, hsi, hii float64 = 0, 0, 1e-6, 0, 1e-6
+		for k, s := range scores {
+			target := low
+			if right[k] {
+				target = high
+			}
+			q := sigmoid(p.logOdds(s))
+			d, w := q-target, max(q*(1-q), 1e-9)
+			gs, gi = gs+d*s, gi+d
+			hss, hsi, hii = hss+w*s*s, hsi+w*s, hii+w
+		}
+		det := hss*hii - hsi*hsi
+		if det < 1e-12 {
+			break
+		}
+		ds, di := (hii*gs-hsi*gi)/det, (hss*gi-hsi*gs)/det
+		ds, di = clamp(ds, 1), clamp(di, 2)
+		p.Slope, p.Intercept = p.Slope-ds, p.Intercept-di
+		if math.Abs(ds)+math.Abs(di) < 1e-9 {
+			break
+		}
+	}
+	p.Slope = max(p.Slope, 1e-3)
+	return p
+}
+
+func clamp(x, limit float64) float64 { return min(max(x, -limit), limit) }
+
+// fitJoint fits the probability that all labelled fields are right, and the moments of the out-of-scope score.
+func (t *trainer) fitJoint(c *calibrated, use func(i int32) bool) {
+	var scores, logits, unseen []float64
+	var right []bool
+	var p task.Prediction
+	for i := range t.texts {
+		if !use(int32(i)) {
+			continue
+		}
+		labelled, ok := t.judge(c, i, &p)
+		logits = append(logits, topLogit(c.heads, t.raw[i*t.columns:(i+1)*t.columns]))
+		unseen = append(unseen, t.data.unseen[i])
+		if labelled {
+			scores, right = append(scores, p.Score), append(right, ok)
+		}
+	}
+	c.joint = fitPlatt(scores, right)
+	c.scope = scope{Logit: momentsOf(logits), Unseen: momentsOf(unseen)}
+}
+
+// judge fills p with the out-of-fold prediction of example i, Confidence and InScope excepted, and says whether every
+// labelled field is right.
+func (t *trainer) judge(c *calibrated, i int, p *task.Prediction) (labelled, right bool) {
+	p.Values, p.FieldConfidence = p.Values[:0], p.FieldConfidence[:0]
+	odds := make([]float64, 0, len(t.fields))
+	right = true
+	for f := range t.fields {
+		var value task.Value
+		var o float64
+		if t.spans[f] != nil {
+			value, o = t.spans[f].value(t.guesses[f][i]), c.heads[f].Platt.logOdds(t.guesses[f][i].logOdds)
+		} else {
+			value, o = c.heads[f].decide(t.fields[f].Kind, t.raw[i*t.columns:(i+1)*t.columns])
+		}
+		p.Values, p.FieldConfidence = append(p.Values, value), append(p.FieldConfidence, sigmoid(o))
+		odds = append(odds, o)
+		if t.targets[f].known[i] {
+			labelled = true
+			right = right && value.Equal(t.targets[f].truth[i])
+		}
+	}
+	p.Score = jointScore(odds)
+	return labelled, right
+}
+
+func momentsOf(x []float64) moments {
+	if len(x) == 0 {
+		return moments{SD: 1}
+	}
+	sum, squares := 0.0, 0.0
+	for _, v := range x {
+		sum += v
+	}
+	mean := sum / float64(len(x))
+	for _, v := range x {
+		squares += (v - mean) * (v - mean)
+	}
+	return moments{Mean: mean, SD: math.Sqrt(squares / float64(len(x)))}
+}
+
+// predictions assembles the out-of-fold predictions; those of a fold are calibrated on the other folds.
+func (t *trainer) predictions() []task.Prediction {
+	out := make([]task.Prediction, len(t.texts))
+	for fold := range int32(t.folds) {
+		c := t.calibrate(func(i int32) bool { return t.fold[i] != fold })
+		for i := range t.texts {
+			if t.fold[i] != fold {
+				continue
+			}
+			p := &out[i]
+			t.judge(&c, i, p)
+			p.Confidence = sigmoid(c.joint.logOdds(p.Score))
+			p.InScope = c.scope.score(c.heads, t.raw[i*t.columns:(i+1)*t.columns], t.data.unseen[i])
+		}
+	}
+	return out
+}

@@ -1,0 +1,201 @@
+package specialist
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"math/bits"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// A dataset is the training texts as one sparse matrix: example i has the entries [start[i], start[i+1]), by ascending row.
+type dataset struct {
+	start  []int
+	row    []uint32
+	value  []float32
+	unseen []float64 // share of an example's words and n-grams that no other example has
+}
+
+func (d *dataset) len() int { return len(d.start) - 1 }
+
+func (d *dataset) at(i int) ([]uint32, []float32) {
+	return d.row[d.start[i]:d.start[i+1]], d.value[d.start[i]:d.start[i+1]]
+}
+
+const (
+	minRowBits = 8
+	maxRowBits = 16
+)
+
+// buildVocabulary counts the features of all texts. seenOnce holds the features that one text alone has.
+func buildVocabulary(texts []string) (v *vocabulary, seenOnce *hashCounts) {
+	counts := newHashCounts()
+	var x extractor
+	for _, text := range texts {
+		x.extract(text)
+		for _, f := range x.features {
+			counts.add(f.hash, f.view == viewPair)
+		}
+	}
+	kept := 0
+	for i, n := range counts.n {
+		if counts.kept(i, n) {
+			kept++
+		}
+	}
+	v = &vocabulary{bits: uint(min(max(bits.Len(uint(kept)), minRowBits), maxRowBits))}
+	v.seen = make([]uint64, nextPow2(max(kept/5, 1))) // 13 to 26 bits a feature: about 1 % false positives or fewer
+	v.words = uint64(len(v.seen) - 1)
+	documents := make([]uint32, 1<<v.bits)
+	for i, n := range counts.n {
+		if !counts.kept(i, n) {
+			continue
+		}
+		hash := counts.key[i]
+		v.seen[hash&v.words] |= bloomBits(hash)
+		documents[v.row(hash)] += n &^ pairFlag
+	}
+	v.idf = make([]uint8, len(documents))
+	for row, df := range documents {
+		idf := math.Log(float64(1+len(texts))/float64(1+min(int(df), len(texts)))) + 1
+		v.idf[row] = uint8(min(math.Round((math.Sqrt(idf)-1)*idfSteps), 255))
+	}
+	return v, counts
+}
+
+// hashCounts counts in how many texts each feature occurs: open addressing, keys as they are.
+type hashCounts struct {
+	key  []uint64
+	n    []uint32 // 0 for free; pairFlag marks a pair
+	used int
+}
+
+const pairFlag = 1 << 31
+
+func newHashCounts() *hashCounts {
+	return &hashCounts{key: make([]uint64, 1<<12), n: make([]uint32, 1<<12)}
+}
+
+// kept reports whether a feature with count n belongs to the vocabulary: pairs need two texts.
+func (c *hashCounts) kept(_ int, n uint32) bool { return n != 0 && n != pairFlag|1 }
+
+func (c *hashCounts) find(hash uint64) int {
+	mask := len(c.key) - 1
+	i := int(hash) & mask
+	for c.n[i] != 0 && c.key[i] != hash {
+		i = (i + 1) & mask
+	}
+	return i
+}
+
+func (c *hashCounts) add(hash uint64, pair bool) {
+	i := c.find(hash)
+	if c.n[i] != 0 {
+		c.n[i]++
+		return
+	}
+	c.key[i], c.n[i] = hash, 1
+	if pair {
+		c.n[i] |= pairFlag
+	}
+	if c.used++; 2*c.used > len(c.key) {
+		c.grow()
+	}
+}
+
+func (c *hashCounts) grow() {
+	old := *c
+	c.key, c.n = make([]uint64, 2*len(old.key)), make([]uint32, 2*len(old.key))
+	for i, n := range old.n {
+		if n != 0 {
+			j := c.find(old.key[i])
+			c.key[j], c.n[j] = old.key[i], n
+		}
+	}
+}
+
+// buildDataset turns texts into the sparse matrix that the heads learn from.
+func buildDataset(ctx context.Context, v *vocabulary, counts *hashCounts, texts []string, workers int) (*dataset, error) {
+	const chunk = 256
+	n := len(texts)
+	parts := make([]dataset, (n+chunk-1)/chunk)
+	pool := sync.Pool{New: func() any { return new(extractor) }}
+	err := parallel(ctx, workers, len(parts), func(p int) {
+		x := pool.Get().(*extractor)
+		defer pool.Put(x)
+		part := &parts[p]
+		for _, text := range texts[p*chunk : min((p+1)*chunk, n)] {
+			x.extract(text)
+			v.weigh(x)
+			part.unseen = append(part.unseen, counts.shareOnce(x.features))
+			part.append(x.vector)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	d := &dataset{start: make([]int, 1, n+1)}
+	for i := range parts {
+		base := len(d.row)
+		for _, s := range parts[i].start {
+			d.start = append(d.start, base+s)
+		}
+		d.row, d.value = append(d.row, parts[i].row...), append(d.value, parts[i].value...)
+		d.unseen = append(d.unseen, parts[i].unseen...)
+		parts[i] = dataset{}
+	}
+	return d, nil
+}
+
+// append adds one example; start holds the examples' ends while a part is built.
+func (d *dataset) append(vector []entry) {
+	slices.SortFunc(vector, func(a, b entry) int { return cmp.Compare(a.row, b.row) })
+	from := len(d.row)
+	for _, e := range vector {
+		if last := len(d.row) - 1; last >= from && d.row[last] == e.row {
+			d.value[last] += e.value
+			continue
+		}
+		d.row, d.value = append(d.row, e.row), append(d.value, e.value)
+	}
+	d.start = append(d.start, len(d.row))
+}
+
+// shareOnce is the leave-one-out estimate of vocabulary.weigh's unseen share for a training text.
+func (c *hashCounts) shareOnce(features []feature) float64 {
+	once, total := 0, 0
+	for _, f := range features {
+		if f.view == viewPair {
+			continue
+		}
+		total++
+		if c.n[c.find(f.hash)] == 1 {
+			once++
+		}
+	}
+	if total == 0 {
+		return 1
+	}
+	return float64(once) / float64(total)
+}
+
+// parallel runs f(0)…f(n-1) on up to workers goroutines and stops early, with the context's error, when ctx ends.
+func parallel(ctx context.Context, workers, n int, f func(i int)) error {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range max(1, min(workers, n)) {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return
+				}
+				f(i)
+			}
+		})
+	}
+	wg.Wait()
+	return ctx.Err()
+}

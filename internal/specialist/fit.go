@@ -1,0 +1,462 @@
+package specialist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"occam/internal/task"
+)
+
+// Options steer training. The zero value is usable.
+type Options struct {
+	Seed     uint64                // every random choice follows from it
+	Workers  int                   // goroutines; 0 for one per CPU. The result does not depend on it
+	Progress func(done, total int) // called from one goroutine at a time, if not nil
+	Warn     func(Warning)         // told of examples that could not be learned from, if not nil
+}
+
+// A Warning is a problem of some examples that did not stop training.
+type Warning struct {
+	Field    string
+	Reason   string
+	Examples []int // indices
+}
+
+const internalFolds = 5 // by which Train calibrates itself
+
+// Train learns a model from every labelled example; examples without labels only widen its vocabulary. What it must hold
+// out to calibrate confidence is held out in turn: the final weights use every example. Labels outside the fields' schema
+// are an error that names their rows.
+func Train(ctx context.Context, fields []task.Field, examples []task.Example, opt Options) (*Model, error) {
+	t, err := newTrainer(ctx, fields, examples, internalFolds, opt)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.crossFit(ctx); err != nil {
+		return nil, err
+	}
+	return t.final(ctx)
+}
+
+// CrossFit returns one prediction per example, each by a model that was trained without it and without every example of
+// the same wording: folds models, each trained on the other folds.
+func CrossFit(ctx context.Context, fields []task.Field, examples []task.Example, folds int, opt Options) ([]task.Prediction, error) {
+	if folds < 2 {
+		return nil, fmt.Errorf("specialist: cross-fitting needs at least 2 folds, not %d", folds)
+	}
+	t, err := newTrainer(ctx, fields, examples, folds, opt)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.crossFit(ctx); err != nil {
+		return nil, err
+	}
+	return t.predictions(), nil
+}
+
+// A trainer holds one training run: the data, what the fold models said of it, and the model that it builds.
+type trainer struct {
+	opt      Options
+	fields   []task.Field
+	texts    []string
+	data     *dataset
+	norms    []float32
+	vocab    *vocabulary
+	columns  int
+	heads    []head
+	targets  []targets     // by field
+	spans    []*spanRanker // by field, rules only until final
+	ready    [][]spanExample
+	fold     []int32 // by example
+	folds    int
+	raw      []float32     // examples × columns, out of fold
+	guesses  [][]spanGuess // by field and example, out of fold
+	progress func()
+}
+
+// targets are one field's labels: for classified fields the columns that are positive, nil where unlabelled.
+type targets struct {
+	known   []bool
+	truth   []task.Value
+	columns [][]int32
+}
+
+func newTrainer(ctx context.Context, fields []task.Field, examples []task.Example, folds int, opt Options) (*trainer, error) {
+	if opt.Workers <= 0 {
+		opt.Workers = runtime.GOMAXPROCS(0)
+	}
+	if len(fields) == 0 {
+		return nil, errors.New("specialist: the task has no fields; give its schema at least one property")
+	}
+	t := &trainer{opt: opt, fields: fields, folds: folds}
+	t.layout()
+	if err := t.readLabels(examples); err != nil {
+		return nil, err
+	}
+	t.texts = make([]string, len(examples))
+	for i := range examples {
+		t.texts[i] = examples[i].Text
+	}
+	vocab, counts := buildVocabulary(t.texts)
+	data, err := buildDataset(ctx, vocab, counts, t.texts, opt.Workers)
+	if err != nil {
+		return nil, err
+	}
+	t.vocab, t.data = vocab, data
+	t.norms = make([]float32, data.len())
+	for i := range t.norms {
+		_, values := data.at(i)
+		sum := float32(1)
+		for _, v := range values {
+			sum += float32(v * v)
+		}
+		t.norms[i] = sum
+	}
+	t.prepareSpans()
+	t.assignFolds()
+	t.countProgress()
+	return t, nil
+}
+
+// layout gives every classified field its columns.
+func (t *trainer) layout() {
+	t.heads = make([]head, len(t.fields))
+	for i, f := range t.fields {
+		h := head{Offset: t.columns, Temperature: 1, Platt: platt{Slope: 1}, values: columnValues(f)}
+		h.Count = len(h.values)
+		h.Null = f.Nullable && h.Count > 0
+		t.heads[i] = h
+		t.columns += h.Count
+	}
+}
+
+// columnValues lists what each of a field's columns stands for.
+func columnValues(f task.Field) []task.Value {
+	var values []task.Value
+	switch f.Kind {
+	case task.Category, task.Labels:
+		for _, v := range f.Values {
+			values = append(values, task.String(v))
+		}
+	case task.Boolean:
+		values = []task.Value{task.Bool(false), task.Bool(true)}
+	case task.Span:
+		return nil
+	}
+	if f.Nullable {
+		values = append(values, task.Null)
+	}
+	return values
+}
+
+const maxNamed = 5 // rows that an error names
+
+// readLabels checks every label and turns it into targets.
+func (t *trainer) readLabels(examples []task.Example) error {
+	t.targets = make([]targets, len(t.fields))
+	for i, f := range t.fields {
+		column := map[string]int32{}
+		for c, v := range t.heads[i].values {
+			column[string(v.AppendJSON(nil))] = int32(c)
+		}
+		g := targets{known: make([]bool, len(examples)), truth: make([]task.Value, len(examples)), columns: make([][]int32, len(examples))}
+		labelled := 0
+		var bad []string
+		for e := range examples {
+			if !f.Labelled(examples[e].Labels) {
+				continue
+			}
+			v := examples[e].Labels[f.Name]
+			if err := f.Check(v); err != nil {
+				if len(bad) < maxNamed {
+					bad = append(bad, fmt.Sprintf("%s: %v", rowName(&examples[e], e), err))
+				}
+				continue
+			}
+			labelled++
+			g.known[e], g.truth[e] = true, v
+			g.columns[e] = positiveColumns(f, v, column)
+		}
+		if len(bad) > 0 {
+			return fmt.Errorf("specialist: labels outside the schema of field %q: %s; correct the rows or the schema", f.Name, strings.Join(bad, "; "))
+		}
+		if labelled == 0 {
+			return fmt.Errorf("specialist: no example has a label of field %q; label some or drop the field", f.Name)
+		}
+		t.targets[i] = g
+	}
+	return nil
+}
+
+func positiveColumns(f task.Field, v task.Value, column map[string]int32) []int32 {
+	if f.Kind == task.Span {
+		return nil
+	}
+	if !v.IsSet() {
+		return []int32{column[string(v.AppendJSON(nil))]}
+	}
+	columns := make([]int32, 0, len(v.Members()))
+	for _, member := range v.Members() {
+		columns = append(columns, column[string(task.String(member).AppendJSON(nil))])
+	}
+	return columns
+}
+
+func rowName(e *task.Example, index int) string {
+	if e.Line > 0 {
+		return fmt.Sprintf("line %d", e.Line)
+	}
+	if e.ID != "" {
+		return fmt.Sprintf("example %q", e.ID)
+	}
+	return fmt.Sprintf("example %d", index)
+}
+
+func (t *trainer) prepareSpans() {
+	t.spans, t.ready = make([]*spanRanker, len(t.fields)), make([][]spanExample, len(t.fields))
+	for i, f := range t.fields {
+		if f.Kind != task.Span {
+			continue
+		}
+		g := &t.targets[i]
+		rules := learnRules(spanTexts(f, g, t.texts))
+		ready, missed := prepareSpans(f, rules, t.texts, g.truth, g.known)
+		t.spans[i], t.ready[i] = &spanRanker{field: f, rules: rules}, ready
+		if len(missed) > 0 && t.opt.Warn != nil {
+			t.opt.Warn(Warning{Field: f.Name, Reason: "the labelled span does not stand in the text", Examples: missed})
+		}
+	}
+}
+
+// spanTexts lists the labelled spans as they stand in their texts, as far as they do.
+func spanTexts(f task.Field, g *targets, texts []string) []string {
+	var labels []string
+	for i, known := range g.known {
+		if known && !g.truth[i].IsNull() && f.StandsIn(g.truth[i], texts[i]) {
+			labels = append(labels, g.truth[i].Text())
+		}
+	}
+	return labels
+}
+
+// assignFolds deals the examples into folds so that examples of the same wording stay together and every class is spread.
+func (t *trainer) assignFolds() {
+	type group struct {
+		stratum string
+		order   uint64
+		members []int32
+	}
+	byKey := map[string]*group{}
+	var groups []*group
+	rng := rand.New(rand.NewPCG(t.opt.Seed, 1))
+	for i, text := range t.texts {
+		key := task.NearKey(text)
+		g := byKey[key]
+		if g == nil {
+			g = &group{order: rng.Uint64(), stratum: t.stratum(i)}
+			byKey[key] = g
+			groups = append(groups, g)
+		}
+		g.members = append(g.members, int32(i))
+	}
+	slices.SortStableFunc(groups, func(a, b *group) int {
+		if a.stratum != b.stratum {
+			if a.stratum < b.stratum {
+				return -1
+			}
+			return 1
+		}
+		if a.order < b.order {
+			return -1
+		}
+		return 1
+	})
+	t.folds = max(2, min(t.folds, len(groups)))
+	t.fold = make([]int32, len(t.texts))
+	for at, g := range groups {
+		for _, i := range g.members {
+			t.fold[i] = int32(at % t.folds)
+		}
+	}
+}
+
+// stratum is the label of an example's first labelled field.
+func (t *trainer) stratum(i int) string {
+	for f := range t.targets {
+		if t.targets[f].known[i] && t.fields[f].Kind != task.Span {
+			return string(t.targets[f].truth[i].AppendJSON(nil))
+		}
+	}
+	return ""
+}
+
+// countProgress makes t.progress report one more finished piece of work.
+func (t *trainer) countProgress() {
+	if t.progress = func() {}; t.opt.Progress == nil {
+		return
+	}
+	total := (t.folds + 1) * (t.columns + 1)
+	var done atomic.Int64
+	lock := make(chan struct{}, 1)
+	t.progress = func() {
+		lock <- struct{}{}
+		t.opt.Progress(int(done.Add(1)), total)
+		<-lock
+	}
+}
+
+// crossFit trains one model per fold on the others and keeps what it says of its own fold.
+func (t *trainer) crossFit(ctx context.Context) error {
+	t.raw = make([]float32, len(t.texts)*t.columns)
+	t.guesses = make([][]spanGuess, len(t.fields))
+	for f := range t.guesses {
+		if t.spans[f] != nil {
+			t.guesses[f] = make([]spanGuess, len(t.texts))
+		}
+	}
+	jobs := t.folds * (t.columns + 1)
+	solvers := newSolvers(t.opt.Workers)
+	return parallel(ctx, t.opt.Workers, jobs, func(job int) {
+		fold, column := int32(job/(t.columns+1)), job%(t.columns+1)
+		defer t.progress()
+		if column == t.columns {
+			t.crossFitSpans(fold)
+			return
+		}
+		s := <-solvers
+		defer func() { solvers <- s }()
+		bias := t.solveColumn(s, column, func(i int32) bool { return t.fold[i] != fold })
+		for i, other := range t.fold {
+			if other == fold {
+				t.raw[i*t.columns+column] = s.dot(t.data, i) + bias
+			}
+		}
+	})
+}
+
+func newSolvers(n int) chan *svmScratch {
+	solvers := make(chan *svmScratch, n)
+	for range n {
+		solvers <- new(svmScratch)
+	}
+	return solvers
+}
+
+// solveColumn trains one column on the labelled examples that use accepts.
+func (t *trainer) solveColumn(s *svmScratch, column int, use func(i int32) bool) float32 {
+	f := t.fieldOf(column)
+	g, want := &t.targets[f], int32(column-t.heads[f].Offset)
+	rows := make([]int32, 0, len(t.texts))
+	for i, known := range g.known {
+		if known && use(int32(i)) {
+			rows = append(rows, int32(i))
+		}
+	}
+	rng := rand.New(rand.NewPCG(t.opt.Seed, uint64(column)+2))
+	return s.solve(t.data, 1<<t.vocab.bits, rows, t.norms, func(i int32) bool { return slices.Contains(g.columns[i], want) }, rng)
+}
+
+func (t *trainer) fieldOf(column int) int {
+	for f := range t.heads {
+		if h := &t.heads[f]; column >= h.Offset && column < h.Offset+h.Count {
+			return f
+		}
+	}
+	panic("specialist: a column without a field")
+}
+
+func (t *trainer) crossFitSpans(fold int32) {
+	var x spanScanner
+	for f, ranker := range t.spans {
+		if ranker == nil {
+			continue
+		}
+		fitted := *ranker
+		fitted.weights = t.learnSpans(f, func(i int32) bool { return t.fold[i] != fold })
+		for i, other := range t.fold {
+			if other == fold {
+				t.guesses[f][i] = fitted.extract(&x, t.texts[i])
+			}
+		}
+	}
+}
+
+func (t *trainer) learnSpans(f int, use func(i int32) bool) []float32 {
+	var rows []int32
+	for i := range t.texts {
+		if use(int32(i)) {
+			rows = append(rows, int32(i))
+		}
+	}
+	return learnRanker(t.ready[f], rows, rand.New(rand.NewPCG(t.opt.Seed, 1<<32+uint64(f))))
+}
+
+func (s *svmScratch) dot(d *dataset, i int) float32 {
+	row, value := d.at(i)
+	sum := float32(0)
+	for j, r := range row {
+		sum += s.weights[r] * value[j]
+	}
+	return sum
+}
+
+// final trains the weights on every example and assembles the model.
+func (t *trainer) final(ctx context.Context) (*Model, error) {
+	everyone := func(int32) bool { return true }
+	rows := 1 << t.vocab.bits
+	stride := (t.columns + 7) &^ 7
+	weights, bias := make([]float32, rows*stride), make([]float32, t.columns)
+	solvers := newSolvers(t.opt.Workers)
+	err := parallel(ctx, t.opt.Workers, t.columns, func(column int) {
+		defer t.progress()
+		s := <-solvers
+		bias[column] = t.solveColumn(s, column, everyone)
+		for r, w := range s.weights {
+			weights[r*stride+column] = w
+		}
+		solvers <- s
+	})
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{fields: slices.Clone(t.fields), vocab: *t.vocab, spans: make([]*spanRanker, len(t.fields))}
+	m.linear = quantise(weights, bias, t.columns, stride)
+	for f, ranker := range t.spans {
+		if ranker != nil {
+			m.spans[f] = &spanRanker{field: ranker.field, rules: ranker.rules, weights: t.learnSpans(f, everyone)}
+		}
+	}
+	c := t.calibrate(func(int32) bool { return true })
+	m.heads, m.joint, m.scope = c.heads, c.joint, c.scope
+	t.progress()
+	m.seal()
+	return m, nil
+}
+
+// quantise rounds every row of weights to bytes with a scale of its own.
+func quantise(weights, bias []float32, columns, stride int) linear {
+	rows := len(weights) / max(stride, 1)
+	l := linear{columns: columns, stride: stride, weights: make([]int8, len(weights)), scale: make([]float32, rows), bias: bias}
+	for r := range rows {
+		row := weights[r*stride : (r+1)*stride]
+		top := float32(0)
+		for _, w := range row {
+			top = max(top, float32(math.Abs(float64(w))))
+		}
+		if top == 0 {
+			continue
+		}
+		l.scale[r] = top / 127
+		for c, w := range row {
+			l.weights[r*stride+c] = int8(math.Round(float64(w / l.scale[r])))
+		}
+	}
+	return l
+}
