@@ -114,6 +114,10 @@ func ArticleAnalysis(b *Book, at time.Time) (*Analysis, error) {
 			out.Plans = append(out.Plans, plan("today: all "+p.Model, c, apiExact))
 		}
 	}
+	if plans, _ := s.embedded(b, nil); len(plans) > 1 {
+		router := s.plan(plans[1])
+		out.Plans = append(out.Plans, plan("today: "+router.Name, router.Bill, apiExact, router.Notes...))
+	}
 	art.Conclusions = conclusions(art, gpt)
 	out.Best = out.Plans[1].Name
 	out.Verdict = "As published, the specialist saves " + dollars(published.SavingUSD) + " a month. " + art.Conclusions[len(art.Conclusions)-1].Why
@@ -126,7 +130,7 @@ func conclusions(art *Article, gpt Price) []Conclusion {
 		{"The rented specialist is cheaper than GPT-4o at 1,000,000 tickets", "yes", fmt.Sprintf(
 			"%s against %s with exact prices: %.0f %% less, not 64 %%", dollars(e.SpecialistUSD), dollars(e.GeneralistUSD), 100*e.SavingShare)},
 		{"It breaks even at 360,000 tickets", "in part", fmt.Sprintf(
-			"%s with exact prices, because a request costs %s and not $0.002", count(e.BreakEven), fmt.Sprintf("$%.5f", e.USDPerRequest))},
+			"%s with exact prices, because a request costs $%.5f and not $0.002", count(math.Ceil(e.BreakEven)), e.USDPerRequest)},
 		{"At 50,000 tickets the API is cheaper", "yes", fmt.Sprintf("%s against %s", dollars(e.SmallGeneralist), dollars(e.SpecialistUSD))},
 	}
 	why := fmt.Sprintf("%s answers the same tokens for %s a month; the server pays only from %s tickets", cheapest.Model,

@@ -103,7 +103,7 @@ type Analysis struct {
 	Volume      float64     `json:"volume"`
 	Plans       []Plan      `json:"plans"`
 	Best        string      `json:"best"`
-	BestIf      string      `json:"best_if,omitempty"` // the cheapest plan of all, should its conditions turn out to hold
+	BestIf      string      `json:"best_if,omitempty"` // a cheaper plan, should its one condition turn out to hold
 	Verdict     string      `json:"verdict"`
 	Refused     bool        `json:"refused"` // true: do not train or host anything for this
 	Infeasible  []string    `json:"infeasible"`

@@ -8,8 +8,12 @@ import (
 )
 
 const (
-	unmeasured = "its accuracy on your data is not measured"
+	unmeasured = "it proves accurate enough on your data: not measured yet"
 	dayLate    = "answers may take up to 24 hours"
+	noCopying  = "it only has to choose between options: it cannot copy out a text such as an order ID"
+
+	// lastingDays is how long a model must still be served to be worth moving to.
+	lastingDays = 180
 )
 
 func (s Scenario) doNothing() recipe {
@@ -24,7 +28,14 @@ func noHours(*Assumptions) Assumption { return Assumption{} }
 // recipes lists every plan that is feasible for the scenario, "do nothing" first, and says why others are not.
 func (s Scenario) recipes(b *Book) (plans []recipe, infeasible []string) {
 	plans = append(plans, s.doNothing())
-	cheap := s.cheaperModels(b)
+	var cheap []Price
+	for _, p := range s.cheaperModels(b) {
+		if p.EndedBy(s.At.AddDate(0, 0, lastingDays)) {
+			infeasible = append(infeasible, fmt.Sprintf("switch to %s: it is shut down on %s", p.Model, p.Shutdown.Format(time.DateOnly)))
+			continue
+		}
+		cheap = append(cheap, p)
+	}
 	plans = append(plans, s.switches(cheap)...)
 	if len(cheap) == 0 {
 		infeasible = append(infeasible, "switch to a cheaper API model: the book has none that costs less than "+s.Generalist)
@@ -107,8 +118,7 @@ func (s Scenario) byToken(b *Book) []recipe {
 		switch {
 		case p.EndedBy(s.At):
 		case p.Kind == Decision:
-			r := s.switchTo("decide with "+p.Model, DecisionAPI, apiTier{price: p}, unmeasured,
-				"it chooses between options and cannot copy out a text such as an order ID")
+			r := s.switchTo("decide with "+p.Model, DecisionAPI, apiTier{price: p}, unmeasured, noCopying)
 			r.notes = append(r.notes, "one decision a request")
 			out = append(out, r)
 		case p.Train > 0:
@@ -159,7 +169,7 @@ func (s Scenario) hosted(b *Book) (plans []recipe, infeasible []string) {
 			alone := s.trained(name, HostedModel, front, nil, hostedHours, unmeasured)
 			alone.notes = append(alone.notes, "no spare server: an outage or a cold start stops the task")
 			plans = append(plans, alone,
-				s.trained("shared "+name, SharedHost, shared, nil, hostedHours, unmeasured, "other tasks share the server"),
+				s.trained("shared "+name, SharedHost, shared, nil, hostedHours, unmeasured, "enough other tasks share the server"),
 				s.trained("router: "+name+" + "+s.Generalist, RouterPlan, front, &s.generalist, hostedHours))
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 )
 
 // choose names the best plan, says why, and computes the sensitivity of its saving. The rule: the cheapest total among the
@@ -19,9 +20,11 @@ func (s Scenario) choose(out *Analysis) {
 		}
 	}
 	out.Best = best.Name
-	cheapest := slices.MinFunc(out.Plans, func(a, b Plan) int { return cmp.Compare(a.TotalUSD.P50, b.TotalUSD.P50) })
-	if cheapest.Name != best.Name {
-		out.BestIf = cheapest.Name
+	cheapest := best
+	for _, p := range out.Plans {
+		if len(p.Conditions) == 1 && p.TotalUSD.P50 < cheapest.TotalUSD.P50 {
+			cheapest, out.BestIf = p, p.Name
+		}
 	}
 	out.Refused = best.recipe.front == nil
 	out.Verdict = s.verdict(out, nothing, best, cheapest)
@@ -62,11 +65,11 @@ func (s Scenario) verdict(out *Analysis, nothing, best, cheapest Plan) string {
 			dollars(best.TotalUSD.P50), dollars(nothing.TotalUSD.P50))
 	}
 	if out.BestIf != "" {
-		fmt.Fprintf(&b, " %s would cost %s in all, if: %s.", cheapest.Name, dollars(cheapest.TotalUSD.P50),
-			strings.Join(cheapest.Conditions, "; "))
+		fmt.Fprintf(&b, " %s would cost %s in all, but only if %s.", cheapest.Name, dollars(cheapest.TotalUSD.P50),
+			cheapest.Conditions[0])
 	}
 	if d := s.generalist.price.Shutdown; !d.IsZero() {
-		fmt.Fprintf(&b, " %s is shut down on %s: doing nothing ends then.", s.Generalist, d.Format("2006-01-02"))
+		fmt.Fprintf(&b, " %s is shut down on %s: doing nothing ends then.", s.Generalist, d.Format(time.DateOnly))
 	}
 	return b.String()
 }
