@@ -1,0 +1,26 @@
+// Package engine holds everything that answers: the specialist in this process, and the upstream servers that are spoken to
+// over HTTP. It knows how to reach an upstream safely and what its failures mean; it decides nothing about tasks or money.
+package engine
+
+import (
+	"fmt"
+
+	"occam/internal/task"
+)
+
+// A Predictor is a specialist in this process. Predict fills p, whose slices it may reuse, and is safe for concurrent use.
+type Predictor interface {
+	Predict(text string, p *task.Prediction)
+}
+
+// Predict asks a specialist and turns a panic in it into an error: a request that crashes a model must not take the others
+// down.
+func Predict(m Predictor, text string, p *task.Prediction) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("engine: the specialist crashed on this input: %v", r)
+		}
+	}()
+	m.Predict(text, p)
+	return nil
+}

@@ -1,0 +1,260 @@
+package engine
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Options describe one upstream server.
+type Options struct {
+	Name      string // as the configuration calls it
+	PricedAs  string // its name in the price book; "": Name
+	BaseURL   string // up to and with the version: https://api.openai.com/v1
+	Key       string // "" or "none": no Authorization header
+	Simulated bool   // everything that comes from it is labelled so
+	Timeouts  Timeouts
+}
+
+// Timeouts bound one exchange. A zero field takes its default.
+type Timeouts struct {
+	Connect   time.Duration // default 5 s
+	FirstByte time.Duration // default 60 s
+	Idle      time.Duration // default 60 s: silence in the middle of a reply
+	Total     time.Duration // default 10 min
+}
+
+func (t Timeouts) complete() Timeouts {
+	set := func(d *time.Duration, def time.Duration) {
+		if *d <= 0 {
+			*d = def
+		}
+	}
+	set(&t.Connect, 5*time.Second)
+	set(&t.FirstByte, 60*time.Second)
+	set(&t.Idle, 60*time.Second)
+	set(&t.Total, 10*time.Minute)
+	return t
+}
+
+// An Upstream is one OpenAI-compatible server. Its key goes to its own origin and nowhere else: no request can name another
+// destination, and redirects are never followed.
+type Upstream struct {
+	Name      string
+	PricedAs  string
+	Simulated bool
+
+	base      *url.URL
+	auth      []string // the value of the Authorization header
+	timeouts  Timeouts
+	transport *http.Transport
+}
+
+// idleConns is how many idle connections an upstream keeps: a burst should not pay a handshake per request afterwards.
+const idleConns = 1024
+
+// NewUpstream checks the options and returns the upstream. It opens no connection.
+func NewUpstream(o Options) (*Upstream, error) {
+	base, err := url.Parse(strings.TrimSuffix(o.BaseURL, "/"))
+	if err != nil || (base.Scheme != "http" && base.Scheme != "https") || base.Host == "" || base.User != nil || base.Fragment != "" {
+		return nil, fmt.Errorf("engine: provider %s: base_url %q must be http(s)://host[:port]/path without a user", o.Name, o.BaseURL)
+	}
+	u := &Upstream{Name: o.Name, PricedAs: cmp.Or(o.PricedAs, o.Name), Simulated: o.Simulated, base: base, timeouts: o.Timeouts.complete()}
+	if o.Key != "" && o.Key != "none" {
+		if strings.ContainsFunc(o.Key, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return nil, fmt.Errorf("engine: provider %s: api_key has white space or non-ASCII characters", o.Name)
+		}
+		u.auth = []string{"Bearer " + o.Key}
+	}
+	dialer := &net.Dialer{Timeout: u.timeouts.Connect, KeepAlive: 15 * time.Second, Control: guardAddress(privateHost(base.Hostname()))}
+	u.transport = &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    u.timeouts.Connect,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConns:           idleConns,
+		MaxIdleConnsPerHost:    idleConns,
+		IdleConnTimeout:        90 * time.Second,
+		DisableCompression:     true, // what comes back is passed on as it is; nothing is inflated
+		MaxResponseHeaderBytes: 64 << 10,
+		WriteBufferSize:        8 << 10,
+		ReadBufferSize:         8 << 10,
+	}
+	return u, nil
+}
+
+// Close drops the idle connections.
+func (u *Upstream) Close() { u.transport.CloseIdleConnections() }
+
+var errForbiddenAddress = errors.New("link-local and metadata addresses are never dialled, private ones only when base_url names them")
+
+// guardAddress looks at the address that is really dialled, after name resolution, so that no name can lead elsewhere later.
+func guardAddress(private bool) func(network, address string, _ syscall.RawConn) error {
+	return func(_, address string, _ syscall.RawConn) error {
+		at, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		ip := at.Addr().Unmap()
+		forbidden := ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() ||
+			(!private && (ip.IsPrivate() || ip.IsLoopback()))
+		if forbidden {
+			return errForbiddenAddress
+		}
+		return nil
+	}
+}
+
+// privateHost reports whether a host's name says that it stands in the own network: an address, localhost, a single label
+// (a container's or a machine's name) or one of the endings kept for private networks.
+func privateHost(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if _, err := netip.ParseAddr(host); err == nil || !strings.Contains(host, ".") {
+		return true
+	}
+	for _, ending := range []string{".localhost", ".local", ".internal", ".lan", ".svc", ".home.arpa", ".test"} {
+		if strings.HasSuffix(host, ending) {
+			return true
+		}
+	}
+	return false
+}
+
+func isTLS(err error) bool {
+	var verify *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var unknown x509.UnknownAuthorityError
+	return errors.As(err, &verify) || errors.As(err, &record) || errors.As(err, &unknown)
+}
+
+// A Call is one request to an upstream.
+type Call struct {
+	Method string      // "" is POST
+	Path   string      // below the base URL: "/chat/completions"
+	Header http.Header // already reduced to what may be sent on
+	Body   []byte
+}
+
+// A Reply is what an upstream answered. Body must be closed. Reads from it fail with a *Failure.
+type Reply struct {
+	Status int
+	Header http.Header
+	Length int64 // of the body, -1 if unknown
+	Body   io.ReadCloser
+}
+
+// Send makes one exchange. A reply with any status is a Reply; the error is always a *Failure.
+func (u *Upstream) Send(ctx context.Context, c *Call) (*Reply, error) {
+	ctx, dog := newWatchdog(ctx, u.timeouts)
+	req := (&http.Request{
+		Method: c.Method, URL: u.base.JoinPath(c.Path), Host: u.base.Host, Header: c.Header,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		ContentLength: int64(len(c.Body)),
+	}).WithContext(ctx)
+	if req.Method == "" {
+		req.Method = http.MethodPost
+	}
+	if len(c.Body) > 0 {
+		req.Body = io.NopCloser(bytes.NewReader(c.Body))
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.Body)), nil }
+	}
+	if u.auth != nil {
+		req.Header["Authorization"] = u.auth
+	}
+	res, err := u.transport.RoundTrip(req)
+	if err != nil {
+		failure := u.failure(ctx, err)
+		dog.stop()
+		return nil, failure
+	}
+	dog.feed()
+	if res.StatusCode >= 300 && res.StatusCode < 400 {
+		_ = res.Body.Close()
+		dog.stop()
+		return nil, &Failure{Upstream: u.Name, Kind: Rubbish,
+			Err: fmt.Errorf("it answered with a redirect (%d); redirects are not followed, fix base_url", res.StatusCode)}
+	}
+	return &Reply{Status: res.StatusCode, Header: res.Header, Length: res.ContentLength,
+		Body: &watchedBody{ReadCloser: res.Body, ctx: ctx, upstream: u, dog: dog}}, nil
+}
+
+// A watchdog cancels an exchange that does not get on: one timer for the first byte, the silence in between and the total.
+type watchdog struct {
+	mu       sync.Mutex
+	cancel   context.CancelCauseFunc
+	timer    *time.Timer
+	cause    error
+	idle     time.Duration
+	deadline time.Time
+}
+
+func newWatchdog(ctx context.Context, t Timeouts) (context.Context, *watchdog) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	d := &watchdog{cancel: cancel, cause: errFirstByte, idle: t.Idle, deadline: time.Now().Add(t.Total)}
+	d.timer = time.AfterFunc(min(t.FirstByte, t.Total), d.bite)
+	return ctx, d
+}
+
+func (d *watchdog) bite() {
+	d.mu.Lock()
+	cause := d.cause
+	d.mu.Unlock()
+	d.cancel(cause)
+}
+
+// feed says that bytes came.
+func (d *watchdog) feed() {
+	wait, cause := d.idle, errIdle
+	if left := time.Until(d.deadline); left < wait {
+		wait, cause = left, errTotal
+	}
+	d.mu.Lock()
+	d.cause = cause
+	d.mu.Unlock()
+	d.timer.Reset(max(wait, 0))
+}
+
+func (d *watchdog) stop() {
+	d.timer.Stop()
+	d.cancel(context.Canceled)
+}
+
+// A watchedBody feeds the watchdog with every read and explains why a read failed.
+type watchedBody struct {
+	io.ReadCloser
+	ctx      context.Context
+	upstream *Upstream
+	dog      *watchdog
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case err == io.EOF:
+	case err != nil:
+		err = b.upstream.failure(b.ctx, err)
+	default:
+		b.dog.feed()
+	}
+	return n, err
+}
+
+func (b *watchedBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.dog.stop()
+	return err
+}

@@ -1,0 +1,202 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"occam/internal/cascade"
+	"occam/internal/cost"
+	"occam/internal/openai"
+	"occam/internal/store"
+	"occam/internal/task"
+)
+
+// An exchange is one request of an app on its way to one answer.
+type exchange struct {
+	*Server
+	snap  *Snapshot
+	w     http.ResponseWriter
+	r     *http.Request
+	id    string
+	began time.Time
+	wrote bool // the answer's first byte is out: nothing may be escalated or refused any more
+
+	request   *openai.Request
+	task      *Task // nil: pass through
+	input     string
+	inputHash uint64
+	attempts  int // rows written so far
+	watched   []watched
+	reason    cascade.Reason // why the last tier did not answer
+	doubt     *task.Prediction
+}
+
+// A watched prediction waits for the generalist's answer to be compared with.
+type watched struct {
+	tier     *Tier
+	p        task.Prediction
+	accepted bool
+}
+
+// refuse ends the request with an error.
+func (x *exchange) refuse(e *openai.Error) {
+	if x.wrote {
+		return
+	}
+	x.wrote = true
+	x.w.Header().Set("X-Occam-Request-Id", x.id)
+	writeError(x.w, e)
+}
+
+// recover turns a panic into a 500, and the loss of one connection where the answer had begun.
+func (x *exchange) recover() {
+	r := recover()
+	if r == nil {
+		return
+	}
+	if err, ok := r.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		panic(r)
+	}
+	x.opts.Log.Error("a request crashed", "request", x.id, "panic", r, "stack", string(debug.Stack()))
+	if x.wrote {
+		panic(http.ErrAbortHandler)
+	}
+	x.refuse(&openai.Error{Status: 500, Type: "api_error", Code: "internal_error", Message: "The gateway failed on this request. It is logged under request " + x.id + "."})
+}
+
+// body reads the request's body, within the limit.
+func (x *exchange) body() ([]byte, *openai.Error) {
+	limit := x.snap.Limits.BodyBytes
+	tooLarge := &openai.Error{Status: 413, Type: "invalid_request_error", Code: "body_too_large",
+		Message: "The body is larger than the limit of " + strconv.FormatInt(limit, 10) + " bytes."}
+	if x.r.ContentLength > limit {
+		x.w.Header().Set("Connection", "close")
+		return nil, tooLarge
+	}
+	if encoding := x.r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return nil, &openai.Error{Status: 415, Type: "invalid_request_error", Code: "unsupported_encoding",
+			Message: "Send the body without Content-Encoding."}
+	}
+	var buf bytes.Buffer
+	if n := x.r.ContentLength; n > 0 { // a length that is only claimed gets no memory
+		buf.Grow(int(min(n, 64<<10)) + bytes.MinRead)
+	}
+	_, err := buf.ReadFrom(http.MaxBytesReader(x.w, x.r.Body, limit))
+	var over *http.MaxBytesError
+	switch {
+	case errors.As(err, &over):
+		return nil, tooLarge
+	case err != nil:
+		return nil, openai.BadRequest("", "The body could not be read to its end.")
+	}
+	return buf.Bytes(), nil
+}
+
+// attempt begins a row of the ledger for this request.
+func (x *exchange) attempt() store.Attempt {
+	a := store.Attempt{ID: store.NewID(x.opts.Now()), RequestID: x.id, Seq: x.attempts, At: x.opts.Now(), InputHash: x.inputHash}
+	if x.task != nil {
+		a.Task = x.task.Name
+	}
+	x.attempts++
+	return a
+}
+
+// headers sets what every answer carries.
+func (x *exchange) headers(a *store.Attempt) {
+	h := x.w.Header()
+	h["X-Occam-Request-Id"] = []string{x.id}
+	h["X-Occam-Task"] = []string{orNone(a.Task)}
+	h["X-Occam-Model"] = []string{a.Model}
+	h["X-Occam-Reason"] = []string{a.Reason}
+	h["X-Occam-Confidence"] = []string{confidence(a)}
+	if a.Simulated {
+		h["X-Occam-Simulated"] = []string{"true"}
+	}
+}
+
+func confidence(a *store.Attempt) string {
+	if a.Confidence == 0 {
+		return "none"
+	}
+	return strconv.FormatFloat(a.Confidence, 'f', 4, 64)
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
+
+// costHeader writes what an attempt cost in dollars, exactly, or that it is not known.
+func costHeader(a *store.Attempt) string {
+	if a.State == store.Unpriced {
+		return "unpriced"
+	}
+	text := a.Cost.String()
+	return text[1:] // without the dollar sign
+}
+
+// A ratio is what a task's requests taught about tokens per byte, from replies that the provider billed.
+type ratio struct {
+	mu                      sync.Mutex
+	bodyBytes, inputTokens  int64
+	answerBytes, outputToks int64
+}
+
+func (r *ratio) learn(body int, input int64, answer int64, output int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.bodyBytes += int64(body)
+	r.inputTokens += input
+	r.answerBytes += answer
+	r.outputToks += output
+}
+
+// estimate returns what the generalist would have billed. Before anything was learnt it takes four bytes a token, the
+// provider's own rule of thumb for English.
+func (r *ratio) estimate(body, answer int) cost.Usage {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	scale := func(n int, tokens, bytes int64) int64 {
+		if bytes == 0 || tokens == 0 {
+			return int64(n+3) / 4
+		}
+		return int64(float64(n)*float64(tokens)/float64(bytes) + 0.5)
+	}
+	return cost.Usage{Input: scale(body, r.inputTokens, r.bodyBytes), Output: scale(answer, r.outputToks, r.answerBytes)}
+}
+
+func (s *Server) ratio(name string) *ratio {
+	if r, ok := s.ratios.Load(name); ok {
+		return r.(*ratio)
+	}
+	r, _ := s.ratios.LoadOrStore(name, new(ratio))
+	return r.(*ratio)
+}
+
+// detached is a context for what must happen whether or not the app is still there.
+func (x *exchange) detached(limit time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(x.r.Context()), limit)
+}
+
+func writeError(w http.ResponseWriter, e *openai.Error) {
+	h := w.Header()
+	h["Content-Type"] = []string{"application/json"}
+	w.WriteHeader(e.Status)
+	_, _ = w.Write(e.AppendJSON(nil))
+}
+
+func writeText(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text)
+}

@@ -1,0 +1,195 @@
+// Package gateway is the data plane: one request in, one answer out, and every call that may cost money in the ledger before
+// it is made and settled before its reply ends. It reads one immutable Snapshot and takes no locks.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"occam/internal/openai"
+	"occam/internal/store"
+	"occam/internal/task"
+)
+
+// A Ledger is where attempts are recorded. See store.Store for what each method promises.
+type Ledger interface {
+	Intend(context.Context, store.Attempt) error
+	Finish(context.Context, store.Attempt) error
+	RecordFree(context.Context, store.Attempt) error
+}
+
+// Options of a Server. Ledger is required.
+type Options struct {
+	Ledger Ledger
+	Log    *slog.Logger     // default discards
+	Now    func() time.Time // default time.Now
+	Rand   func() float64   // uniform in [0,1), draws audits; default math/rand/v2
+
+	// OnExample is told of every answer that the generalist gave to a task's request, for learning. It must not block.
+	OnExample func(Example)
+	// OnComparison is told of every prediction of a tier that could be compared with the generalist's answer: audits of
+	// what the tier answered, and what it only watched. It must not block.
+	OnComparison func(Comparison)
+	// OnReview is told of every request of a task that no tier could answer and that a person should see. It must not block.
+	OnReview func(Review)
+	// Other serves every path that is not the gateway's own: the dashboard. Default: 404.
+	Other http.Handler
+}
+
+// An Example is a task's input with what the generalist answered.
+type Example struct {
+	RequestID string
+	Task      *task.Task
+	Input     string
+	Values    []task.Value // one per field
+	Model     string       // the generalist's name as the upstream gave it
+	Simulated bool
+}
+
+// A Comparison is a tier's prediction beside the generalist's answer to the same request.
+type Comparison struct {
+	RequestID  string
+	At         time.Time
+	Task       *task.Task
+	Tier       string
+	Specialist string // hash of the weights that predicted
+	Input      string
+	Predicted  task.Prediction // its own copy
+	Answered   bool            // the tier's prediction was the app's answer: this is an audit
+	Accepted   bool            // the tier's certificate accepted the prediction, whether or not it answered
+	Share      float64         // of Answered: the probability with which it was drawn
+	Missing    bool            // the generalist gave no valid answer; Values is nil
+	Values     []task.Value    // the generalist's answer, one per field
+	Agreed     bool            // every field equal
+	Simulated  bool
+}
+
+// A Review is a request that a person should answer.
+type Review struct {
+	RequestID string
+	At        time.Time
+	Task      *task.Task
+	Input     string
+	Guess     []task.Value // of the last tier that predicted, nil if none did
+	Reason    string
+}
+
+// A Server is the data plane. Make one with New, give it a Snapshot with Publish, mount it as an http.Handler.
+type Server struct {
+	opts     Options
+	snapshot atomic.Pointer[Snapshot]
+	handler  http.Handler
+	inFlight atomic.Int64
+	draining atomic.Bool
+	audits   chan func()
+	ratios   sync.Map // task name → *ratio
+	wg       sync.WaitGroup
+	stop     context.CancelFunc
+	life     context.Context
+}
+
+const (
+	auditWorkers = 4
+	auditQueue   = 256 // audits beyond it are reported as missing: they never hold up a request
+)
+
+// New returns a server that is not ready until a Snapshot is published.
+func New(o Options) (*Server, error) {
+	if o.Ledger == nil {
+		return nil, errors.New("gateway: a Server needs a Ledger: nothing may be sent that is not recorded")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Float64
+	}
+	s := &Server{opts: o, audits: make(chan func(), auditQueue)}
+	s.life, s.stop = context.WithCancel(context.Background())
+	s.handler = s.routes()
+	for range auditWorkers {
+		s.wg.Go(s.runAudits)
+	}
+	return s, nil
+}
+
+// Publish makes a snapshot the one that new requests use. A snapshot that is not sound is refused and the old one stays.
+func (s *Server) Publish(snap *Snapshot) error {
+	if err := snap.prepare(); err != nil {
+		return err
+	}
+	s.snapshot.Store(snap)
+	return nil
+}
+
+// Drain makes /readyz fail, so that a load balancer sends no more requests; requests still get their answers.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// Close ends the background audits and waits for them. Requests must have ended before.
+func (s *Server) Close() {
+	s.stop()
+	s.wg.Wait()
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+// routes is the whole API.
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/chat/completions", s.admit(s.chat))
+	mux.HandleFunc("GET /v1/models", s.admit(s.models))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, 200, "ok\n") })
+	mux.HandleFunc("GET /readyz", s.ready)
+	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, &openai.Error{Status: 404, Type: "invalid_request_error", Code: "unknown_url",
+			Message: "Unknown request URL: " + r.Method + " " + r.URL.Path + "."})
+	})
+	if s.opts.Other != nil {
+		mux.Handle("/", s.opts.Other)
+	}
+	return mux
+}
+
+func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
+	switch {
+	case s.draining.Load():
+		writeText(w, 503, "draining\n")
+	case s.snapshot.Load() == nil:
+		writeText(w, 503, "starting\n")
+	default:
+		writeText(w, 200, "ready\n")
+	}
+}
+
+// admit gives a handler its exchange: a request ID, the snapshot, a place among those in flight.
+func (s *Server) admit(handle func(*exchange)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		snap := s.snapshot.Load()
+		now := s.opts.Now()
+		x := &exchange{Server: s, snap: snap, w: w, r: r, id: store.NewID(now), began: now}
+		defer x.recover()
+		if snap == nil {
+			x.refuse(&openai.Error{Status: 503, Type: "api_error", Code: "starting", Message: "The gateway is starting."})
+			return
+		}
+		if s.inFlight.Add(1) > int64(snap.Limits.InFlight) {
+			s.inFlight.Add(-1)
+			w.Header().Set("Retry-After", "1")
+			x.refuse(&openai.Error{Status: 503, Type: "overloaded_error", Code: "overloaded",
+				Message: "The gateway has as many requests in flight as its limit allows. Try again in a second."})
+			return
+		}
+		defer s.inFlight.Add(-1)
+		handle(x)
+	}
+}
