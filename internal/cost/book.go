@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -221,6 +222,29 @@ func (c Change) String() string {
 		parts = append(parts, "bands by length or time of day")
 	}
 	return name + strings.Join(parts, ", ")
+}
+
+// Shutdown is a model of the book that its provider stops.
+type Shutdown struct {
+	Price Price
+	Days  int // from the day asked about; negative when past
+}
+
+// Shutdowns lists the models that have a date of shutdown, the next one first; those already past come last.
+func (b *Book) Shutdowns(at time.Time) []Shutdown {
+	var out []Shutdown
+	for _, p := range b.Prices(at) {
+		if !p.Shutdown.IsZero() {
+			out = append(out, Shutdown{p, int(math.Floor(p.Shutdown.Sub(at).Hours() / 24))})
+		}
+	}
+	slices.SortStableFunc(out, func(x, y Shutdown) int {
+		if (x.Days < 0) != (y.Days < 0) {
+			return cmp.Compare(y.Days, x.Days)
+		}
+		return cmp.Compare(x.Days, y.Days)
+	})
+	return out
 }
 
 func comparePrices(a, b Price) int {

@@ -9,9 +9,9 @@ import (
 
 // A ledgerDB is where the writer's transactions go.
 type ledgerDB interface {
-	// apply commits t, whose chain starts after from, whole or not at all. durable says that it is on the disk itself.
-	// Errors: errConflict (a row contradicts the ledger), errUntrusted (nothing this process does can be believed any more).
-	apply(ctx context.Context, from head, t *transaction) (durable bool, err error)
+	// apply commits the statements of a transaction, all or none. durable says that they are on the disk itself. Errors:
+	// errConflict (a row contradicts the ledger), errUntrusted (nothing this process does can be believed any more).
+	apply(ctx context.Context, statements []statement) (durable bool, err error)
 	// stateOf returns the state of an attempt, "" when it is not in the ledger.
 	stateOf(id string) (State, error)
 }
@@ -24,7 +24,6 @@ var (
 // A sqliteLedger applies transactions on the store's one write connection.
 type sqliteLedger struct {
 	db       *sql.DB
-	epoch    int64
 	durable  bool
 	prepared map[string]*sql.Stmt
 }
@@ -39,8 +38,7 @@ func (l *sqliteLedger) stateOf(id string) (state State, err error) {
 	return state, err
 }
 
-func (l *sqliteLedger) apply(ctx context.Context, from head, t *transaction) (bool, error) {
-	statements := t.finish(from, l.epoch)
+func (l *sqliteLedger) apply(ctx context.Context, statements []statement) (bool, error) {
 	if err := l.prepare(ctx, statements); err != nil {
 		return false, err
 	}
@@ -49,8 +47,8 @@ func (l *sqliteLedger) apply(ctx context.Context, from head, t *transaction) (bo
 		return false, err
 	}
 	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
-	for i, s := range statements {
-		if err := l.exec(ctx, tx, s, i == 0); err != nil {
+	for _, s := range statements {
+		if err := l.exec(ctx, tx, s); err != nil {
 			return false, classify(err)
 		}
 	}
@@ -72,18 +70,25 @@ func (l *sqliteLedger) prepare(ctx context.Context, statements []statement) erro
 	return nil
 }
 
-func (l *sqliteLedger) exec(ctx context.Context, tx *sql.Tx, s statement, first bool) error {
+func (l *sqliteLedger) exec(ctx context.Context, tx *sql.Tx, s statement) error {
 	result, err := tx.StmtContext(ctx, l.prepared[s.query]).ExecContext(ctx, s.args...)
-	if err != nil || s.want == 0 {
+	if err != nil {
 		return err
 	}
-	switch n, err := result.RowsAffected(); {
-	case err != nil:
+	n, err := result.RowsAffected()
+	if err != nil {
 		return err
-	case n != s.want && first:
-		return fmt.Errorf("%w: another process has taken over the ledger", errUntrusted)
-	case n != s.want:
+	}
+	return s.check(n)
+}
+
+// check judges how many rows a statement changed.
+func (s *statement) check(n int64) error {
+	switch {
+	case n == 0 && s.must == mustTouch:
 		return errConflict
+	case n == 0 && s.must == mustBeOurs:
+		return fmt.Errorf("%w: another process has taken over the ledger", errUntrusted)
 	}
 	return nil
 }

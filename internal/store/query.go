@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -16,8 +17,9 @@ const rowColumns = `n, id, request_id, seq, at, key_id, task, tier, provider, mo
 	intent_price, intent_low, intent_high, state, closed_at, price, cost, cost_low, cost_high, reference,
 	input, cached, cache_write, output, reasoning, reason, answered, confidence, status, latency`
 
-// targets returns where Scan puts rowColumns, and a function that completes the row after it.
-func (r *row) targets() (into []any, finish func()) {
+// targets returns where Scan puts rowColumns, and a function that completes the row after it. Flags are read as numbers, so
+// that a damaged one is noticed instead of rounded to true.
+func (r *row) targets() (into []any, finish func() error) {
 	var at, hash int64
 	var audit, simulated, answered int64
 	u := &r.Usage
@@ -25,14 +27,24 @@ func (r *row) targets() (into []any, finish func()) {
 		&simulated, &hash, &r.intentPrice, &r.intentLow, &r.intentHigh, &r.State, &r.closedAt, &r.Price, &r.Cost, &r.CostLow,
 		&r.CostHigh, &r.Reference, &u.Input, &u.Cached, &u.CacheWrite, &u.Output, &u.Reasoning, &r.Reason, &answered,
 		&r.Confidence, &r.Status, &r.Latency}
-	return into, func() {
+	return into, func() error {
 		r.At, r.InputHash = time.Unix(0, at).UTC(), uint64(hash)
-		r.Audit, r.Simulated, r.Answered = audit != 0, simulated != 0, answered != 0
+		r.Audit, r.Simulated, r.Answered = audit == 1, simulated == 1, answered == 1
+		if flag(r.Audit) != audit || flag(r.Simulated) != simulated || flag(r.Answered) != answered {
+			return fmt.Errorf("attempt %s: a flag is neither 0 nor 1", r.ID)
+		}
+		return nil
 	}
 }
 
+// A querier is a database or a transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
 // queryRows reads the attempts that a condition selects.
-func (s *Store) queryRows(ctx context.Context, db *sql.DB, where string, args ...any) ([]*row, error) {
+func (s *Store) queryRows(ctx context.Context, db querier, where string, args ...any) ([]*row, error) {
 	rows, err := db.QueryContext(ctx, s.dialect.bind(`SELECT `+rowColumns+` FROM attempts WHERE `+where), args...)
 	if err != nil {
 		return nil, fmt.Errorf("store: read attempts: %w", err)
@@ -42,10 +54,9 @@ func (s *Store) queryRows(ctx context.Context, db *sql.DB, where string, args ..
 	for rows.Next() {
 		r := &row{}
 		into, finish := r.targets()
-		if err := rows.Scan(into...); err != nil {
+		if err := errors.Join(rows.Scan(into...), finish()); err != nil {
 			return nil, fmt.Errorf("store: read an attempt: %w", err)
 		}
-		finish()
 		all = append(all, r)
 	}
 	return all, rows.Err()

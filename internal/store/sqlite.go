@@ -16,50 +16,40 @@ import (
 	sqlitedriver "modernc.org/sqlite"
 )
 
-// openSQLite opens the database in dir.
-func openSQLite(ctx context.Context, dir string, opts Options) (_ *Store, err error) {
-	s := &Store{dialect: sqlite, dir: dir, now: opts.Now, log: opts.Log}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.closeFiles())
+// connectSQLite opens the database in s.dir.
+func (s *Store) connectSQLite(ctx context.Context, mode Mode) (err error) {
+	path := filepath.Join(s.dir, databaseName)
+	if mode == ReadWrite {
+		if err := os.MkdirAll(s.dir, 0o700); err != nil {
+			return fmt.Errorf("store: create the data folder: %w", err)
 		}
-	}()
-	if opts.Mode == ReadWrite {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("store: create the data folder: %w", err)
+		if s.lock, err = lockDir(s.dir); err != nil {
+			return err
 		}
-		if s.lock, err = lockDir(dir); err != nil {
-			return nil, err
-		}
+	} else if _, err := os.Stat(path); err != nil {
+		return fmt.Errorf("store: there is no database in %s: %w", s.dir, err)
 	}
-	path := filepath.Join(dir, databaseName)
-	if opts.Mode == ReadOnly {
-		if _, err := os.Stat(path); err != nil {
-			return nil, fmt.Errorf("store: no database in %s: %w", dir, err)
-		}
+	if s.heads, err = openHeadFile(headPath(s.dir), mode == ReadOnly); err != nil {
+		return err
 	}
-	if s.heads, err = openHeadFile(headPath(dir), opts.Mode == ReadOnly); err != nil {
-		return nil, err
-	}
-	if s.read, err = sql.Open("sqlite", sqliteDSN(path, opts.Durability, true)); err != nil {
-		return nil, err
+	if s.read, err = sql.Open("sqlite", sqliteDSN(path, s.durability, true)); err != nil {
+		return err
 	}
 	s.read.SetMaxOpenConns(4)
-	if opts.Mode == ReadOnly {
+	if mode == ReadOnly {
 		_, err := readVersion(ctx, s.read)
-		return s, err
+		return err
 	}
-	if s.write, err = sql.Open("sqlite", sqliteDSN(path, opts.Durability, false)); err != nil {
-		return nil, err
+	if s.write, err = sql.Open("sqlite", sqliteDSN(path, s.durability, false)); err != nil {
+		return err
 	}
 	s.write.SetMaxOpenConns(1)
-	if err := migrate(ctx, s.write, sqlite); err != nil {
-		return nil, hintSQLite(path, err)
-	}
-	if err := s.start(ctx, opts); err != nil {
-		return nil, hintSQLite(path, err)
-	}
-	return s, nil
+	return migrate(ctx, s.write, sqlite)
+}
+
+// ledger returns where this store's transactions go.
+func (s *Store) ledger() ledgerDB {
+	return &sqliteLedger{db: s.write, durable: s.durability == Full, prepared: map[string]*sql.Stmt{}}
 }
 
 // sqliteDSN is the driver's address of a database file. The write connection copies its log back only when the background
@@ -116,8 +106,9 @@ func sqliteCode(err error) int {
 	return 0
 }
 
-// hintSQLite says what to do about a damaged file.
-func hintSQLite(path string, err error) error {
+// hint says what to do about a damaged database.
+func (s *Store) hint(err error) error {
+	path := filepath.Join(s.dir, databaseName)
 	switch sqliteCode(err) & 0xff {
 	case codeCorrupt:
 		return fmt.Errorf("store: the database %s is damaged (%w): put a backup back, or import an export", path, err)
@@ -129,7 +120,7 @@ func hintSQLite(path string, err error) error {
 
 // checkpoints copies the write-ahead log back into the database in the background, so that commits seldom have to, and
 // syncs the head file. With Normal durability this is also what puts commits on the disk.
-func (s *Store) checkpoints(ctx context.Context, d Durability) {
+func (s *Store) checkpoints(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -139,7 +130,7 @@ func (s *Store) checkpoints(ctx context.Context, d Durability) {
 		case <-tick.C:
 		}
 		wal, err := os.Stat(filepath.Join(s.dir, databaseName+"-wal"))
-		if err != nil || d == Full && wal.Size() < checkpointBytes {
+		if err != nil || s.durability == Full && wal.Size() < checkpointBytes {
 			continue
 		}
 		end := s.writer.head()

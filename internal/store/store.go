@@ -69,15 +69,16 @@ func (o *Options) defaults() {
 
 // A Store is an open database. Its methods may be called from many goroutines.
 type Store struct {
-	dialect dialect
-	dir     string  // holds the head file, for SQLite the database too
-	write   *sql.DB // one connection: write transactions wait for each other in order
-	read    *sql.DB
-	heads   *headFile
-	lock    *os.File
-	writer  *writer // nil when read-only
-	now     func() time.Time
-	log     *slog.Logger
+	dialect    dialect
+	durability Durability
+	dir        string  // holds the head file, for SQLite the database too
+	write      *sql.DB // one connection: write transactions wait for each other in order
+	read       *sql.DB
+	heads      *headFile
+	lock       *os.File
+	writer     *writer // nil when read-only
+	now        func() time.Time
+	log        *slog.Logger
 
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
@@ -92,14 +93,28 @@ var ErrRolledBack = errors.New("store: the database is older than its head file"
 // Open opens the store named by dsn, "sqlite:DIR", creating it where there is none, brings its schema up to date, checks the
 // end of the ledger against the head file, and closes the attempts that a dead process left open (see Intend).
 func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
+	s, err := connect(ctx, dsn, &opts)
+	if err != nil || opts.Mode == ReadOnly {
+		return s, err
+	}
+	if err := s.start(ctx, opts); err != nil {
+		return nil, errors.Join(s.hint(err), s.closeFiles())
+	}
+	return s, nil
+}
+
+// connect opens the database without touching the ledger.
+func connect(ctx context.Context, dsn string, opts *Options) (*Store, error) {
 	opts.defaults()
 	scheme, rest, ok := strings.Cut(dsn, ":")
-	switch {
-	case ok && scheme == "sqlite" && rest != "":
-		return openSQLite(ctx, rest, opts)
-	default:
+	s := &Store{dir: rest, durability: opts.Durability, now: opts.Now, log: opts.Log}
+	if !ok || scheme != "sqlite" || rest == "" {
 		return nil, fmt.Errorf("store: %q names no store; use sqlite:DIR", redact(dsn))
 	}
+	if err := s.connectSQLite(ctx, opts.Mode); err != nil {
+		return nil, errors.Join(s.hint(err), s.closeFiles())
+	}
+	return s, nil
 }
 
 // redact hides the password of a database address.
@@ -123,8 +138,7 @@ func (s *Store) start(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
-	ledger := &sqliteLedger{db: s.write, epoch: epoch, durable: opts.Durability == Full, prepared: map[string]*sql.Stmt{}}
-	s.writer = newWriter(s, ledger, h, opts)
+	s.writer = newWriter(s, h, epoch, opts)
 	if note != "" {
 		s.log.Warn("ledger: "+note, "lane", h.lane)
 		if err := s.writer.commit(ctx, []*event{{kind: kindNote, note: note}}); err != nil {
@@ -141,7 +155,7 @@ func (s *Store) start(ctx context.Context, opts Options) error {
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	s.tasks.Add(1)
-	go func() { defer s.tasks.Done(); s.checkpoints(background, opts.Durability) }()
+	go func() { defer s.tasks.Done(); s.checkpoints(background) }()
 	go s.writer.run()
 	return nil
 }
@@ -177,7 +191,7 @@ func (s *Store) checkHead(ctx context.Context, h head, opts Options) (note strin
 	case !ok:
 		return fmt.Sprintf("no head file; went on from entry %d", h.seq), nil
 	}
-	same, err := s.entryIs(ctx, outside)
+	same, err := s.entryIs(ctx, s.write, outside)
 	if err != nil || same {
 		return "", err
 	}
@@ -193,12 +207,12 @@ func (s *Store) checkHead(ctx context.Context, h head, opts Options) (note strin
 }
 
 // entryIs reports whether the chain holds exactly the entry h.
-func (s *Store) entryIs(ctx context.Context, h head) (bool, error) {
+func (s *Store) entryIs(ctx context.Context, db querier, h head) (bool, error) {
 	if h.seq == 0 {
 		return true, nil
 	}
 	var hash []byte
-	err := s.write.QueryRowContext(ctx, s.dialect.bind(`SELECT hash FROM chain WHERE lane = ? AND seq = ?`), h.lane, h.seq).Scan(&hash)
+	err := db.QueryRowContext(ctx, s.dialect.bind(`SELECT hash FROM chain WHERE lane = ? AND seq = ?`), h.lane, h.seq).Scan(&hash)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}

@@ -6,12 +6,21 @@ import (
 	"time"
 )
 
-// A statement is one change of a transaction. Unless want is 0, it must touch exactly that many rows.
+// A statement is one change of a transaction.
 type statement struct {
 	query string
 	args  []any
-	want  int64
+	must  touch
 }
+
+// A touch says what it means when a statement changes no row.
+type touch int
+
+const (
+	mayTouch   touch = iota // nothing
+	mustTouch               // the transaction contradicts the ledger
+	mustBeOurs              // another process owns the lane
+)
 
 // A transaction is what one group commit writes: the rows, the chain over them, and the sums that keep queries fast.
 type transaction struct {
@@ -64,23 +73,25 @@ func (t *transaction) add(e *event) {
 		r = *e.row
 	}
 	if e.kind == kindIntent || e.kind == kindFree {
-		r.n = t.position()
-		t.do(1, insertAttempt, append(r.intentArgs(), r.outcomeArgs()...)...)
+		if r.n == 0 { // imported rows have their position
+			r.n = t.position()
+		}
+		t.do(mustTouch, insertAttempt, append(r.intentArgs(), r.outcomeArgs()...)...)
 		t.countBegun(&r)
 	}
 	if e.kind == kindOutcome {
-		t.do(1, closeAttempt, append(r.outcomeArgs(), r.n)...)
+		t.do(mustTouch, closeAttempt, append(r.outcomeArgs(), r.n)...)
 	}
 	if e.kind == kindOutcome || e.kind == kindFree {
 		t.countClosed(&r)
 	}
 	t.positions = append(t.positions, r.n)
 	t.end = t.end.next(e.kind, r.n, e.note, &r)
-	t.do(1, insertEntry, t.end.lane, t.end.seq, int64(e.kind), r.n, e.note, slices.Clone(t.end.hash[:]))
+	t.do(mustTouch, insertEntry, t.end.lane, t.end.seq, int64(e.kind), r.n, e.note, slices.Clone(t.end.hash[:]))
 }
 
-func (t *transaction) do(want int64, query string, args ...any) {
-	t.statements = append(t.statements, statement{query, args, want})
+func (t *transaction) do(must touch, query string, args ...any) {
+	t.statements = append(t.statements, statement{query, args, must})
 }
 
 // position gives out the next position: microseconds and the lane, but always above the last one, so that rows of several
@@ -113,9 +124,9 @@ const (
 
 // A rollupKey names one sum: a span of time (hour or day, in seconds) that starts at bucket, and what kind of attempt.
 type rollupKey struct {
-	span, bucket                             int64
+	span, bucket                            int64
 	task, tier, provider, model, key, state string
-	flags                                    int64
+	flags                                   int64
 }
 
 // Flags of a rollup.
@@ -210,7 +221,7 @@ func stepLatency(step int64) time.Duration {
 // rows and the chain, then the sums. Every row of the sums belongs to one lane, so processes never wait for each other.
 func (t *transaction) finish(from head, epoch int64) []statement {
 	lane := from.lane
-	all := []statement{{moveHead, []any{t.end.seq, t.end.n, slices.Clone(t.end.hash[:]), lane, epoch, from.seq}, 1}}
+	all := []statement{{moveHead, []any{t.end.seq, t.end.n, slices.Clone(t.end.hash[:]), lane, epoch, from.seq}, mustBeOurs}}
 	all = append(all, t.statements...)
 	t.statements = all
 	for k, add := range t.rollups {
@@ -218,16 +229,16 @@ func (t *transaction) finish(from head, epoch int64) []statement {
 		for _, v := range add {
 			args = append(args, v)
 		}
-		t.do(0, insertRollup, args...)
+		t.do(mayTouch, insertRollup, args...)
 	}
 	for k, attempts := range t.latencies {
-		t.do(0, insertLatency, k.day, lane, k.task, k.tier, k.model, k.step, attempts)
+		t.do(mayTouch, insertLatency, k.day, lane, k.task, k.tier, k.model, k.step, attempts)
 	}
 	for k, requests := range t.rates {
-		t.do(0, insertRate, k.minute, lane, k.task, requests)
+		t.do(mayTouch, insertRate, k.minute, lane, k.task, requests)
 	}
 	for d, span := range t.days {
-		t.do(0, insertDay, d, lane, span[0], span[1])
+		t.do(mayTouch, insertDay, d, lane, span[0], span[1])
 	}
 	return t.statements
 }

@@ -44,6 +44,7 @@ func (e *event) answer(err error) {
 type writer struct {
 	store  *Store
 	ledger ledgerDB
+	epoch  int64
 	end    atomic.Pointer[head] // stored by the writer goroutine only
 
 	intents chan *event // bounded: full means ErrBusy
@@ -62,9 +63,9 @@ type writer struct {
 	broken   error // the database can no longer be trusted by this process
 }
 
-func newWriter(s *Store, l ledgerDB, end head, opts Options) *writer {
+func newWriter(s *Store, end head, epoch int64, opts Options) *writer {
 	w := &writer{
-		store: s, ledger: l, delay: opts.FreeDelay, open: map[string]*row{},
+		store: s, ledger: s.ledger(), epoch: epoch, delay: opts.FreeDelay, open: map[string]*row{},
 		intents: make(chan *event, opts.Waiting), free: make(chan *event, opts.FreeQueue),
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), quit: make(chan struct{}), stopped: make(chan struct{}),
 	}
@@ -89,6 +90,7 @@ func (w *writer) begin() error {
 // intend queues an intent and waits until it is durable.
 func (w *writer) intend(ctx context.Context, a Attempt) error {
 	r := &row{Attempt: a, intentPrice: a.Price, intentLow: a.CostLow, intentHigh: a.CostHigh}
+	r = r.withOutcome(Attempt{State: Pending}, 0)
 	done := make(chan error, 1)
 	e := &event{kind: kindIntent, row: r, done: done}
 	if err := w.queueIntent(e); err != nil {
@@ -411,7 +413,7 @@ func (w *writer) commit(ctx context.Context, batch []*event) error {
 	for _, e := range batch {
 		t.add(e)
 	}
-	durable, err := w.ledger.apply(ctx, from, t)
+	durable, err := w.ledger.apply(ctx, t.finish(from, w.epoch))
 	if err != nil {
 		return err
 	}

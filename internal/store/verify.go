@@ -1,0 +1,289 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+)
+
+// A Report is what Verify found.
+type Report struct {
+	Entries  int64    // of the chain
+	Attempts int64    // rows
+	Open     int64    // attempts without an outcome
+	Remarks  []string // what the ledger says about itself: a lost head file, an accepted rollback
+	Problems []string // at most 100; none means that every row is as it was written
+	Found    int64    // all problems, also those above the 100
+}
+
+// OK reports whether nothing is wrong.
+func (r *Report) OK() bool { return r.Found == 0 }
+
+func (r *Report) problem(format string, args ...any) {
+	if r.Found++; r.Found <= 100 {
+		r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
+	}
+}
+
+// Verify reads the whole ledger and recomputes its chain, its sums and its end. It finds every change of a row, a row that was
+// added or removed, and a database that is older than the head file. It may run beside a process that writes. An error
+// means that the check could not be made, which is no better than a problem.
+func (s *Store) Verify(ctx context.Context) (Report, error) {
+	outside, err := s.outsideHeads()
+	if err != nil {
+		return Report{}, err
+	}
+	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: s.dialect.snapshot()})
+	if err != nil {
+		return Report{}, fmt.Errorf("store: verify: %w", err)
+	}
+	defer tx.Rollback() //nolint:errcheck // it only read
+	v := &verifier{store: s, tx: tx, open: map[int64]bool{}, sums: newTransaction(head{}, s.now())}
+	for _, check := range []func(context.Context) error{v.database, v.lanes, v.rowsMissed, v.checkSums} {
+		if err := check(ctx); err != nil && ctx.Err() != nil {
+			return v.report, fmt.Errorf("store: verify: %w", err)
+		} else if err != nil {
+			v.report.problem("cannot be read: %v", err)
+		}
+	}
+	v.outside(ctx, outside)
+	v.report.Open = int64(len(v.open))
+	return v.report, nil
+}
+
+// snapshot is the isolation level at which all reads of a transaction see the same state.
+func (d dialect) snapshot() sql.IsolationLevel {
+	if d == postgres {
+		return sql.LevelRepeatableRead
+	}
+	return sql.LevelDefault
+}
+
+// outsideHeads reads the head file. It is read before the database, which may only be ahead of it.
+func (s *Store) outsideHeads() (map[int64]head, error) {
+	heads := map[int64]head{}
+	for lane := range int64(maxLanes) {
+		h, _, ok, err := s.heads.read(lane)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			heads[lane] = h
+		}
+	}
+	return heads, nil
+}
+
+// A verifier walks one snapshot of the ledger.
+type verifier struct {
+	store  *Store
+	tx     *sql.Tx
+	report Report
+	open   map[int64]bool // positions of intents without an outcome so far
+	sums   *transaction   // what the sums should be, all lanes in one
+	ends   map[int64]head
+	found  map[int64]map[int64]string // hashes of entries that the head file names, by lane and number
+}
+
+// database asks the database itself: it knows its indexes and pages, which the chain does not cover.
+func (v *verifier) database(ctx context.Context) error {
+	if v.store.dialect != sqlite {
+		return nil
+	}
+	rows, err := v.tx.QueryContext(ctx, `PRAGMA integrity_check(100)`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var finding string
+		if err := rows.Scan(&finding); err != nil {
+			return err
+		}
+		if finding != "ok" {
+			v.report.problem("database: %s", finding)
+		}
+	}
+	return rows.Err()
+}
+
+// lanes walks the chain of every lane from its first entry and compares its end with the lane's own row.
+func (v *verifier) lanes(ctx context.Context) error {
+	recorded, err := v.store.readLanes(ctx, v.tx)
+	if err != nil {
+		return err
+	}
+	v.ends = map[int64]head{}
+	err = v.store.walk(ctx, v.tx, head{lane: -1}, func(e *entry) error {
+		v.entry(e)
+		return nil
+	})
+	for lane, h := range recorded {
+		if got := v.ends[lane]; got.seq != h.seq || got.hash != h.hash && h.seq > 0 || got.n > h.n {
+			v.report.problem("lane %d should end at entry %d, it ends at entry %d", lane, h.seq, got.seq)
+		}
+	}
+	for lane := range v.ends {
+		if _, ok := recorded[lane]; !ok {
+			v.report.problem("lane %d is not recorded", lane)
+		}
+	}
+	return err
+}
+
+// entry checks one entry against the one before it and the row that it vouches for.
+func (v *verifier) entry(e *entry) {
+	v.report.Entries++
+	last := v.ends[e.lane]
+	last.lane = e.lane
+	if e.unreadable != nil {
+		v.report.problem("entry %d/%d: %v", e.lane, e.seq, e.unreadable)
+	}
+	if e.seq != last.seq+1 {
+		v.report.problem("entries %d to %d of lane %d are missing", last.seq+1, e.seq-1, e.lane)
+	}
+	r := e.row
+	if r == nil && e.kind != kindNote {
+		v.report.problem("entry %d/%d: its attempt is missing", e.lane, e.seq)
+		r = &row{}
+	}
+	want := last.next(e.kind, e.n, e.note, r)
+	if string(want.hash[:]) != string(e.hash) {
+		v.report.problem("entry %d/%d: the hash does not match (attempt %s)", e.lane, e.seq, e.id())
+	}
+	v.order(e, last)
+	copy(want.hash[:], e.hash) // go on from what is stored: one change is one problem
+	want.seq = e.seq
+	v.ends[e.lane] = want
+}
+
+// order checks that an attempt begins once and ends at most once, and counts it.
+func (v *verifier) order(e *entry, last head) {
+	if e.kind == kindNote {
+		v.report.Remarks = append(v.report.Remarks, e.note)
+		return
+	}
+	if e.kind == kindOutcome {
+		if !v.open[e.n] {
+			v.report.problem("entry %d/%d: an outcome without an open intent (attempt %s)", e.lane, e.seq, e.id())
+		}
+		delete(v.open, e.n)
+	} else {
+		if e.n <= last.n || e.n&(maxLanes-1) != e.lane {
+			v.report.problem("entry %d/%d: position %d is out of order", e.lane, e.seq, e.n)
+		}
+		v.report.Attempts++
+	}
+	if e.row == nil {
+		return
+	}
+	if e.kind != kindOutcome {
+		v.sums.countBegun(e.row)
+	}
+	if e.kind != kindIntent {
+		v.sums.countClosed(e.row)
+	}
+	if e.kind == kindIntent {
+		v.open[e.n] = true
+		blank := row{Attempt: Attempt{State: Pending}}
+		if e.row.State == Pending && string(e.row.appendOutcome(nil)) != string(blank.appendOutcome(nil)) {
+			v.report.problem("attempt %s is open but has parts of an outcome", e.id())
+		}
+	}
+}
+
+// rowsMissed finds attempts that no entry vouches for.
+func (v *verifier) rowsMissed(ctx context.Context) error {
+	var rows, open int64
+	err := v.tx.QueryRowContext(ctx, `SELECT COUNT(*), COALESCE(SUM(CASE WHEN state = 'open' THEN 1 ELSE 0 END), 0) FROM attempts`).
+		Scan(&rows, &open)
+	if err != nil {
+		return err
+	}
+	if rows != v.report.Attempts {
+		v.report.problem("the chain vouches for %d attempts, the table holds %d", v.report.Attempts, rows)
+	}
+	if open != int64(len(v.open)) {
+		v.report.problem("the chain leaves %d attempts open, the table %d", len(v.open), open)
+	}
+	return nil
+}
+
+// outside compares the chain with the head file.
+func (v *verifier) outside(ctx context.Context, heads map[int64]head) {
+	if len(heads) == 0 && v.report.Entries > 0 {
+		v.report.Remarks = append(v.report.Remarks, "no head file: an older copy of the database would not be noticed")
+	}
+	for lane, h := range heads {
+		same, err := v.store.entryIs(ctx, v.tx, h)
+		if err != nil {
+			v.report.problem("lane %d: %v", lane, err)
+		} else if !same {
+			v.report.problem("lane %d: the head file says entry %d, the database does not have it (its last entry is %d): "+
+				"rolled back or cut short", lane, h.seq, v.ends[lane].seq)
+		}
+	}
+}
+
+// checkSums compares the sums with those of the rows.
+func (v *verifier) checkSums(ctx context.Context) error {
+	return errors.Join(
+		compareSums(ctx, v, "rollups", v.sums.rollups, `SELECT span, bucket, task, tier, provider, model, key_id, state, flags,
+			SUM(attempts), SUM(cost), SUM(cost_low), SUM(cost_high), SUM(reference), SUM(input), SUM(cached), SUM(cache_write),
+			SUM(output), SUM(reasoning), SUM(latency) FROM rollups
+			GROUP BY span, bucket, task, tier, provider, model, key_id, state, flags`,
+			func() (*rollupKey, **sums, []any) {
+				k, s := &rollupKey{}, new(sums)
+				into := []any{&k.span, &k.bucket, &k.task, &k.tier, &k.provider, &k.model, &k.key, &k.state, &k.flags}
+				for i := range s {
+					into = append(into, &s[i])
+				}
+				return k, &s, into
+			}, func(a, b *sums) bool { return a != nil && b != nil && *a == *b }),
+		compareSums(ctx, v, "latencies", v.sums.latencies, `SELECT day, task, tier, model, step, SUM(attempts) FROM latencies
+			GROUP BY day, task, tier, model, step`,
+			func() (*latencyKey, *int64, []any) {
+				k, n := &latencyKey{}, new(int64)
+				return k, n, []any{&k.day, &k.task, &k.tier, &k.model, &k.step, n}
+			}, equal[int64]),
+		compareSums(ctx, v, "rates", v.sums.rates, `SELECT minute, task, SUM(requests) FROM rates GROUP BY minute, task`,
+			func() (*rateKey, *int64, []any) {
+				k, n := &rateKey{}, new(int64)
+				return k, n, []any{&k.minute, &k.task, n}
+			}, equal[int64]),
+		compareSums(ctx, v, "days", v.sums.days, `SELECT day, MIN(first), MAX(last) FROM days GROUP BY day`,
+			func() (*int64, *[2]int64, []any) {
+				k, span := new(int64), new([2]int64)
+				return k, span, []any{k, &span[0], &span[1]}
+			}, equal[[2]int64]),
+	)
+}
+
+func equal[T comparable](a, b T) bool { return a == b }
+
+// compareSums reads a table of sums and reports every key whose value is not what the rows add up to.
+func compareSums[K comparable, V any](ctx context.Context, v *verifier, table string, want map[K]V, query string,
+	target func() (*K, *V, []any), same func(a, b V) bool) error {
+	rows, err := v.tx.QueryContext(ctx, query)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	left := maps.Clone(want)
+	for rows.Next() {
+		k, got, into := target()
+		if err := rows.Scan(into...); err != nil {
+			return fmt.Errorf("%s: %w", table, err)
+		}
+		if !same(left[*k], *got) {
+			v.report.problem("%s: the sum of %+v is not that of its rows", table, *k)
+		}
+		delete(left, *k)
+	}
+	if len(left) > 0 {
+		v.report.problem("%s: %d sums are missing", table, len(left))
+	}
+	return rows.Err()
+}
