@@ -1,0 +1,25 @@
+# The two commands of the README are `go run . demo` and `make test`. The others help developers.
+SHELL := bash
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
+RACE := ./internal/store/... ./internal/engine/... ./internal/gateway/... ./internal/lifecycle/... ./internal/sim/... ./internal/cascade/...
+
+.PHONY: test setup lint unit race build bench bench-specialist bench-guarantee bench-gateway
+
+test: setup lint unit race ## install what the tests need and run all of them
+
+setup: ## PostgreSQL, Chromium and SDK packages, by name; what cannot be had makes its tests skip, saying so
+	bash scripts/setup.sh
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w on these"; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+unit:
+	go test -timeout 20m ./...
+
+race:
+	go test -race -short -timeout 20m $(RACE)
+
+build:
+	go build -trimpath -o bin/occam .
