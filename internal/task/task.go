@@ -78,7 +78,7 @@ type Prediction struct {
 // Right reports whether every field that the example labels is predicted exactly.
 func (p *Prediction) Right(fields []Field, truth Output) bool {
 	for i, f := range fields {
-		if want, known := truth[f.Name]; known && !p.Values[i].Equal(want) {
+		if f.Labelled(truth) && !p.Values[i].Equal(truth[f.Name]) {
 			return false
 		}
 	}

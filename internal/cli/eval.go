@@ -1,0 +1,164 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"occam/internal/cascade"
+	"occam/internal/lifecycle"
+	"occam/internal/task"
+)
+
+func (a *app) evalCommand() *cobra.Command {
+	var model, data string
+	var minAccuracy float64
+	var skipBad bool
+	cmd := &cobra.Command{
+		Use: "eval --model FILE.occam --data test.jsonl", Short: "Score a specialist on labelled examples", Args: noArgs,
+		RunE: func(*cobra.Command, []string) error { return a.eval(model, data, minAccuracy, skipBad) },
+	}
+	cmd.Flags().StringVar(&model, "model", "", "model file made by occam train (required)")
+	cmd.Flags().StringVar(&data, "data", "", "labelled examples (required)")
+	cmd.Flags().Float64Var(&minAccuracy, "min-accuracy", 0, "exit with 3 when the accuracy is below this share")
+	cmd.Flags().BoolVar(&skipBad, "skip-bad", false, "report lines that cannot be used and go on without them")
+	return cmd
+}
+
+func (a *app) eval(modelPath, data string, minAccuracy float64, skipBad bool) error {
+	if modelPath == "" || data == "" {
+		return usageError("--model and --data are both needed: occam eval --model FILE.occam --data test.jsonl")
+	}
+	loaded, err := lifecycle.LoadModel(modelPath)
+	if err != nil {
+		return err
+	}
+	defer loaded.Close()
+	examples, err := a.readExamples(data, skipBad)
+	if err != nil {
+		return err
+	}
+	e := lifecycle.Evaluate(loaded.Model, loaded.Certificate, examples, a.now)
+	if a.json {
+		err = a.printJSON(e)
+	} else {
+		a.printEvaluation(e, loaded.Model.Fields())
+	}
+	if err == nil && e.Accuracy.Value < minAccuracy {
+		return fmt.Errorf("%waccuracy %.4f is below the bar of %.4f", hidden{errBar}, e.Accuracy.Value, minAccuracy)
+	}
+	return err
+}
+
+func (a *app) printEvaluation(e lifecycle.Evaluation, fields []task.Field) {
+	w := a.stdout
+	fmt.Fprintf(w, "%d examples\n", e.N)
+	for _, f := range fields {
+		r := e.Fields[f.Name]
+		fmt.Fprintf(w, "  %-14s %s", f.Name, percent(r.Accuracy))
+		if r.MacroF1 != nil {
+			fmt.Fprintf(w, "   macro F1 %.3f", *r.MacroF1)
+		}
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintf(w, "  %-14s %s   (95 %% intervals, exact binomial)\n", "all fields", percent(e.Accuracy))
+	fmt.Fprintf(w, "may answer %.1f %% of them; right in %s of those\n", 100*e.Coverage, percent(e.ServedAccuracy))
+	fmt.Fprintf(w, "p50 %.0f µs, p99 %.0f µs, %.0f predictions a second on one core\n", e.LatencyUS.P50, e.LatencyUS.P99, e.PerSecond)
+}
+
+func (a *app) predictCommand() *cobra.Command {
+	var model string
+	cmd := &cobra.Command{
+		Use: "predict --model FILE.occam", Short: "Answer JSON Lines from stdin, streaming", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.predict(cmd.Context(), model) },
+	}
+	cmd.Flags().StringVar(&model, "model", "", "model file made by occam train (required)")
+	return cmd
+}
+
+// predictLine is one answer of `occam predict`.
+type predictLine struct {
+	ID         json.RawMessage `json:"id"`
+	Output     json.RawMessage `json:"output"`
+	Confidence float64         `json:"confidence"`
+	Served     bool            `json:"served"`
+	Reason     cascade.Reason  `json:"reason"`
+}
+
+// maxPredictLine is the longest input line in bytes.
+const maxPredictLine = task.MaxLine
+
+func (a *app) predict(ctx context.Context, modelPath string) error {
+	if modelPath == "" {
+		return usageError("--model is missing: occam predict --model FILE.occam < texts.jsonl")
+	}
+	loaded, err := lifecycle.LoadModel(modelPath)
+	if err != nil {
+		return err
+	}
+	defer loaded.Close()
+	out := bufio.NewWriter(a.stdout)
+	in := bufio.NewReaderSize(a.stdin, 1<<16)
+	bad := 0
+	for number := 1; ctx.Err() == nil; number++ {
+		line, err := in.ReadBytes('\n')
+		if len(line) > maxPredictLine {
+			return errors.Join(fmt.Errorf("stdin line %d is longer than 16 MB", number), out.Flush())
+		}
+		if len(line) > 1 {
+			if problem := predictOne(loaded, line, out); problem != nil {
+				bad++
+				fmt.Fprintf(a.stderr, "stdin:%d: %v\n", number, problem)
+			}
+		}
+		if in.Buffered() == 0 { // answer at once when the caller waits, in blocks when it does not
+			if err := out.Flush(); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if bad > 0 {
+		return errors.Join(out.Flush(), fmt.Errorf("%d lines could not be answered", bad))
+	}
+	return out.Flush()
+}
+
+func predictOne(loaded *lifecycle.LoadedModel, line []byte, out io.Writer) error {
+	var in struct {
+		ID   json.RawMessage `json:"id"`
+		Text *string         `json:"text"`
+	}
+	if !utf8.Valid(line) {
+		return errors.New("not valid UTF-8")
+	}
+	if err := json.Unmarshal(line, &in); err != nil {
+		return fmt.Errorf(`not a JSON object such as {"id":"1","text":"…"}: %w`, err)
+	}
+	if in.Text == nil {
+		return errors.New(`"text" is missing`)
+	}
+	if in.ID == nil {
+		in.ID = json.RawMessage("null")
+	}
+	var p task.Prediction
+	loaded.Model.Predict(*in.Text, &p)
+	tier := loaded.Tier(cascade.Live)
+	reason := tier.Decide(loaded.Model.Fields(), *in.Text, &p)
+	answer := predictLine{ID: in.ID, Output: task.AppendAnswer(nil, loaded.Model.Fields(), p.Values), Confidence: p.Confidence,
+		Served: reason == cascade.Certified, Reason: reason}
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(answer)
+}

@@ -1,0 +1,260 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"occam/internal/cascade"
+	"occam/internal/config"
+	"occam/internal/cost"
+	"occam/internal/engine"
+	"occam/internal/gateway"
+	"occam/internal/lifecycle"
+	"occam/internal/store"
+	"occam/internal/task"
+)
+
+// drainTime is how long a stop waits for answers under way.
+const drainTime = 30 * time.Second
+
+func (a *app) serveCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Run the gateway, the control loop and the dashboard", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), path) },
+	}
+	cmd.Flags().StringVar(&path, "config", "occam.yaml", "configuration file")
+	return cmd
+}
+
+func (a *app) serve(ctx context.Context, path string) error {
+	started := a.now()
+	cfg, err := config.Load(path, a.getenv)
+	if err != nil {
+		return err
+	}
+	tasks, err := cfg.TaskList()
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	s, err := a.open(ctx, cfg, tasks, nil)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := s.listen(cfg.Listen); err != nil {
+		return err
+	}
+	s.announce(a, cfg, path, started)
+	return s.run(ctx)
+}
+
+// A server is one running occam: everything wired together.
+type server struct {
+	store     *store.Store
+	gateway   *gateway.Server
+	upstreams map[string]*engine.Upstream
+	tasks     []*task.Task
+	models    map[string]*lifecycle.LoadedModel // by task
+	log       *slog.Logger
+	listener  net.Listener
+}
+
+// open wires a server from its configuration. given holds models by task that are in memory already; the others are
+// loaded from the files that the configuration names.
+func (a *app) open(ctx context.Context, cfg *config.Config, tasks []*task.Task, given map[string]*lifecycle.LoadedModel) (_ *server, err error) {
+	s := &server{tasks: tasks, upstreams: map[string]*engine.Upstream{}, models: map[string]*lifecycle.LoadedModel{},
+		log: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if err := s.loadModels(cfg, given); err != nil {
+		return nil, err
+	}
+	if err := s.openUpstreams(cfg); err != nil {
+		return nil, err
+	}
+	if s.store, err = openStore(ctx, cfg, s.log); err != nil {
+		return nil, err
+	}
+	if s.gateway, err = gateway.New(gateway.Options{Ledger: s.store, Log: s.log, Now: a.now}); err != nil {
+		return nil, err
+	}
+	return s, s.gateway.Publish(s.snapshot(cfg))
+}
+
+func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*store.Store, error) {
+	dsn := cfg.Store
+	if dsn == "sqlite" {
+		if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+			return nil, fmt.Errorf("data_dir %s cannot be made: %w; choose another with data_dir in the configuration", cfg.DataDir, err)
+		}
+		dsn = "sqlite:" + cfg.DataDir
+	}
+	durability := store.Full
+	if cfg.Durability == "normal" {
+		durability = store.Normal
+	}
+	return store.Open(ctx, dsn, store.Options{Durability: durability, Log: log})
+}
+
+func (s *server) loadModels(cfg *config.Config, given map[string]*lifecycle.LoadedModel) error {
+	for _, t := range s.tasks {
+		model := given[t.Name]
+		if path := cfg.Tasks[t.Name].Model; model == nil && path != "" {
+			var err error
+			if model, err = lifecycle.LoadModel(path); err != nil {
+				return fmt.Errorf("tasks.%s: %w", t.Name, err)
+			}
+		}
+		if model == nil {
+			continue
+		}
+		s.models[t.Name] = model
+		if !task.SameFields(t.Fields, model.Task.Fields) {
+			return fmt.Errorf("tasks.%s: the model file %s was trained for another schema: train again with this task's", t.Name, model.Path)
+		}
+		// The answers' order of members is the schema's; the model's own order is what its predictions have.
+		t.Fields = model.Model.Fields()
+	}
+	return nil
+}
+
+func (s *server) openUpstreams(cfg *config.Config) error {
+	for name, p := range cfg.Providers {
+		u, err := engine.NewUpstream(engine.Options{
+			Name: name, BaseURL: p.BaseURL, Key: p.APIKey, Simulated: p.Simulated,
+			Timeouts: engine.Timeouts{
+				Connect: time.Duration(cfg.Limits.ConnectTimeout), FirstByte: time.Duration(cfg.Limits.FirstByte),
+				Idle: time.Duration(cfg.Limits.Idle), Total: time.Duration(cfg.Limits.Total),
+			},
+		})
+		if err != nil {
+			return err
+		}
+		s.upstreams[name] = u
+	}
+	return nil
+}
+
+// snapshot is what the data plane reads.
+func (s *server) snapshot(cfg *config.Config) *gateway.Snapshot {
+	snapshot := &gateway.Snapshot{
+		Models: map[string]engine.Route{}, Fallback: s.upstreams[cfg.FirstProvider], Book: cost.Default(),
+		Limits: gateway.Limits{BodyBytes: cfg.Limits.BodyBytes, InFlight: cfg.Limits.InFlight},
+	}
+	for name, m := range cfg.Models {
+		upstream := m.Upstream
+		if upstream == "" {
+			upstream = name
+		}
+		snapshot.Models[name] = engine.Route{Targets: []engine.Target{{Upstream: s.upstreams[m.Provider], Model: upstream}}}
+	}
+	for _, t := range s.tasks {
+		routed := gateway.Task{Task: t}
+		if model := s.models[t.Name]; model != nil {
+			routed.Tiers = append(routed.Tiers, gateway.Tier{Tier: model.Tier(cascade.Live), Specialist: model.Model})
+		}
+		snapshot.Tasks = append(snapshot.Tasks, routed)
+	}
+	return snapshot
+}
+
+func (s *server) listen(address string) error {
+	listener, err := net.Listen("tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("another program listens on %s already: stop it, or choose another address with listen in the configuration", address)
+	case err != nil:
+		return fmt.Errorf("cannot listen on %s: %w", address, err)
+	}
+	s.listener = listener
+	return nil
+}
+
+// url is the server's address as a browser takes it.
+func (s *server) url() string { return "http://" + s.listener.Addr().String() }
+
+// announce prints what a newcomer needs next.
+func (s *server) announce(a *app, cfg *config.Config, path string, started time.Time) {
+	w := a.stderr
+	fmt.Fprintf(w, "occam %s   data %s (durable: %s)   config %s (%d tasks, %d providers)\n", version, cfg.DataDir, cfg.Durability, path, len(s.tasks), len(s.upstreams))
+	fmt.Fprintf(w, "  API        %s/v1      export OPENAI_BASE_URL=%s/v1\n", s.url(), s.url())
+	fmt.Fprintf(w, "  Dashboard  %s\n", s.url())
+	for _, t := range s.tasks {
+		fmt.Fprintf(w, "  Task       %s: %s\n", t.Name, s.taskLine(t))
+	}
+	for name, p := range cfg.Providers {
+		if p.APIKey == "" {
+			fmt.Fprintf(w, "  ! provider %q has an empty api_key: it will refuse what needs one. Set it in the environment, or write \"none\".\n", name)
+		}
+	}
+	fmt.Fprintf(w, "Ready in %d ms. Ctrl-C stops after the answers under way (%s at most).\n", a.now().Sub(started).Milliseconds(), drainTime)
+}
+
+func (s *server) taskLine(t *task.Task) string {
+	model := s.models[t.Name]
+	switch {
+	case model == nil:
+		return "no model file yet; " + t.Generalist + " answers"
+	case model.Certificate == nil:
+		return "not certified; " + t.Generalist + " answers. " + model.Shortfall
+	}
+	return fmt.Sprintf("certified (%s accuracy >= %.1f %%), expected to answer %.1f %%", model.Certificate.Promise, 100*(1-model.Certificate.Risk), 100*model.Certificate.Coverage)
+}
+
+// run serves until ctx ends, then lets the answers under way finish.
+func (s *server) run(ctx context.Context) error {
+	web := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)}
+	failed := make(chan error, 1)
+	go func() { failed <- web.Serve(s.listener) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	if err := web.Shutdown(drain); err != nil {
+		return fmt.Errorf("some answers were still under way after %s: %w", drainTime, errors.Join(err, web.Close()))
+	}
+	return nil
+}
+
+// handler routes API calls to the gateway and the rest to the dashboard.
+func (s *server) handler() http.Handler {
+	return s.gateway
+}
+
+func (s *server) close() {
+	if s.listener != nil {
+		_ = s.listener.Close() // closed already after an orderly stop
+	}
+	if s.gateway != nil {
+		s.gateway.Close()
+	}
+	for _, u := range s.upstreams {
+		u.Close()
+	}
+	if s.store != nil {
+		if err := s.store.Close(); err != nil {
+			s.log.Error("closing the store", "error", err)
+		}
+	}
+	for _, m := range s.models {
+		if err := m.Close(); err != nil {
+			s.log.Error("closing a model", "error", err)
+		}
+	}
+}

@@ -1,0 +1,242 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"occam/internal/calibration"
+	"occam/internal/config"
+	"occam/internal/cost"
+	"occam/internal/lifecycle"
+	"occam/internal/task"
+)
+
+type trainFlags struct {
+	data, taskFile, out string
+	tiers               []string
+	refit, skipBad      bool
+	accuracy            float64
+	promise             string
+	seed                uint64
+}
+
+func (a *app) trainCommand() *cobra.Command {
+	var f trainFlags
+	cmd := &cobra.Command{
+		Use: "train --data train.jsonl", Short: "Train, calibrate and certify a specialist", Args: noArgs,
+		Example: "  occam train --data tickets.jsonl --out tickets.occam\n  occam train --data tickets.csv --task ticket-triage.yaml --refit",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.train(cmd.Context(), f) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.data, "data", "", "labelled examples: JSON Lines, OpenAI chat lines, or CSV (required)")
+	flags.StringVar(&f.taskFile, "task", "", "task file; without it the task is inferred from the data")
+	flags.StringVar(&f.out, "out", "", "model file to write (default: the task's name with .occam)")
+	flags.StringSliceVar(&f.tiers, "tiers", []string{"linear"}, "tiers to train, smallest first")
+	flags.BoolVar(&f.refit, "refit", false, "use every row for the weights and a cross-fitted certificate")
+	flags.BoolVar(&f.skipBad, "skip-bad", false, "report lines that cannot be used and go on without them")
+	flags.Float64Var(&f.accuracy, "accuracy", 0, "target accuracy, such as 0.97 (default: the task's, or 0.97)")
+	flags.StringVar(&f.promise, "promise", "", "served or system (default: the task's, or served)")
+	flags.Uint64Var(&f.seed, "seed", 1, "seed of the split and of training")
+	return cmd
+}
+
+func (a *app) train(ctx context.Context, f trainFlags) error {
+	if f.data == "" {
+		return usageError("--data is missing: occam train --data train.jsonl")
+	}
+	if i := slices.IndexFunc(f.tiers, func(t string) bool { return t != "linear" }); i >= 0 {
+		return usageError("tier %q cannot be trained by this version: it trains linear", f.tiers[i])
+	}
+	examples, err := a.readExamples(f.data, f.skipBad)
+	if err != nil {
+		return err
+	}
+	t, err := a.taskFor(f, examples)
+	if err != nil {
+		return err
+	}
+	if problems := task.CheckLabels(t.Fields, examples, f.data); len(problems) > 0 {
+		a.reportProblems(problems)
+		return fmt.Errorf("%d labels of %s are not allowed by the schema of task %s", len(problems), f.data, t.Name)
+	}
+	trained, err := a.runTraining(ctx, t, examples, f.refit, f.seed)
+	if err != nil {
+		return err
+	}
+	if f.out == "" {
+		f.out = t.Name + ".occam"
+	}
+	if err := trained.Save(f.out); err != nil {
+		return err
+	}
+	report := newTrainReport(trained, f.out, a.now())
+	if a.json {
+		return a.printJSON(report)
+	}
+	a.printTrainReport(report, trained)
+	return nil
+}
+
+func (a *app) taskFor(f trainFlags, examples []task.Example) (*task.Task, error) {
+	var t *task.Task
+	var err error
+	if f.taskFile != "" {
+		t, err = config.LoadTask(f.taskFile)
+	} else {
+		t, err = inferTask(f.data, examples)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if f.accuracy != 0 {
+		t.Target.Accuracy = f.accuracy
+	}
+	if f.promise != "" {
+		t.Target.Promise = task.Promise(f.promise)
+	}
+	return t, checkTarget(t.Target)
+}
+
+func checkTarget(target task.Target) error {
+	switch {
+	case target.Accuracy <= 0 || target.Accuracy >= 1:
+		return usageError("a target accuracy of %v makes no sense: it is a share between 0 and 1, such as 0.97", target.Accuracy)
+	case target.Promise != task.Served && target.Promise != task.System:
+		return usageError("--promise is %q: it must be served or system", target.Promise)
+	}
+	return nil
+}
+
+// runTraining trains with one progress line a stage.
+func (a *app) runTraining(ctx context.Context, t *task.Task, examples []task.Example, refit bool, seed uint64) (*lifecycle.Trained, error) {
+	var bar *progress
+	stage := ""
+	trained, err := lifecycle.Train(ctx, lifecycle.TrainOptions{
+		Task: t, Examples: examples, Refit: refit, Seed: seed, Now: a.now,
+		Progress: func(now string, done, total int) {
+			if now != stage {
+				if bar != nil {
+					bar.finish("")
+				}
+				stage, bar = now, a.newProgress(now, total)
+			}
+			bar.set(done, "")
+		},
+	})
+	if bar != nil {
+		bar.finish("")
+	}
+	return trained, err
+}
+
+// trainReport is the document of `occam train --json`.
+type trainReport struct {
+	Task        string                   `json:"task"`
+	Examples    lifecycle.Counts         `json:"examples"`
+	Tiers       []tierReport             `json:"tiers"`
+	Chosen      string                   `json:"chosen"`
+	Certificate *calibration.Certificate `json:"certificate"`
+	Shortfall   string                   `json:"shortfall,omitempty"` // why nothing is certified
+	Model       string                   `json:"model"`
+}
+
+type tierReport struct {
+	Name           string               `json:"name"`
+	Bytes          int                  `json:"bytes"`
+	TrainSeconds   float64              `json:"train_seconds"`
+	Accuracy       lifecycle.Proportion `json:"accuracy"`
+	Coverage       float64              `json:"coverage"`
+	ServedAccuracy lifecycle.Proportion `json:"served_accuracy"`
+	USDPer1k       *float64             `json:"usd_per_1k"` // of the tier with the generalist behind it; null when the generalist is unpriced
+	Verdict        string               `json:"verdict"`
+}
+
+// assumedUsage is what one request costs the generalist when there is no traffic to measure: the published scenario's.
+var assumedUsage = cost.Usage{Input: 500, Output: 50}
+
+const assumedGeneralist = "gpt-4o"
+
+func newTrainReport(t *lifecycle.Trained, path string, at time.Time) trainReport {
+	e := t.Evaluation
+	tier := tierReport{
+		Name: "linear", Bytes: t.Bytes, TrainSeconds: t.Seconds, Accuracy: e.Accuracy,
+		Coverage: e.Coverage, ServedAccuracy: e.ServedAccuracy, Verdict: verdict(t),
+	}
+	generalist := t.Task.Generalist
+	if generalist == "" {
+		generalist = assumedGeneralist
+	}
+	report := trainReport{Task: t.Task.Name, Examples: t.Counts, Chosen: "generalist", Certificate: t.Certificate, Model: path}
+	if price, priced := cost.Default().Lookup("", generalist, at); priced {
+		full := price.Cost(assumedUsage, at).USD() * 1000
+		mixed := full * (1 - e.Coverage)
+		tier.USDPer1k = &mixed
+		report.Tiers = []tierReport{tier, {Name: generalist, USDPer1k: &full, Accuracy: lifecycle.NewProportion(0, 0), Verdict: "reference, accuracy not measured"}}
+	} else {
+		report.Tiers = []tierReport{tier}
+	}
+	if t.Certificate != nil {
+		report.Chosen = "linear"
+	} else {
+		report.Shortfall = t.Shortfall.Error()
+	}
+	return report
+}
+
+func verdict(t *lifecycle.Trained) string {
+	if t.Certificate == nil {
+		return "not certified: the generalist keeps answering"
+	}
+	return fmt.Sprintf("certified: answers %.1f %% of requests", 100*t.Certificate.Coverage)
+}
+
+func (a *app) printTrainReport(r trainReport, t *lifecycle.Trained) {
+	w := a.stdout
+	fmt.Fprintf(w, "task %s: %s\n", r.Task, describeFields(t.Task.Fields))
+	fmt.Fprintf(w, "data  train %d, calibration %d, test %d", r.Examples.Train, r.Examples.Calibration, r.Examples.Test)
+	fmt.Fprintf(w, "; %d duplicates removed, %d rows without every label\n\n", r.Examples.Duplicates, r.Examples.Unlabelled)
+	fmt.Fprintf(w, "  %-10s %9s  %-22s %8s  %-22s %8s  %s\n", "tier", "size", "accuracy [95 %]", "covers", "served accuracy [95 %]", "$/1k*", "verdict")
+	for _, tier := range r.Tiers {
+		size, accuracy, covers, served := "–", "–", "–", "–"
+		if tier.Bytes > 0 {
+			size = fmt.Sprintf("%.1f MB", float64(tier.Bytes)/1e6)
+			accuracy, covers, served = percent(tier.Accuracy), fmt.Sprintf("%.1f %%", 100*tier.Coverage), percent(tier.ServedAccuracy)
+		}
+		fmt.Fprintf(w, "  %-10s %9s  %-22s %8s  %-22s %8.3f  %s\n", tier.Name, size, accuracy, covers, served, *tier.USDPer1k, tier.Verdict)
+	}
+	fmt.Fprintf(w, "  * assuming %d tokens in, %d out; what the tier may not answer goes to the generalist\n\n", assumedUsage.Input, assumedUsage.Output)
+	a.printCertificate(t)
+	fmt.Fprintf(w, "Wrote %s. Next: occam eval --model %s --data test.jsonl\n", r.Model, r.Model)
+}
+
+func (a *app) printCertificate(t *lifecycle.Trained) {
+	w := a.stdout
+	if t.Certificate == nil {
+		fmt.Fprintf(w, "No certificate: %v\n", t.Shortfall)
+		return
+	}
+	c := t.Certificate
+	fmt.Fprintf(w, "Certificate (%s, %s): %s risk <= %.3g at %.0f %% confidence.\n", c.Method, c.Split, c.Promise, c.Risk, 100*(1-c.Delta))
+	fmt.Fprintf(w, "  %d of %d calibration rows accepted, %d wrong; upper bound %.4f.\n", c.Accepted, c.N, c.Errors, c.Upper)
+}
+
+func describeFields(fields []task.Field) string {
+	var parts []string
+	for _, f := range fields {
+		part := fmt.Sprintf("%s (%s)", f.Name, f.Kind)
+		if len(f.Values) > 0 {
+			part = fmt.Sprintf("%s (%s of %d)", f.Name, f.Kind, len(f.Values))
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, ", ")
+}
+
+func percent(p lifecycle.Proportion) string {
+	return fmt.Sprintf("%5.1f %% [%.1f, %.1f]", 100*p.Value, 100*p.Low, 100*p.High)
+}
