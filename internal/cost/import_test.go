@@ -1,0 +1,118 @@
+package cost
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+const liteLLMSample = `{
+ "sample_spec": {"litellm_provider": "one of …", "input_cost_per_token": 0.0, "output_cost_per_token": 0.0, "deprecation_date": "date when…"},
+ "gpt-4o": {"litellm_provider": "openai", "mode": "chat", "input_cost_per_token": 2.5e-06, "output_cost_per_token": 1e-05,
+  "cache_read_input_token_cost": 1.25e-06, "input_cost_per_token_batches": 1.25e-06, "output_cost_per_token_batches": 5e-06,
+  "deprecation_date": "2027-01-14"},
+ "openai/gpt-4o": {"litellm_provider": "openai", "mode": "chat", "input_cost_per_token": 9e-06, "output_cost_per_token": 9e-05},
+ "gemini/gemini-x": {"litellm_provider": "gemini", "mode": "chat", "input_cost_per_token": 1.25e-07, "output_cost_per_token": 1e-06,
+  "input_cost_per_token_above_200k_tokens": 2.5e-07, "output_cost_per_token_above_200k_tokens": 1.5e-06},
+ "text-embedding-3-small": {"litellm_provider": "openai", "mode": "embedding", "input_cost_per_token": 2e-08, "output_cost_per_token": 0.0},
+ "whisper-1": {"litellm_provider": "openai", "mode": "chat", "input_cost_per_second": 0.0001}
+}`
+
+func TestLiteLLMImport(t *testing.T) {
+	b, skipped, err := ParseLiteLLM(strings.NewReader(liteLLMSample), november)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, ok := b.Lookup("openai", "gpt-4o", november)
+	if !ok || p.Rates != mustLookup(t, "openai", "gpt-4o", november).Rates || p.BatchPermille != 500 || p.Shutdown != day("2027-01-14") {
+		t.Errorf("gpt-4o: %+v", p)
+	}
+	g, ok := b.Lookup("google", "gemini-x", november)
+	if !ok || g.Cost(Usage{Input: 200_001, Output: 1_000_000}, november) != FromUSD(0.25e-6*200_001+1.5) {
+		t.Errorf("gemini-x above 200k: %+v", g)
+	}
+	if len(skipped) != 2 || !strings.Contains(strings.Join(skipped, "; "), "mode embedding") {
+		t.Errorf("skipped: %v", skipped)
+	}
+	if _, ok := b.Lookup("openai", "gpt-4o", november.Add(-time.Hour)); ok {
+		t.Error("an undated price applies before it was imported")
+	}
+	merged := Default().Merge(b)
+	if p, _ := merged.Lookup("openai", "gpt-4o", november.Add(-time.Hour)); p.Confidence != Secondary || p.Source == "LiteLLM price map" {
+		t.Errorf("the merge changed the past: %+v", p)
+	}
+}
+
+const genaiSample = `[{"id":"anthropic","name":"Anthropic","models":[
+ {"id":"old","match":{"or":[{"equals":"older"},{"starts_with":"old-"}]},"prices":{"input_mtok":3,"cache_read_mtok":0.3,"cache_write_mtok":3.75,"output_mtok":15}},
+ {"id":"dated","match":{"equals":"dated"},"prices":[
+  {"prices":{"input_mtok":{"base":5,"tiers":[{"start":200000,"price":10}]},"output_mtok":{"base":25,"tiers":[{"start":200000,"price":37.5}]}}},
+  {"constraint":{"start_date":"2026-03-13"},"prices":{"input_mtok":5,"output_mtok":25}}]},
+ {"id":"clock","match":{"equals":"clock"},"prices":[
+  {"prices":{"input_mtok":0.135,"output_mtok":0.55}},
+  {"constraint":{"start_time":"00:30:00Z","end_time":"16:30:00Z"},"prices":{"input_mtok":0.27,"output_mtok":1.1}}]},
+ {"id":"embedding","match":{"equals":"e"},"prices":{"input_mtok":0.1}}]}]`
+
+func TestGenAIPricesImport(t *testing.T) {
+	b, skipped, err := ParseGenAIPrices(strings.NewReader(genaiSample), "genai")
+	if err != nil {
+		t.Fatal(err)
+	}
+	usage := Usage{Input: 1_000_000}
+	for _, c := range []struct {
+		model string
+		at    time.Time
+		want  float64
+	}{
+		{"old", november, 3}, {"older", november, 3}, {"dated", day("2026-03-12"), 10}, {"dated", day("2026-03-13"), 5},
+		{"clock", november, 0.135}, {"clock", november.Add(31 * time.Minute), 0.27}, {"clock", november.Add(17 * time.Hour), 0.135},
+	} {
+		p, ok := b.Lookup("anthropic", c.model, c.at)
+		if !ok || p.Cost(usage, c.at) != FromUSD(c.want) {
+			t.Errorf("%s at %s: %v, want $%g", c.model, c.at, p.Cost(usage, c.at), c.want)
+		}
+	}
+	if _, ok := b.Lookup("anthropic", "old-2026", november); ok {
+		t.Error("a name that only starts alike is priced")
+	}
+	if len(skipped) != 1 || !strings.HasPrefix(skipped[0], "anthropic/embedding") {
+		t.Errorf("skipped: %v", skipped)
+	}
+}
+
+func TestImportsRefuseWhatTheyAreNot(t *testing.T) {
+	for _, text := range []string{"", "[]x", `{"a":[]}`, `"x"`} {
+		if _, _, err := ParseLiteLLM(strings.NewReader(text), november); err == nil {
+			t.Errorf("LiteLLM accepted %q", text)
+		}
+	}
+	for _, text := range []string{"", "{}", `[{"id":1}]`} {
+		if _, _, err := ParseGenAIPrices(strings.NewReader(text), "x"); err == nil {
+			t.Errorf("genai-prices accepted %q", text)
+		}
+	}
+}
+
+// Whatever an imported file holds, no model gets a negative price, and none is priced twice for the same time.
+func FuzzImport(f *testing.F) {
+	f.Add(liteLLMSample)
+	f.Add(genaiSample)
+	f.Add(`{"m":{"litellm_provider":"p","input_cost_per_token":-1,"output_cost_per_token":1e300}}`)
+	f.Fuzz(func(t *testing.T, s string) {
+		one, _, err1 := ParseLiteLLM(strings.NewReader(s), november)
+		two, _, err2 := ParseGenAIPrices(strings.NewReader(s), "x")
+		for _, b := range []*Book{one, two} {
+			if b == nil {
+				continue
+			}
+			for _, p := range Default().Merge(b).Prices(november) {
+				if p.Cost(Usage{Input: 1 << 40, Cached: 1 << 20, Output: 1 << 40}, november) < 0 || p.BatchPermille < 0 || p.BatchPermille > 1000 {
+					t.Fatalf("%+v", p)
+				}
+			}
+		}
+		if one == nil && err1 == nil || two == nil && err2 == nil {
+			t.Fatal("neither a book nor an error")
+		}
+	})
+}
