@@ -97,25 +97,29 @@ func (r Result) Coverage() float64 { return ratio(r.Accepted, r.N) }
 // no grid (one only refines it): its risk is monotone in the threshold, so any threshold may be looked at (see system).
 // The order of outcomes and grid does not matter.
 func Certify(goal Goal, grid []float64, outcomes []Outcome) (Result, error) {
+	result, _, err := certify(goal, grid, outcomes)
+	return result, err
+}
+
+// certify is Certify, and also returns the lowest score that it looked at the label of, when it certifies.
+func certify(goal Goal, grid []float64, outcomes []Outcome) (result Result, looked float64, err error) {
 	if err := goal.validate(); err != nil {
-		return Result{}, err
+		return Result{}, 0, err
 	}
 	if len(outcomes) > maxRows || len(grid) > maxGrid {
-		return Result{}, fmt.Errorf("calibration: %d rows and %d thresholds, more than the %d and %d allowed; sample the rows, coarsen the grid",
+		return Result{}, 0, fmt.Errorf("calibration: %d rows and %d thresholds, more than the %d and %d allowed; sample the rows, coarsen the grid",
 			len(outcomes), len(grid), maxRows, maxGrid)
 	}
 	ladder := newLadder(grid, outcomes)
-	var result Result
-	var proven bool
+	choose := ladder.served
 	if goal.Promise == System {
-		result, proven = ladder.system(goal)
-	} else {
-		result, proven = ladder.served(goal)
+		choose = ladder.system
 	}
+	result, looked, proven := choose(goal)
 	if !proven {
-		return Result{}, ladder.shortfall(goal)
+		return Result{}, 0, ladder.shortfall(goal)
 	}
-	return result, nil
+	return result, looked, nil
 }
 
 // Grid returns size thresholds at even steps of coverage, from strict to lax, of scores that carry no labels. A score that

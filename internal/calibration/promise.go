@@ -12,43 +12,50 @@ import (
 // threshold at or below t* is returned only if the count of accepted errors at t*, a Binomial(n, L(t*)), is so small that
 // BinCDF(count; n, risk) <= delta, which has probability at most delta. One fixed t* decides, so any number of thresholds,
 // also ones read off the calibration rows themselves, may be tried without a penalty.
-func (l *ladder) system(goal Goal) (Result, bool) {
+//
+// looked is the highest score of a row whose label was one error too many: no label below it was looked at.
+func (l *ladder) system(goal Goal) (result Result, looked float64, proven bool) {
 	level := goal.Spend()
 	if l.n == 0 || BinCDF(0, l.n, goal.Risk) > level {
-		return Result{}, false
+		return Result{}, 0, false
 	}
 	allowed := 0 // the most errors that may be accepted
 	for allowed+1 < l.n && BinCDF(allowed+1, l.n, goal.Risk) <= level {
 		allowed++
 	}
-	best, ok := l.laxest(allowed)
-	if !ok {
-		return Result{}, false
+	own, looked := l.walk(allowed)
+	best := rung{threshold: math.Inf(1)}
+	for _, r := range append(own, l.grid...) {
+		if r.errors <= allowed && r.accepted > 0 && usable(r.threshold) && r.threshold < best.threshold {
+			best = r
+		}
+	}
+	if best.accepted == 0 {
+		return Result{}, 0, false
 	}
 	return Result{
 		Goal: goal, Threshold: best.threshold, N: l.n, Accepted: best.accepted, Errors: best.errors,
 		Level: level, Upper: Upper(best.errors, l.n, level), Method: "rcps",
-	}, true
+	}, min(looked, best.threshold), true
 }
 
-// laxest returns the lowest threshold, of the grid and the rows' own scores, that accepts some rows and at most allowed errors.
-func (l *ladder) laxest(allowed int) (rung, bool) {
-	own := make([]float64, 0, l.n)
-	for i, o := range l.outcomes {
-		if usable(o.Score) && (i == 0 || o.Score != l.outcomes[i-1].Score) {
-			own = append(own, o.Score)
+// walk goes down the rows' own scores, ties whole, until more than allowed errors are accepted, and returns the rungs before
+// that and the score at which it stopped.
+func (l *ladder) walk(allowed int) (own []rung, stopped float64) {
+	wrong := 0
+	for i := 0; i < l.n && !math.IsInf(l.outcomes[i].Score, -1); {
+		score := l.outcomes[i].Score
+		for i < l.n && l.outcomes[i].Score == score {
+			wrong += one(l.outcomes[i].Wrong)
+			i++
 		}
-	}
-	var best rung
-	found := false
-	for _, rungs := range [][]rung{l.count(own), l.grid} {
-		for _, r := range rungs {
-			if r.errors <= allowed && r.accepted > 0 && usable(r.threshold) && (!found || r.threshold < best.threshold) {
-				best, found = r, true
-			}
+		stopped = score
+		if wrong > allowed {
+			break
 		}
+		own = append(own, rung{score, i, wrong})
 	}
-	return best, found
+	return own, stopped
 }
 
 // served chooses the threshold of the Served promise by testing the hypotheses H(t): P(wrong | score >= t) > risk along the
@@ -61,27 +68,40 @@ func (l *ladder) laxest(allowed int) (rung, bool) {
 // procedures of Bretz, Maurer, Brannath and Posch 2009, which keeps P(any true hypothesis rejected) <= delta under any
 // dependence of the tests. Where the path from an early start arrives at a later one, their levels add up; where it fails on
 // the way, the later start still has its own.
-func (l *ladder) served(goal Goal) (Result, bool) {
-	starts := l.starts(goal)
-	var best Result
+//
+// looked is the last threshold tested: no label below it was looked at.
+func (l *ladder) served(goal Goal) (result Result, looked float64, proven bool) {
+	levels := l.starts(goal)
+	best := -1
+	var spent float64
+	looked = fallback(l.grid, levels, goal.Risk, func(i int, level float64) { best, spent = i, level })
+	if best < 0 {
+		return Result{}, 0, false
+	}
+	r := l.grid[best]
+	return Result{
+		Goal: goal, Threshold: r.threshold, N: l.n, Accepted: r.accepted, Errors: r.errors,
+		Level: spent, Upper: Upper(r.errors, r.accepted, spent), Method: methodName(levels),
+	}, looked, true
+}
+
+// fallback tests the rungs in order, calls rejected for each one whose risk is proven, with the level that proved it, and
+// returns the last threshold tested.
+func fallback(rungs []rung, levels []float64, risk float64, rejected func(i int, level float64)) (looked float64) {
 	level := 0.0
-	for i, r := range l.grid {
-		level += starts[i]
+	for i, r := range rungs {
+		level += levels[i]
 		if level == 0 || !usable(r.threshold) {
 			continue
 		}
-		if BinCDF(r.errors, r.accepted, goal.Risk) > level {
+		looked = r.threshold
+		if BinCDF(r.errors, r.accepted, risk) > level {
 			level = 0
 			continue
 		}
-		best = Result{Goal: goal, Threshold: r.threshold, N: l.n, Accepted: r.accepted, Errors: r.errors, Level: level}
+		rejected(i, level)
 	}
-	if best.Accepted == 0 {
-		return Result{}, false
-	}
-	best.Upper = Upper(best.Errors, best.Accepted, best.Level)
-	best.Method = methodName(starts)
-	return best, true
+	return looked
 }
 
 // Where the starts stand and what they are given. The figures were chosen on sixteen real score columns together (see

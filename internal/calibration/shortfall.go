@@ -47,7 +47,7 @@ func (l *ladder) shortfall(goal Goal) *Shortfall {
 		l.explainServed(s)
 		half := goal
 		half.Promise, half.Models = System, 2*max(goal.Models, 1)
-		if result, proven := l.system(half); proven {
+		if result, _, proven := l.system(half); proven {
 			s.SystemCoverage = result.Coverage()
 		}
 	}

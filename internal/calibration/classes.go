@@ -1,0 +1,98 @@
+package calibration
+
+import (
+	"math"
+	"slices"
+)
+
+// Classes says, for each predicted class, whether the Served promise holds for that class alone at a certified threshold, so
+// that a good average does not hide a bad class. predicted holds each row's predicted class, an index into names; anything
+// else belongs to no class. grid, outcomes and result are those of Certify. All rows that come out as Certified or Pooled hold
+// together with probability 1-Goal.Spend(), apart from the certificate's own.
+//
+// Because the threshold was chosen with the help of the same labels, it is not enough to test a class at that threshold. Each
+// class is walked down the grid by the fallback procedure of Certify with an equal share of delta (Bonferroni), and counts as
+// certified if the threshold is among those proven on the way. A class with too few rows to pass even without an error is pooled
+// with the other such classes; that does not look at labels, so the pool is one more class.
+func Classes(result Result, grid []float64, outcomes []Outcome, predicted []int, names []string) []Row {
+	members := make([][]Outcome, len(names)+1) // the last is the pool
+	for i, class := range predicted {
+		if class >= 0 && class < len(names) && i < len(outcomes) {
+			members[class] = append(members[class], outcomes[i])
+		}
+	}
+	small, tests := poolSmall(result, members)
+	goal := result.Goal
+	goal.Promise, goal.Models = Served, max(goal.Models, 1)*max(tests, 1)
+	rows := make([]Row, len(names))
+	pooled := provenAt(goal, result, grid, members[len(names)])
+	for class, name := range names {
+		rows[class] = Describe(name, members[class], result.Threshold, goal)
+		switch {
+		case small[class] && pooled:
+			rows[class].Note = Pooled
+		case !small[class] && provenAt(goal, result, grid, members[class]):
+			rows[class].Note = Certified
+		}
+	}
+	return rows
+}
+
+// poolSmall moves the classes that could not pass even without an error into the last member, and returns which those are and
+// how many tests remain. Each class left to itself makes every level smaller, so sizes are tried from the largest down.
+func poolSmall(result Result, members [][]Outcome) (small []bool, tests int) {
+	classes := len(members) - 1
+	rows := make([]int, classes) // above the floor, at any threshold: the certified one knows the labels
+	order := make([]int, classes)
+	for class := range classes {
+		order[class] = class
+		for _, o := range members[class] {
+			rows[class] += one(o.Score > math.Inf(-1))
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return rows[b] - rows[a] })
+	small = make([]bool, classes)
+	for rank, class := range order {
+		goal := result.Goal
+		goal.Models = max(goal.Models, 1) * (rank + 2) // the classes so far, this one and the pool
+		if small[class] = rows[class] < goal.MinLabels(); small[class] {
+			members[classes] = append(members[classes], members[class]...)
+		} else {
+			tests++
+		}
+	}
+	return small, tests + one(len(members[classes]) > 0)
+}
+
+// provenAt reports whether the certified threshold is proven for one class. Starts stand close to it in coverage: at half the
+// grid and every tenth from there on; they are fixed before any label is seen.
+func provenAt(goal Goal, result Result, grid []float64, members []Outcome) bool {
+	const starts = 5
+	ladder := newLadder(grid, members)
+	levels := make([]float64, len(ladder.grid))
+	for j := range starts {
+		position := int(math.Ceil((0.5+0.1*float64(j))*float64(len(levels)))) - 1
+		if position >= 0 {
+			levels[position] += goal.Spend() / starts
+		}
+	}
+	proven := false
+	fallback(ladder.grid, levels, goal.Risk, func(i int, _ float64) {
+		proven = proven || ladder.grid[i].threshold == result.Threshold
+	})
+	return proven
+}
+
+// Describe counts one class, or one field of the answer, at a threshold that is certified. Its Upper is the one-sided
+// Clopper–Pearson bound at goal.Spend() for a threshold that had been fixed beforehand, a description; Note is Overall.
+func Describe(name string, outcomes []Outcome, threshold float64, goal Goal) Row {
+	row := Row{Name: name, Note: Overall}
+	for _, o := range outcomes {
+		if o.Score >= threshold {
+			row.Accepted++
+			row.Errors += one(o.Wrong)
+		}
+	}
+	row.Upper = Upper(row.Errors, row.Accepted, goal.Spend())
+	return row
+}
