@@ -119,21 +119,16 @@ func (e liteLLMEntry) rates(suffix string) (Rates, error) {
 	if !okIn || !okOut {
 		return Rates{}, errors.New("no price per text token")
 	}
-	perMillion := func(key string, otherwise float64) (float64, bool) {
-		if v, ok := e.number(key + suffix); ok {
-			return v * 1e6, true
-		}
-		return otherwise * 1e6, false
+	in, out = in*1e6, out*1e6
+	row := ratesRow{In: &in, Out: &out}
+	// The map writes 0 for cache prices that do not exist; taken at its word it would make cached tokens free.
+	if v, ok := e.number("cache_read_input_token_cost" + suffix); ok && v > 0 {
+		v *= 1e6
+		row.Cached = &v
 	}
-	row := ratesRow{}
-	set := func(into **float64, v float64) { *into = &v }
-	set(&row.In, in*1e6)
-	set(&row.Out, out*1e6)
-	if v, ok := perMillion("cache_read_input_token_cost", in); ok {
-		set(&row.Cached, v)
-	}
-	if v, ok := perMillion("cache_creation_input_token_cost", in); ok {
-		set(&row.CacheWrite, v)
+	if v, ok := e.number("cache_creation_input_token_cost" + suffix); ok && v > 0 {
+		v *= 1e6
+		row.CacheWrite = &v
 	}
 	return row.rates()
 }

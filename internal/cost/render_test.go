@@ -81,7 +81,7 @@ func TestAnyScenarioRenders(t *testing.T) {
 		s := published(math.Pow(10, rapid.Float64Range(0, 12).Draw(t, "magnitude")))
 		s.InputTokens = math.Pow(10, rapid.Float64Range(0, 8).Draw(t, "in"))
 		s.OutputTokens = math.Pow(10, rapid.Float64Range(0, 8).Draw(t, "out"))
-		s.Generalist = rapid.SampledFrom([]string{"gpt-4o", "gpt-6-luna", "llama-3.1-8b-instant", "deepseek-v4-flash"}).Draw(t, "model")
+		s.Generalist = rapid.SampledFrom([]string{"gpt-4o", "gpt-6-luna", "openai/gpt-oss-20b", "deepseek-v4-flash"}).Draw(t, "model")
 		s.Draws = 2
 		a, err := Analyze(Default(), s, seeded())
 		if err != nil {
@@ -115,7 +115,7 @@ func TestShutdownCalendar(t *testing.T) {
 	if len(list) < 5 || list[0].Price.Shutdown != day("2026-12-11") || list[0].Days != 18 {
 		t.Fatalf("first: %+v", list[0])
 	}
-	if last := list[len(list)-1]; last.Price.Model != "gpt-4.1-nano" || last.Days >= 0 {
+	if last := list[len(list)-1]; last.Price.Shutdown != day("2026-10-23") || last.Days >= 0 {
 		t.Errorf("a model that is already gone does not come last: %+v", last)
 	}
 	for i := 1; i < len(list); i++ {
