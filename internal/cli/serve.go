@@ -95,18 +95,16 @@ func (a *app) open(ctx context.Context, cfg *config.Config, tasks []*task.Task, 
 }
 
 func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*store.Store, error) {
-	dsn := cfg.Store
-	if dsn == "sqlite" {
+	if cfg.Store == "sqlite" {
 		if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 			return nil, fmt.Errorf("data_dir %s cannot be made: %w; choose another with data_dir in the configuration", cfg.DataDir, err)
 		}
-		dsn = "sqlite:" + cfg.DataDir
 	}
 	durability := store.Full
 	if cfg.Durability == "normal" {
 		durability = store.Normal
 	}
-	return store.Open(ctx, dsn, store.Options{Durability: durability, Log: log})
+	return store.Open(ctx, storeDSN(cfg), store.Options{Durability: durability, Log: log})
 }
 
 func (s *server) loadModels(cfg *config.Config, given map[string]*lifecycle.LoadedModel) error {
