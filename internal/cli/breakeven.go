@@ -60,17 +60,24 @@ func (a *app) breakeven(f breakevenFlags) error {
 }
 
 func (a *app) analyze(f breakevenFlags) (*cost.Analysis, error) {
-	book := cost.Default()
 	if f.article {
-		return cost.ArticleAnalysis(book, a.now())
+		return cost.ArticleAnalysis(cost.Default(), a.now())
 	}
+	scenario, err := a.scenario(f)
+	if err != nil {
+		return nil, err
+	}
+	return cost.Analyze(cost.Default(), scenario, rand.New(rand.NewPCG(f.seed, 0)))
+}
+
+func (a *app) scenario(f breakevenFlags) (cost.Scenario, error) {
 	volume, err := parseCount(f.volume)
 	if err != nil {
-		return nil, usageError("--volume: %v", err)
+		return cost.Scenario{}, usageError("--volume: %v", err)
 	}
 	in, out, err := parseTokens(f.tokens)
 	if err != nil {
-		return nil, usageError("--tokens: %v", err)
+		return cost.Scenario{}, usageError("--tokens: %v", err)
 	}
 	scenario := cost.Scenario{
 		Workload:   cost.Workload{Volume: volume, InputTokens: in, OutputTokens: out, At: a.now()},
@@ -78,13 +85,13 @@ func (a *app) analyze(f breakevenFlags) (*cost.Analysis, error) {
 	}
 	for _, s := range f.set {
 		if err := setAssumption(&scenario.Assumptions, s); err != nil {
-			return nil, usageError("--set %s: %v", s, err)
+			return cost.Scenario{}, usageError("--set %s: %v", s, err)
 		}
 	}
 	if f.coverage != 0 {
 		scenario.Measured = []cost.MeasuredTier{{Tier: "embedded", Coverage: f.coverage, CoverageLow: f.coverage, CoverageHigh: f.coverage, Source: "--coverage"}}
 	}
-	return cost.Analyze(book, scenario, rand.New(rand.NewPCG(f.seed, 0)))
+	return scenario, nil
 }
 
 func setAssumption(assumptions *cost.Assumptions, text string) error {

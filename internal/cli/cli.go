@@ -88,7 +88,7 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError("%v; see `%s --help`", err, cmd.CommandPath())
 	})
-	root.AddCommand(a.serveCommand(), a.trainCommand(), a.evalCommand(), a.predictCommand(), a.breakevenCommand(),
+	root.AddCommand(a.demoCommand(), a.serveCommand(), a.trainCommand(), a.evalCommand(), a.predictCommand(), a.breakevenCommand(), a.adviseCommand(),
 		a.ledgerCommand(), a.pricesCommand(), a.initCommand(), a.versionCommand())
 	return root
 }

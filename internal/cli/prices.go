@@ -19,6 +19,7 @@ func (a *app) pricesCommand() *cobra.Command {
 			RunE: func(*cobra.Command, []string) error { return a.listPrices(cost.Default().Prices(a.now())) }},
 		&cobra.Command{Use: "show MODEL", Short: "Every price of one model, of all dates", Args: cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error { return a.showPrices(args[0]) }},
+		a.importPricesCommand(),
 	)
 	return cmd
 }

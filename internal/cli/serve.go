@@ -91,7 +91,11 @@ func (a *app) open(ctx context.Context, cfg *config.Config, tasks []*task.Task, 
 	if s.gateway, err = gateway.New(gateway.Options{Ledger: s.store, Log: s.log, Now: a.now}); err != nil {
 		return nil, err
 	}
-	return s, s.gateway.Publish(s.snapshot(cfg))
+	book, err := loadBook(cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.gateway.Publish(s.snapshot(cfg, book))
 }
 
 func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*store.Store, error) {
@@ -147,9 +151,9 @@ func (s *server) openUpstreams(cfg *config.Config) error {
 }
 
 // snapshot is what the data plane reads.
-func (s *server) snapshot(cfg *config.Config) *gateway.Snapshot {
+func (s *server) snapshot(cfg *config.Config, book *cost.Book) *gateway.Snapshot {
 	snapshot := &gateway.Snapshot{
-		Models: map[string]engine.Route{}, Fallback: s.upstreams[cfg.FirstProvider], Book: cost.Default(),
+		Models: map[string]engine.Route{}, Fallback: s.upstreams[cfg.FirstProvider], Book: book,
 		Limits: gateway.Limits{BodyBytes: cfg.Limits.BodyBytes, InFlight: cfg.Limits.InFlight},
 	}
 	for name, m := range cfg.Models {

@@ -1,0 +1,125 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"occam/internal/config"
+	"occam/internal/cost"
+)
+
+// priceFolder holds, inside the data folder, the price lists that were imported: DATE-FORMAT.json, merged in order of name on
+// top of the built-in book.
+const priceFolder = "prices"
+
+// loadBook is the built-in price book with what was imported for this configuration.
+func loadBook(dataDir string) (*cost.Book, error) {
+	book := cost.Default()
+	files, err := os.ReadDir(filepath.Join(dataDir, priceFolder))
+	if errors.Is(err, fs.ErrNotExist) {
+		return book, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("imported prices: %w", err)
+	}
+	for _, f := range files {
+		name := strings.TrimSuffix(f.Name(), ".json")
+		if len(name) < len(time.DateOnly)+1 || name == f.Name() {
+			continue
+		}
+		from, err := time.Parse(time.DateOnly, name[:len(time.DateOnly)])
+		if err != nil {
+			continue // not one of ours
+		}
+		path := filepath.Join(dataDir, priceFolder, f.Name())
+		more, _, err := readBook(path, name[len(time.DateOnly)+1:], from)
+		if err != nil {
+			return nil, fmt.Errorf("imported prices %s: %w; remove the file to go on without it", path, err)
+		}
+		book = book.Merge(more)
+	}
+	return book, nil
+}
+
+// readBook reads a price list in one of the known formats.
+func readBook(path, format string, from time.Time) (*cost.Book, []string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch format {
+	case "litellm":
+		return cost.ParseLiteLLM(bytes.NewReader(data), from)
+	case "genai":
+		return cost.ParseGenAIPrices(bytes.NewReader(data), "genai-prices "+from.Format(time.DateOnly))
+	case "occam":
+		book, err := cost.Parse(bytes.NewReader(data))
+		return book, nil, err
+	}
+	return nil, nil, usageError("--format is %q: it must be litellm, genai or occam", format)
+}
+
+func (a *app) importPricesCommand() *cobra.Command {
+	var path, format string
+	var apply bool
+	cmd := &cobra.Command{
+		Use: "import FILE", Short: "Show what a price list would change; with --apply, use it from now on", Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return a.importPrices(path, args[0], format, apply) },
+	}
+	cmd.Flags().StringVar(&path, "config", "occam.yaml", "configuration file")
+	cmd.Flags().StringVar(&format, "format", "litellm", "litellm (its model_prices map), genai (genai-prices' data.json) or occam")
+	cmd.Flags().BoolVar(&apply, "apply", false, "keep the list in the data folder; a running server takes it at its next start")
+	return cmd
+}
+
+func (a *app) importPrices(configPath, path, format string, apply bool) error {
+	cfg, err := config.Load(configPath, a.getenv)
+	if err != nil {
+		return err
+	}
+	book, err := loadBook(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	next, skipped, err := readBook(path, format, a.now())
+	if err != nil {
+		return err
+	}
+	changes := book.Diff(next, a.now())
+	if a.json {
+		err = a.printJSON(map[string]any{"changes": changeLines(changes), "skipped": len(skipped), "applied": apply})
+	} else {
+		for _, line := range changeLines(changes) {
+			fmt.Fprintln(a.stdout, line)
+		}
+		fmt.Fprintf(a.stdout, "%d changes; %d entries are not priced by text tokens and are left out\n", len(changes), len(skipped))
+	}
+	if err != nil || !apply {
+		return err
+	}
+	folder := filepath.Join(cfg.DataDir, priceFolder)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return err
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(folder, a.now().Format(time.DateOnly)+"-"+format+".json"), data, 0o600)
+}
+
+func changeLines(changes []cost.Change) []string {
+	lines := make([]string, len(changes))
+	for i, c := range changes {
+		lines[i] = c.String()
+	}
+	return lines
+}
