@@ -1,0 +1,201 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"occam/internal/sample"
+	"occam/internal/task"
+)
+
+// run runs one command and returns its exit code and output.
+func run(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = Run(context.Background(), args, strings.NewReader(stdin), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func mustRun(t *testing.T, stdin string, args ...string) string {
+	t.Helper()
+	code, stdout, stderr := run(t, stdin, args...)
+	if code != 0 {
+		t.Fatalf("occam %s: exit %d\n%s", strings.Join(args, " "), code, stderr)
+	}
+	return stdout
+}
+
+// writeTickets writes bundled tickets as a data file.
+func writeTickets(t *testing.T, path string, seed uint64, n int) {
+	t.Helper()
+	var b bytes.Buffer
+	for _, e := range sample.Tickets(seed, n) {
+		line, err := json.Marshal(map[string]any{"id": e.ID, "text": e.Text, "labels": map[string]task.Value(e.Labels)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Write(append(line, '\n'))
+	}
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// One model goes through train, eval and predict, and the documents keep their contract.
+func TestTrainEvalPredict(t *testing.T) {
+	dir := t.TempDir()
+	data, test, model := filepath.Join(dir, "train.jsonl"), filepath.Join(dir, "test.jsonl"), filepath.Join(dir, "m.occam")
+	writeTickets(t, data, 1, 1500)
+	writeTickets(t, test, 2, 300)
+
+	var report struct {
+		Task     string
+		Examples struct{ Train, Calibration, Test int }
+		Tiers    []struct {
+			Name     string
+			Accuracy struct{ Value, Low, High float64 }
+		}
+		Chosen, Model string
+	}
+	decode(t, mustRun(t, "", "train", "--data", data, "--out", model, "--json", "--promise", "system", "--accuracy", "0.9"), &report)
+	if report.Tiers[0].Name != "linear" || report.Tiers[0].Accuracy.Value < .6 || report.Examples.Calibration == 0 || report.Model != model {
+		t.Errorf("train: %+v", report)
+	}
+
+	var e struct {
+		N              int
+		Fields         map[string]struct{ Accuracy struct{ Value float64 } }
+		Accuracy       struct{ Value, Low, High float64 }
+		Coverage       float64
+		ServedAccuracy struct{ Value float64 } `json:"served_accuracy"`
+	}
+	decode(t, mustRun(t, "", "eval", "--model", model, "--data", test, "--json"), &e)
+	if e.N != 300 || e.Fields["order_id"].Accuracy.Value < .8 || e.Coverage <= 0 || e.ServedAccuracy.Value < e.Accuracy.Value {
+		t.Errorf("eval: %+v", e)
+	}
+	if code, _, stderr := run(t, "", "eval", "--model", model, "--data", test, "--min-accuracy", "0.9999"); code != exitBar || !strings.Contains(stderr, "below the bar") {
+		t.Errorf("eval --min-accuracy: exit %d %s", code, stderr)
+	}
+
+	stdin := `{"id":7,"text":"I want my money back for order HP-00123456"}` + "\n" + `{"text":"hello"}` + "\n"
+	lines := strings.Split(strings.TrimSpace(mustRun(t, stdin, "predict", "--model", model)), "\n")
+	var p struct {
+		ID         any
+		Output     map[string]any
+		Confidence float64
+		Served     bool
+		Reason     string
+	}
+	decode(t, lines[0], &p)
+	if len(lines) != 2 || p.ID != float64(7) || p.Reason == "" || p.Output["category"] == nil {
+		t.Errorf("predict: %+v of %d lines", p, len(lines))
+	}
+	code, stdout, stderr := run(t, "nonsense\n{\"id\":1}\n\xff\n{\"text\":\"fine\"}\n", "predict", "--model", model)
+	if code != exitFailed || strings.Count(stdout, "\n") != 1 || !strings.Contains(stderr, "stdin:2: \"text\" is missing") || !strings.Contains(stderr, "3 lines could not be answered") {
+		t.Errorf("bad lines: exit %d, %q, %s", code, stdout, stderr)
+	}
+}
+
+// Every byte of a model file counts: damage anywhere is refused, never served.
+func TestDamagedModelIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	data, model := filepath.Join(dir, "train.jsonl"), filepath.Join(dir, "m.occam")
+	writeTickets(t, data, 1, 300)
+	mustRun(t, "", "train", "--data", data, "--out", model)
+	whole, err := os.ReadFile(model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		damaged := bytes.Clone(whole)
+		damaged[len(whole)*i/20] ^= 0x10
+		if err := os.WriteFile(model, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if code, _, stderr := run(t, "", "predict", "--model", model); code != exitFailed || !strings.Contains(stderr, "m.occam") {
+			t.Errorf("byte %d flipped: exit %d %s", len(whole)*i/20, code, stderr)
+		}
+	}
+	if err := os.WriteFile(model, whole[:len(whole)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := run(t, "", "eval", "--model", model, "--data", data); code != exitFailed {
+		t.Errorf("half a file: exit %d %s", code, stderr)
+	}
+}
+
+// The two refusals of the published scenario: too few tickets to pay, and a task that is too open to learn.
+func TestAdviceRefuses(t *testing.T) {
+	dir := t.TempDir()
+	tickets, poems := filepath.Join(dir, "tickets.jsonl"), filepath.Join(dir, "poems.jsonl")
+	writeTickets(t, tickets, 1, 2000)
+	var b strings.Builder
+	for i := range 200 {
+		fmt.Fprintf(&b, `{"messages":[{"role":"user","content":"Write a poem about 17th-century France, number %d"},{"role":"assistant","content":"%s"}]}`+"\n",
+			i, strings.Repeat(fmt.Sprintf("a line of verse %d ", i), 10))
+	}
+	if err := os.WriteFile(poems, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	verdict := func(args ...string) string {
+		var advice struct{ Verdict string }
+		decode(t, mustRun(t, "", append([]string{"advise", "--json"}, args...)...), &advice)
+		return advice.Verdict
+	}
+	if v := verdict("--data", tickets, "--volume", "50k"); v != "do not train" {
+		t.Errorf("50,000 tickets: %s", v)
+	}
+	if v := verdict("--data", poems, "--volume", "1M"); v != "do not train" {
+		t.Errorf("poems: %s", v)
+	}
+	if v := verdict("--data", tickets, "--volume", "1M"); v == "do not train" {
+		t.Errorf("a million tickets: %s", v)
+	}
+}
+
+// A small demo, whole: the ledger must equal the simulated provider's bill and the document keep its contract.
+func TestDemoOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the demo trains on 10,000 tickets")
+	}
+	var report struct {
+		Accuracy       struct{ Value, Low, High float64 }
+		ServedAccuracy struct{ Value, Low, High float64 } `json:"served_accuracy"`
+		Target         float64
+		Coverage       float64
+		Tickets        int
+		USD            struct {
+			Spent          float64
+			GeneralistOnly float64 `json:"generalist_only"`
+		}
+		LedgerMatches bool     `json:"ledger_matches_bill"`
+		BreakEven     *float64 `json:"break_even_per_month"`
+		Simulated     bool
+	}
+	decode(t, mustRun(t, "", "demo", "--once", "--json", "--tickets", "400"), &report)
+	if !report.LedgerMatches {
+		t.Error("the ledger does not equal the provider's bill")
+	}
+	if report.Tickets != 400 || !report.Simulated || report.Target != .97 || report.BreakEven == nil {
+		t.Errorf("%+v", report)
+	}
+	if report.ServedAccuracy.High < report.Target {
+		t.Errorf("served accuracy %+v is below the target by more than chance", report.ServedAccuracy)
+	}
+	if report.Coverage < .5 || report.USD.Spent >= report.USD.GeneralistOnly {
+		t.Errorf("coverage %.2f, spent %.4f of %.4f", report.Coverage, report.USD.Spent, report.USD.GeneralistOnly)
+	}
+}
+
+func decode(t *testing.T, document string, into any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(document), into); err != nil {
+		t.Fatalf("not JSON: %v\n%s", err, document)
+	}
+}
