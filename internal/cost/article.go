@@ -3,6 +3,7 @@ package cost
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -78,74 +79,122 @@ func ArticleAnalysis(b *Book, at time.Time) (*Analysis, error) {
 	w := Workload{Volume: articleVolume, InputTokens: 500, OutputTokens: 50, At: at, generalist: apiTier{price: gpt}}
 	published, api, server := compare(0.002, 1.00, 24*30)
 	exact, apiExact, serverExact := compare(w.generalistEach(&a), g5.Hour.USD(), a.ServerHours.Value)
-	art := &Article{Published: published, Exact: exact, LeftOut: leftOut(exact, a)}
-	plan := func(name string, c, ref Curve, notes ...string) Plan {
-		p := Plan{Name: name, MonthlyUSD: c.At(articleVolume), Bill: c, Total: c, Notes: append([]string{}, notes...), Conditions: []string{}}
-		p.TotalUSD = Quantiles{p.MonthlyUSD, p.MonthlyUSD, p.MonthlyUSD}
-		p.USDPer1k = p.MonthlyUSD / articleVolume * 1000
-		if v, ok := c.BreakEven(ref); ok && c != ref {
-			p.BreakEven = &v
-		}
-		return p
-	}
-	out := &Analysis{Volume: articleVolume, Assumptions: a, Article: art, PriceBook: b.Version(), Infeasible: []string{},
-		Sensitivity: []Swing{}}
+	out := &Analysis{Volume: articleVolume, Assumptions: a, PriceBook: b.Version(), Infeasible: []string{}, Sensitivity: []Swing{},
+		Article: &Article{Published: published, Exact: exact, LeftOut: leftOut(exact, a)}}
 	out.Plans = []Plan{
-		plan("all gpt-4o", api, api, "as published: 500 tokens in, 50 out, about $0.002 a request"),
-		plan("Llama 3.2 3B on g5.xlarge", server, api, "as published: 24 × 30 × $1.00, 10 requests/s; training about $10 once"),
-		plan("all gpt-4o, exact", apiExact, apiExact, "$2.50 and $10 per 1M tokens"),
-		plan("Llama 3.2 3B on g5.xlarge, exact", serverExact, apiExact, fmt.Sprintf("%.1f h × %s", exact.HoursPerMonth, dollars(g5.Hour.USD()))),
+		articlePlan("all gpt-4o", DoNothing, api, api, "as published: 500 tokens in, 50 out, about $0.002 a request"),
+		articlePlan("Llama 3.2 3B on g5.xlarge", HostedModel, server, api,
+			"as published: 24 × 30 × $1.00, 10 requests/s; training about $10 once"),
+		articlePlan("all gpt-4o, exact", DoNothing, apiExact, apiExact, "$2.50 and $10 per 1M tokens"),
+		articlePlan("Llama 3.2 3B on g5.xlarge, exact", HostedModel, serverExact, apiExact,
+			fmt.Sprintf("%.1f h × %s", exact.HoursPerMonth, dollars(g5.Hour.USD()))),
 	}
-	for i := range out.Plans {
-		out.Plans[i].Group = []Group{DoNothing, HostedModel}[i%2]
-	}
-	s := Scenario{Workload: w, Generalist: "gpt-4o", Assumptions: a}
-	for _, p := range append(s.cheaperModels(b), gpt) {
-		row := TodayRow{Model: p.Model, APIUSD: (&apiTier{price: p}).each(w, &a) * articleVolume, Ends: ""}
-		if !p.Shutdown.IsZero() {
-			row.Ends = p.Shutdown.Format(time.DateOnly)
-		}
-		c := Curve{PerRequest: row.APIUSD / articleVolume}
-		if v, ok := serverExact.BreakEven(c); ok {
-			row.BreakEven = &v
-		}
-		art.Today = append(art.Today, row)
-		if len(art.Today) <= 5 || p.Model == "gpt-4o" {
-			out.Plans = append(out.Plans, plan("today: all "+p.Model, c, apiExact))
-		}
-	}
-	if plans, _ := s.embedded(b, nil); len(plans) > 1 {
-		router := s.plan(plans[1])
-		out.Plans = append(out.Plans, plan("today: "+router.Name, router.Bill, apiExact, router.Notes...))
-	}
-	art.Conclusions = conclusions(art, gpt)
+	out.today(b, Scenario{Workload: w, Generalist: "gpt-4o", Assumptions: a}, apiExact, serverExact)
 	out.Best = out.Plans[1].Name
-	out.Verdict = "As published, the specialist saves " + dollars(published.SavingUSD) + " a month. " + art.Conclusions[len(art.Conclusions)-1].Why
+	out.Verdict = fmt.Sprintf("As published, the specialist saves %s a month (%.0f %%).", dollars(published.SavingUSD), 100*published.SavingShare)
+	for _, c := range out.Article.Conclusions {
+		if c.Holds != "yes" {
+			out.Verdict += fmt.Sprintf(" %s: %s.", c.Claim, c.Why)
+		}
+	}
 	return out, nil
 }
 
-func conclusions(art *Article, gpt Price) []Conclusion {
-	e, cheapest := art.Exact, art.Today[0]
+func articlePlan(name string, g Group, c, reference Curve, notes ...string) Plan {
+	p := Plan{Name: name, Group: g, MonthlyUSD: c.At(articleVolume), Bill: c, Total: c, Notes: append([]string{}, notes...), Conditions: []string{}}
+	p.TotalUSD = Quantiles{p.MonthlyUSD, p.MonthlyUSD, p.MonthlyUSD}
+	p.USDPer1k = p.MonthlyUSD / articleVolume * 1000
+	if v, ok := c.BreakEven(reference); ok && c != reference {
+		p.BreakEven = &v
+	}
+	return p
+}
+
+// today puts the API models of the day beside the server, adds the cheapest lasting ones and the routers in front of GPT-4o
+// and of the cheapest as plans, and draws the conclusions.
+func (out *Analysis) today(b *Book, s Scenario, api, server Curve) {
+	var lasting []Price
+	gpt := s.generalist.price
+	for _, p := range append(s.cheaperModels(b), gpt) {
+		c := Curve{PerRequest: (&apiTier{price: p}).each(s.Workload, &s.Assumptions)}
+		row := TodayRow{Model: p.Model, APIUSD: c.At(articleVolume)}
+		if !p.Shutdown.IsZero() {
+			row.Ends = p.Shutdown.Format(time.DateOnly)
+		}
+		if v, ok := server.BreakEven(c); ok {
+			row.BreakEven = &v
+		}
+		out.Article.Today = append(out.Article.Today, row)
+		if !p.EndedBy(s.At.AddDate(0, 0, lastingDays)) {
+			lasting = append(lasting, p)
+			if len(lasting) <= 5 {
+				out.Plans = append(out.Plans, articlePlan("today: all "+p.Model, SwitchModel, c, api))
+			}
+		}
+	}
+	var routers []Plan
+	if plans, _ := s.embedded(b, lasting); len(plans) > 1 {
+		for _, r := range plans[1:] {
+			p := s.plan(r)
+			routers = append(routers, articlePlan("today: "+p.Name, RouterPlan, p.Bill, api, p.Notes...))
+		}
+	}
+	out.Plans = append(out.Plans, routers...)
+	art := out.Article
+	art.Conclusions = append(art.conclusions(gpt), art.todayConclusions(lasting, routers, s.Assumptions.EngineerUSDPerHour.Value)...)
+}
+
+// holds says "yes" or "no".
+func holds(ok bool) string {
+	if ok {
+		return "yes"
+	}
+	return "no"
+}
+
+func (art *Article) conclusions(gpt Price) []Conclusion {
+	e := art.Exact
+	near := "no"
+	if math.Abs(e.BreakEven/art.Published.BreakEven-1) < 0.25 {
+		near = "in part"
+	}
 	out := []Conclusion{
-		{"The rented specialist is cheaper than GPT-4o at 1,000,000 tickets", "yes", fmt.Sprintf(
+		{"The rented specialist is cheaper than GPT-4o at 1,000,000 tickets", holds(e.SavingUSD > 0), fmt.Sprintf(
 			"%s against %s with exact prices: %.0f %% less, not 64 %%", dollars(e.SpecialistUSD), dollars(e.GeneralistUSD), 100*e.SavingShare)},
-		{"It breaks even at 360,000 tickets", "in part", fmt.Sprintf(
+		{"It breaks even at 360,000 tickets", near, fmt.Sprintf(
 			"%s with exact prices, because a request costs $%.5f and not $0.002", count(math.Ceil(e.BreakEven)), e.USDPerRequest)},
-		{"At 50,000 tickets the API is cheaper", "yes", fmt.Sprintf("%s against %s", dollars(e.SmallGeneralist), dollars(e.SpecialistUSD))},
+		{"At 50,000 tickets the API is cheaper", holds(e.SmallGeneralist < e.SpecialistUSD), fmt.Sprintf(
+			"%s against %s", dollars(e.SmallGeneralist), dollars(e.SpecialistUSD))},
 	}
-	why := fmt.Sprintf("%s answers the same tokens for %s a month; the server pays only from %s tickets", cheapest.Model,
-		dollars(cheapest.APIUSD), countOrNever(cheapest.BreakEven))
-	holds := "no"
-	if cheapest.APIUSD > e.SpecialistUSD {
-		holds = "yes"
-	}
-	out = append(out, Conclusion{"A rented GPU is cheaper than any API at 1,000,000 tickets", holds, why})
 	if !gpt.Shutdown.IsZero() {
 		out = append(out, Conclusion{"GPT-4o is the model to compare with", "no",
 			"it is shut down on " + gpt.Shutdown.Format(time.DateOnly) + "; its users have to move in any case"})
 	}
-	return append(out, Conclusion{"Send the simple requests to a small model and the rest to the large one", "yes",
-		"A specialist that runs inside the gateway needs no GPU, so the routing still pays; the GPU under it is what today's prices removed."})
+	return out
+}
+
+// todayConclusions need a model that will still be served in half a year.
+func (art *Article) todayConclusions(lasting []Price, routers []Plan, hour float64) []Conclusion {
+	if len(lasting) == 0 || len(routers) < 2 {
+		return nil
+	}
+	i := slices.IndexFunc(art.Today, func(t TodayRow) bool { return t.Model == lasting[0].Model })
+	cheap, large, small := art.Today[i], routers[0].MonthlyUSD, routers[1].MonthlyUSD
+	routing := "no"
+	switch {
+	case large < art.Exact.GeneralistUSD && cheap.APIUSD-small > hour:
+		routing = "yes"
+	case large < art.Exact.GeneralistUSD:
+		routing = "in part"
+	}
+	return []Conclusion{
+		{"A rented GPU is cheaper than an API at 1,000,000 tickets", holds(art.Exact.SpecialistUSD < cheap.APIUSD), fmt.Sprintf(
+			"%s takes the same tokens for %s a month; the server pays only from %s tickets", cheap.Model, dollars(cheap.APIUSD),
+			countOrNever(cheap.BreakEven))},
+		{"Send the simple requests to a small model and the rest to the large one", routing, fmt.Sprintf(
+			"with the small model inside the gateway and GPT-4o behind it the bill is %s against %s; in front of %s it is %s against %s, %s", dollars(large), dollars(art.Exact.GeneralistUSD), cheap.Model, dollars(small), dollars(cheap.APIUSD),
+			map[bool]string{true: "which still pays", false: "a difference below one hour of work"}[cheap.APIUSD-small > hour])},
+	}
 }
 
 func countOrNever(v *float64) string {

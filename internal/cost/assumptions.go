@@ -118,7 +118,7 @@ func DefaultAssumptions() Assumptions {
 		CoverageEmbedded:   ours(0.85, 0.6, 0.95, "share", "until occam train has measured it on your data"),
 		Coverage1B:         ours(0.9, 0.7, 0.97, "share", "until occam eval has measured it on your data"),
 		Coverage3B:         ours(0.95, 0.8, 0.99, "share", "until occam eval has measured it on your data"),
-		AuditShare:         sure(0.01, "share", "occam's default: this share of the specialist's answers is checked by the generalist"),
+		AuditShare:         sure(0.01, "share", "occam's default: this share of the specialist's answers is checked by the model behind it"),
 		AccuracyGeneralist: ours(0.95, 0.8, 0.98, "share", "only weighs in when a wrong answer has a cost"),
 		AccuracySpecialist: ours(0.95, 0.85, 0.98, "share", "of the answers that it gives; only weighs in when a wrong answer has a cost"),
 		AccuracyCheap:      ours(0.92, 0.74, 0.97, "share", "only weighs in when a wrong answer has a cost"),
@@ -130,7 +130,7 @@ func DefaultAssumptions() Assumptions {
 		LabelUSD:         ours(0.08, 0.03, 0.3, "USD", "one simple classification by a person"),
 		LabelsPerRetrain: ours(200, 50, 1000, "labels", "fresh sample checked before each retrained model goes live"),
 
-		APIPriceFactor:  ours(1, 0.5, 1.05, "×", "API prices of the months to come against today's"),
+		APIPriceFactor:  ours(1, 0.75, 1.1, "×", "API prices of the months to come against today's, for the same model"),
 		APIPriceDecline: sure(0, "share/month", "0: today's prices stay; 0.05 halves them in about 14 months"),
 		HostPriceFactor: ours(1, 0.6, 1.15, "×", "reservations and other regions against the list price"),
 		VolumeFactor:    ours(1, 0.8, 1.25, "×", "next months' volume against this one"),

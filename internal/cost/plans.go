@@ -70,7 +70,6 @@ const secondsPerHour = 3600
 // evaluate turns a recipe into numbers under one set of assumptions.
 func (r recipe) evaluate(w Workload, a *Assumptions) economy {
 	var e economy
-	generalist := w.generalistEach(a)
 	e.coverage = 1
 	if r.front != nil {
 		if r.back != nil {
@@ -90,7 +89,7 @@ func (r recipe) evaluate(w Workload, a *Assumptions) economy {
 			}
 			escalated = 1 - e.coverage*(1-down)
 			e.escalateEach = each * escalated
-			e.auditEach = generalist * a.AuditShare.Value * (1 - escalated)
+			e.auditEach = each * a.AuditShare.Value * (1 - escalated) // the tier behind checks the tier in front
 		}
 	}
 	e.people(r, a)
