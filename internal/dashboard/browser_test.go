@@ -1,0 +1,132 @@
+package dashboard
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+
+	"occam/internal/store"
+)
+
+var screenshots = flag.String("screenshots", "", "folder to write pictures of every page to")
+
+// startBrowser starts a headless browser with a profile of its own, or skips the test where there is none.
+func startBrowser(t *testing.T) context.Context {
+	t.Helper()
+	path := os.Getenv("OCCAM_CHROMIUM")
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path == "" {
+			path, _ = exec.LookPath(name)
+		}
+	}
+	if path == "" {
+		t.Skip("no chromium on PATH: run scripts/ui-setup.sh, or set OCCAM_CHROMIUM")
+	}
+	options := []chromedp.ExecAllocatorOption{chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.NoSandbox, chromedp.Headless,
+		chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.Flag("hide-scrollbars", true)}
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
+	ctx, cancel := chromedp.NewContext(allocator)
+	t.Cleanup(func() { cancel(); stop() })
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("start the browser: %v", err)
+	}
+	return ctx
+}
+
+// A look is how a page is looked at.
+type look struct {
+	width int64
+	dark  bool
+}
+
+func (l look) String() string {
+	if l.dark {
+		return fmt.Sprintf("%d-dark", l.width)
+	}
+	return fmt.Sprintf("%d-light", l.width)
+}
+
+var looks = []look{{1280, false}, {1280, true}, {320, false}, {320, true}}
+
+// apply sets up a tab to look so.
+func (l look) apply(t testing.TB, tab context.Context) {
+	t.Helper()
+	scheme := "light"
+	if l.dark {
+		scheme = "dark"
+	}
+	_, err := chromedp.Call(tab, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: l.width, Height: 800, DeviceScaleFactor: 1})
+	must(t, err)
+	_, err = chromedp.Call(tab, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
+		{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}}})
+	must(t, err)
+}
+
+// openTab opens a tab of its own for one look at one page.
+func openTab(t testing.TB, browser context.Context) context.Context {
+	t.Helper()
+	tab, cancel := chromedp.NewContext(browser)
+	tab, stop := context.WithTimeout(tab, 60*time.Second)
+	t.Cleanup(func() { stop(); cancel() })
+	return tab
+}
+
+func TestScreenshots(t *testing.T) {
+	if *screenshots == "" {
+		t.Skip("no -screenshots folder given")
+	}
+	browser := startBrowser(t)
+	for name, address := range fixturePages(t) {
+		for _, l := range looks {
+			t.Run(name+"-"+l.String(), func(t *testing.T) {
+				tab := openTab(t, browser)
+				l.apply(t, tab)
+				must(t, chromedp.Do(tab, chromedp.Navigate(address), chromedp.WaitVisible("main"), chromedp.Sleep(200*time.Millisecond)))
+				picture, err := chromedp.Run(tab, chromedp.FullScreenshot(100))
+				must(t, err)
+				must(t, os.WriteFile(filepath.Join(*screenshots, name+"-"+l.String()+".png"), picture, 0o644))
+			})
+		}
+	}
+}
+
+// escalated finds a request that the specialist passed on.
+func escalated(t *testing.T, s *store.Store) string {
+	t.Helper()
+	found, _, err := s.Requests(t.Context(), store.Filter{Task: "ticket-triage", Tier: "generalist"}, "")
+	must(t, err)
+	for _, q := range found {
+		if last := q.Attempts[len(q.Attempts)-1]; len(q.Attempts) == 2 && !last.Audit {
+			return q.ID
+		}
+	}
+	t.Fatal("no request was escalated")
+	return ""
+}
+
+// fixturePages starts a dashboard with something of everything and returns the addresses of all pages.
+func fixturePages(t *testing.T) map[string]string {
+	t.Helper()
+	s, empty, loss := openStore(t), openStore(t), openStore(t)
+	seed(t, s, traffic{requests: 700, days: 18, task: "ticket-triage", local: 0.84, simulated: true})
+	seed(t, s, traffic{requests: 80, days: 18, from: 10000, simulated: true})
+	seed(t, s, traffic{requests: 60, days: 9, from: 20000, task: "language", simulated: true})
+	seed(t, loss, traffic{requests: 200, days: 10, task: "ticket-triage", local: 0.6, perLocal: 4_000_000})
+	flush(t, s)
+	language := TaskView{Name: "language", Generalist: "gpt-4o", State: "observing"}
+	full := serve(t, Options{Source: s, Tasks: fixedTasks(ticketTask(), language)}).URL
+	losing := serve(t, Options{Source: loss, Tasks: fixedTasks(ticketTask())}).URL
+	bare := serve(t, Options{Source: empty}).URL
+	return map[string]string{"overview": full + "/", "overview-loss": losing + "/", "overview-empty": bare + "/", "requests": full + "/requests",
+		"requests-filtered": full + "/requests?task=ticket-triage&tier=generalist&failed=", "request": full + "/requests/" + escalated(t, s),
+		"task": full + "/tasks/ticket-triage", "not-found": full + "/nowhere"}
+}

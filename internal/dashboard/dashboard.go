@@ -1,0 +1,128 @@
+// Package dashboard shows people what occam does with their requests and money: a server-rendered web UI that reads well
+// without JavaScript, and the same data as a JSON API. It decides nothing and keeps nothing: it reads the ledger through
+// Source and asks the caller for the tasks.
+package dashboard
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"occam/internal/calibration"
+	"occam/internal/store"
+	"occam/internal/task"
+)
+
+// A Source is the ledger, as far as the dashboard reads it. *store.Store is one.
+type Source interface {
+	Totals(ctx context.Context, q store.TotalsQuery) ([]store.Total, error)
+	Requests(ctx context.Context, f store.Filter, cursor string) ([]store.Request, string, error)
+	Request(ctx context.Context, id string) (_ store.Request, ok bool, err error)
+	Counts(ctx context.Context) (store.Counts, error)
+	LatencyQuantiles(ctx context.Context, w store.Window, task, tier, model string) (store.Quantiles, error)
+}
+
+var _ Source = (*store.Store)(nil)
+
+// A TaskView is what the caller knows of one task now.
+type TaskView struct {
+	Name       string       `json:"name"`
+	Generalist string       `json:"generalist"`
+	Fields     []task.Field `json:"fields"`
+	Target     task.Target  `json:"target"`
+	State      string       `json:"state"`           // observing, candidate, shadow, canary, live, suspended
+	Note       string       `json:"note,omitempty"`  // why it is in this state, in a sentence
+	Since      time.Time    `json:"since,omitzero"`  // when it came into this state
+	Tiers      []TierView   `json:"tiers,omitempty"` // cheapest first, the generalist not among them
+}
+
+// A TierView is one specialist of a task.
+type TierView struct {
+	Name        string                   `json:"name"`
+	Model       string                   `json:"model"` // as the ledger's Attempt.Model names it
+	Mode        string                   `json:"mode"`  // off, shadow, canary, live, suspended
+	Bytes       int64                    `json:"bytes,omitempty"`
+	Certificate *calibration.Certificate `json:"certificate,omitempty"` // nil: it may not answer
+	Shortfall   string                   `json:"shortfall,omitempty"`   // why there is no certificate
+	// MinConfidence is the calibrated confidence at the certificate's threshold, 0 when it is not known.
+	MinConfidence float64             `json:"min_confidence,omitempty"`
+	Curve         []calibration.Point `json:"curve,omitempty"`      // observed, on the calibration rows
+	Evaluation    *Evaluation         `json:"evaluation,omitempty"` // on the locked test set; nil: not evaluated
+}
+
+// An Evaluation is what a specialist scored on rows that neither training nor calibration saw.
+type Evaluation struct {
+	Rows        int           `json:"rows"`
+	Right       int           `json:"right"`        // every field right
+	Served      int           `json:"served"`       // rows that its certificate lets it answer
+	ServedRight int           `json:"served_right"` // right among them
+	P50         time.Duration `json:"p50_ns"`
+	P99         time.Duration `json:"p99_ns"`
+}
+
+// Options of New. Source is required.
+type Options struct {
+	Source Source
+	// Tasks returns the tasks as they are now. It is called on every page and every second while somebody looks, so it must
+	// be quick. nil: there are none.
+	Tasks func(context.Context) ([]TaskView, error)
+	// Hosts are the names, besides those of the loopback interface, under which browsers may reach the dashboard.
+	Hosts   []string
+	Version string           // of the program, shown at the foot
+	Now     func() time.Time // default time.Now
+	Log     *slog.Logger     // default discards
+	// Done ends the live updates when it is closed, so that a server can shut down. nil: they last as long as the browser.
+	Done <-chan struct{}
+}
+
+type dashboard struct {
+	Options
+	pages *pages
+	pulse pulse
+	hosts map[string]bool
+}
+
+// New returns the dashboard's pages and its JSON API. It serves only callers on this machine, because there is no login.
+func New(o Options) http.Handler {
+	if o.Source == nil {
+		panic("dashboard: New without a Source")
+	}
+	if o.Tasks == nil {
+		o.Tasks = func(context.Context) ([]TaskView, error) { return nil, nil }
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	d := &dashboard{Options: o, pages: parsePages(), hosts: map[string]bool{}}
+	for _, h := range o.Hosts {
+		d.hosts[h] = true
+	}
+	return d.guard(d.routes())
+}
+
+// routes is every address of the dashboard.
+func (d *dashboard) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /{$}", d.page("overview", d.overview))
+	mux.Handle("GET /requests", d.page("requests", d.requests))
+	mux.Handle("GET /requests/{id}", d.page("request", d.request))
+	mux.Handle("GET /tasks/{name}", d.page("task", d.task))
+	mux.Handle("GET /api/overview", d.api(d.overview))
+	mux.Handle("GET /api/requests", d.api(d.requests))
+	mux.Handle("GET /api/requests/{id}", d.api(d.request))
+	mux.Handle("GET /api/tasks", d.api(d.tasks))
+	mux.Handle("GET /api/tasks/{name}", d.api(d.task))
+	mux.HandleFunc("GET /events", d.events)
+	mux.HandleFunc("GET /assets/{file}", d.pages.asset)
+	mux.Handle("GET /", d.page("", notHere))
+	return mux
+}
+
+func notHere(r *http.Request) (any, error) {
+	return nil, &failure{http.StatusNotFound, "There is no page at " + r.URL.Path, "The address may be mistyped, or the page was never there.",
+		"Go to the overview."}
+}

@@ -1,0 +1,187 @@
+package dashboard
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+)
+
+//go:embed web
+var web embed.FS
+
+// A failure is an error that a person reads: what happened, why, and what to do.
+type failure struct {
+	status         int
+	What, Why, Fix string
+}
+
+func (f *failure) Error() string { return f.What + " " + f.Why + " " + f.Fix }
+
+func badInput(what, fix string) error {
+	return &failure{http.StatusBadRequest, what, "The address holds a value that does not fit.", fix}
+}
+
+func quote(s string) string { return strconv.Quote(s) }
+
+// pages holds the parsed templates and the assets under names that change with their content.
+type pages struct {
+	templates map[string]*template.Template
+	assets    map[string][]byte // by the name in the address
+	names     map[string]string // from the plain name
+}
+
+// frame is what every page is rendered with.
+type frame struct {
+	Page    string // name of the template
+	Path    string
+	Host    string
+	Version string
+	Now     time.Time
+	Data    any
+}
+
+func parsePages() *pages {
+	p := &pages{templates: map[string]*template.Template{}, assets: map[string][]byte{}, names: map[string]string{}}
+	must := func(err error) {
+		if err != nil {
+			panic("dashboard: the embedded pages are broken: " + err.Error()) // they are part of the program
+		}
+	}
+	for _, name := range []string{"app.css", "app.js", "theme.js", "icon.svg"} {
+		data, err := fs.ReadFile(web, "web/"+name)
+		must(err)
+		sum := sha256.Sum256(data)
+		ext := path.Ext(name)
+		hashed := strings.TrimSuffix(name, ext) + "." + hex.EncodeToString(sum[:6]) + ext
+		p.assets[hashed], p.names[name] = data, "/assets/"+hashed
+	}
+	base, err := template.New("").Funcs(p.functions()).ParseFS(web, "web/frame.html", "web/parts.html")
+	must(err)
+	for _, name := range []string{"overview", "requests", "request", "task", "failure"} {
+		t, err := base.Clone()
+		must(err)
+		_, err = t.ParseFS(web, "web/"+name+".html")
+		must(err)
+		p.templates[name] = t
+	}
+	return p
+}
+
+// functions are what templates may call.
+func (p *pages) functions() template.FuncMap {
+	return template.FuncMap{
+		"asset": func(name string) string { return p.names[name] },
+		"count": count[int64], "number": count[int], "percent": percent, "decimal": decimal, "duration": duration, "bytesize": bytesize, "short": short, "sentence": sentence,
+		"reason": reason, "stateWords": func(s string) string { return taskStateWords[s] },
+		"day":   func(t time.Time) string { return t.UTC().Format("2 January 2006") },
+		"clock": clock,
+		"stamp": func(t time.Time) string { return t.UTC().Format("2 Jan 2006 15:04:05.000") },
+		"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
+		"month": func(t time.Time) string { return t.UTC().Format("January 2006") },
+		"monthName": func(s string) string {
+			t, err := time.Parse("2006-01", s)
+			if err != nil {
+				return s
+			}
+			return t.Format("January 2006")
+		},
+		"segment": url.PathEscape,
+		"ratio": func(part, whole dollars) string { // width of a bar, percent
+			if whole <= 0 {
+				return "0%"
+			}
+			return pct(min(100*float64(part)/float64(whole), 100))
+		},
+		"maxOf":    func(a, b dollars) dollars { return max(a, b) },
+		"sub":      func(a, b dollars) dollars { return a - b },
+		"fraction": func(v float64) string { return pct(100 * min(max(v, 0), 1)) },
+		"states": func() []string {
+			return []string{"settled", "estimated", "free", "open", "void", "unpriced"}
+		},
+		"invert": func(v float64) float64 { return 1 - v },
+	}
+}
+
+// asset serves a file whose name holds its hash, so browsers keep it for ever.
+func (p *pages) asset(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("file")
+	data, ok := p.assets[name]
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data))
+}
+
+// A loader reads what a page or an API answer shows.
+type loader func(*http.Request) (any, error)
+
+// page renders what load returns with the named template.
+func (d *dashboard) page(name string, load loader) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status, show := http.StatusOK, name
+		data, err := load(r)
+		if err != nil {
+			f := d.explain(r, err)
+			status, show, data = f.status, "failure", f
+		}
+		var body bytes.Buffer
+		err = d.pages.templates[show].ExecuteTemplate(&body, "frame", frame{Page: show, Path: r.URL.Path, Host: r.Host, Version: d.Version,
+			Now: d.Now().UTC(), Data: data})
+		if err != nil {
+			d.Log.Error("dashboard: render", "page", show, "error", err)
+			http.Error(w, "dashboard: the page could not be rendered; the log says why", http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.WriteHeader(status)
+		w.Write(body.Bytes()) //nolint:errcheck // the browser went away
+	})
+}
+
+// api writes what load returns as JSON.
+func (d *dashboard) api(load loader) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		data, err := load(r)
+		status := http.StatusOK
+		if err != nil {
+			f := d.explain(r, err)
+			status = f.status
+			data = map[string]any{"error": map[string]string{"what": f.What, "why": f.Why, "fix": f.Fix}}
+		}
+		body, err := json.Marshal(data)
+		if err != nil {
+			d.Log.Error("dashboard: encode", "path", r.URL.Path, "error", err)
+			http.Error(w, `{"error":{"what":"The answer could not be encoded."}}`, http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		w.Write(append(body, '\n')) //nolint:errcheck // the caller went away
+	})
+}
+
+// explain turns an error into one for people. What is not a person's doing goes to the log.
+func (d *dashboard) explain(r *http.Request, err error) *failure {
+	var f *failure
+	if errors.As(err, &f) {
+		return f
+	}
+	if r.Context().Err() == nil {
+		d.Log.Error("dashboard: load", "path", r.URL.Path, "error", err)
+	}
+	return &failure{http.StatusInternalServerError, "The page could not be loaded.", "The ledger could not be read just now.",
+		"Reload; if it stays so, the log of occam says why."}
+}

@@ -1,0 +1,112 @@
+// The dashboard's only script: colours, hover values, live updates. Every page works without it.
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+
+// Colours: light, dark, or as the system prefers until somebody chooses.
+function theme() {
+  const button = $("theme"), root = document.documentElement;
+  const dark = () => root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  const label = () => {
+    button.textContent = dark() ? "Light" : "Dark";
+    button.setAttribute("aria-label", "Use " + (dark() ? "light" : "dark") + " colours");
+  };
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    root.dataset.theme = dark() ? "light" : "dark";
+    try { localStorage.setItem("theme", root.dataset.theme); } catch (e) { /* the choice holds for this page */ }
+    label();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", label);
+  label();
+}
+
+// Hover values: one box for all charts. The table behind each chart is what keyboards and screen readers use.
+function tips() {
+  const box = document.createElement("div");
+  box.className = "tip";
+  box.setAttribute("aria-hidden", "true");
+  document.body.append(box);
+  const hide = () => box.classList.remove("on");
+  document.addEventListener("pointerover", (e) => {
+    const slot = e.target.closest && e.target.closest("[data-tip]");
+    if (!slot) return hide();
+    const [head, ...lines] = slot.dataset.tip.split("\n");
+    const title = document.createElement("strong");
+    title.textContent = head;
+    const list = document.createElement("dl");
+    for (const line of lines) {
+      const [name, value] = line.split("\t");
+      const dt = document.createElement("dt"), dd = document.createElement("dd");
+      dt.textContent = name; dd.textContent = value;
+      list.append(dt, dd);
+    }
+    box.replaceChildren(title, list);
+    box.classList.add("on");
+    const at = (slot.querySelector(".hit") || slot).getBoundingClientRect(), own = box.getBoundingClientRect();
+    const left = Math.min(Math.max(8, at.left + at.width / 2 - own.width / 2), document.documentElement.clientWidth - own.width - 8);
+    box.style.left = left + scrollX + "px";
+    box.style.top = Math.max(at.top - own.height + 4, 8) + scrollY + "px";
+  });
+  document.addEventListener("keydown", (e) => { if (e.key === "Escape") hide(); });
+  document.addEventListener("scroll", hide, { passive: true });
+}
+
+// morph makes `old` equal to `next`, touching only what differs, so that nothing flickers and focus, selection and open
+// details stay. Elements with an id are matched by it, so a new row on top does not rewrite the others.
+function morph(old, next) {
+  for (const { name } of [...old.attributes]) if (!next.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+  for (const { name, value } of next.attributes) if (old.getAttribute(name) !== value && name !== "open") old.setAttribute(name, value);
+  let at = old.firstChild;
+  for (const want of [...next.childNodes]) {
+    const kept = want.id && [...old.children].find((c) => c.id === want.id);
+    if (kept) {
+      if (kept === at) at = at.nextSibling; else old.insertBefore(kept, at);
+      if (!kept.isEqualNode(want)) morph(kept, want);
+    } else if (at && at.nodeType === want.nodeType && at.nodeName === want.nodeName && !at.id && !want.id) {
+      const here = at;
+      at = at.nextSibling;
+      if (here.isEqualNode(want)) continue;
+      if (here.nodeType === Node.ELEMENT_NODE) morph(here, want); else here.nodeValue = want.nodeValue;
+    } else {
+      const fresh = document.importNode(want, true);
+      if (fresh.id && fresh.id.startsWith("r-")) fresh.classList.add("fresh");
+      old.insertBefore(fresh, at);
+    }
+  }
+  while (at) { const gone = at; at = at.nextSibling; gone.remove(); }
+}
+
+// Live updates: the server says that something changed, the page is fetched again and only the differences are applied.
+function live() {
+  const text = $("live-text"), badge = $("live");
+  let shown = "", busy = false, again = false;
+  const refresh = async () => {
+    if (busy) { again = true; return; }
+    busy = true;
+    try {
+      const reply = await fetch(location.href, { headers: { Accept: "text/html" } });
+      if (reply.ok) {
+        const page = new DOMParser().parseFromString(await reply.text(), "text/html");
+        const focus = document.activeElement;
+        if (!focus || !focus.closest("form")) morph($("main"), page.getElementById("main"));
+        document.title = page.title;
+      }
+    } catch (e) { /* the event stream says when the server is away */ }
+    busy = false;
+    if (again) { again = false; setTimeout(refresh, 300); }
+  };
+  const say = (state, words) => { badge.hidden = false; badge.dataset.state = state; if (text.textContent !== words) text.textContent = words; };
+  const events = new EventSource("/events");
+  events.addEventListener("change", (e) => {
+    say("on", "Live");
+    if (shown && shown !== e.data) refresh();
+    shown = e.data;
+  });
+  events.addEventListener("error", () => say("off", "Not connected"));
+  addEventListener("pagehide", () => events.close());
+}
+
+theme();
+tips();
+if (!new URLSearchParams(location.search).has("cursor")) live();

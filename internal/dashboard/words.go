@@ -1,0 +1,80 @@
+package dashboard
+
+import (
+	"strings"
+
+	"occam/internal/store"
+)
+
+// reasonWords says in words why a tier answered or did not. The keys are the reasons that the cascade writes on attempts.
+var reasonWords = map[string]string{
+	"certified":         "its certificate covers this request",
+	"below_threshold":   "its score is below the certified threshold",
+	"out_of_scope":      "the request is unlike those it was calibrated on",
+	"no_certificate":    "nothing has been proved about this model yet",
+	"invalid_output":    "its answer does not fit the task’s schema",
+	"tier_failed":       "it gave no answer",
+	"shadow":            "it only watches: the task is in shadow",
+	"not_in_canary":     "this request is outside the canary’s share",
+	"suspended":         "its certificate is suspended",
+	"off":               "it is switched off",
+	"not_plain":         "the request asks for what only the generalist can give",
+	"unreadable":        "the messages do not fit the task’s template",
+	"no_tier":           "the task has no specialist yet",
+	"passthrough":       "the request belongs to no task",
+	"review":            "no tier may answer: a person decides",
+	"escalation_budget": "the budget for escalations is used up",
+}
+
+// reason puts an attempt's reason into words; a reason that is not known is shown as it is.
+func reason(code string) string {
+	if words := reasonWords[code]; words != "" {
+		return words
+	}
+	return strings.ReplaceAll(code, "_", " ")
+}
+
+// stateWords says how far the ledger knows what an attempt cost.
+var stateWords = map[store.State]string{
+	store.Pending:   "open: sent, its outcome is not known yet",
+	store.Settled:   "settled: the provider’s own usage",
+	store.Estimated: "estimated: no usage was seen, the cost lies between two bounds",
+	store.Void:      "void: never sent",
+	store.Free:      "free: answered in this process",
+	store.Unpriced:  "unpriced: no price is known for this model",
+}
+
+// taskStateWords says what a task's state means.
+var taskStateWords = map[string]string{
+	"observing": "requests pass through and are recorded",
+	"candidate": "a specialist has been trained and waits",
+	"shadow":    "the specialist answers in parallel; apps still get the generalist’s answer",
+	"canary":    "the specialist answers a share of the requests",
+	"live":      "the specialist answers what its certificate covers",
+	"suspended": "the certificate was withdrawn; the generalist answers everything",
+}
+
+// A role is who did the work of an attempt, in the words and the order of the charts.
+type role int
+
+const (
+	local   role = iota // a specialist in this process, or one that is paid
+	general             // the generalist, for what no specialist may answer
+	check               // an audit
+	through             // no task
+	roles
+)
+
+var roleNames = [roles]string{"Specialist", "Generalist", "Audits", "Pass-through"}
+
+func roleOf(task, tier string, audit bool) role {
+	switch {
+	case audit:
+		return check
+	case task == "":
+		return through
+	case tier == "generalist" || tier == "":
+		return general
+	}
+	return local
+}
