@@ -28,10 +28,20 @@ const drainTime = 30 * time.Second
 
 func (a *app) serveCommand() *cobra.Command {
 	var path string
+	var limit time.Duration
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Run the gateway, the control loop and the dashboard", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), path) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			if limit > 0 {
+				var stop context.CancelFunc
+				ctx, stop = context.WithTimeout(ctx, limit)
+				defer stop()
+			}
+			return a.serve(ctx, path)
+		},
 	}
+	cmd.Flags().DurationVar(&limit, "for", 0, "stop by itself after this time, such as 10m (default: run until stopped)")
 	cmd.Flags().StringVar(&path, "config", "occam.yaml", "configuration file")
 	return cmd
 }

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"occam/internal/cli"
+	"occam/internal/sample"
+	"occam/internal/task"
+)
+
+// elsewhere names, for commands that cannot run inside this test, the file and the text in it that runs them.
+var elsewhere = map[string][2]string{
+	"go run . demo":       {"internal/cli/cli_test.go", "func TestDemoOnce("},
+	"make test":           {".ci/run", "make test"},
+	"go build -o occam .": {"Makefile", "go build"},
+	"occam serve":         {"testdata/script/serve.txtar", "occam serve"},
+}
+
+// TestDocumentedCommands runs every command that a `console` block of the README or the docs shows, in a folder that holds what
+// the texts speak of. A documented command that fails is a broken promise.
+func TestDocumentedCommands(t *testing.T) {
+	if testing.Short() {
+		t.Skip("trains a model for every page that shows it")
+	}
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages = append(pages, "README.md", "CONTRIBUTING.md", "SECURITY.md")
+	root, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range pages {
+		t.Run(page, func(t *testing.T) {
+			commands := documentedCommands(t, filepath.Join(root, page))
+			if len(commands) == 0 {
+				return
+			}
+			sandbox(t)
+			for _, command := range commands {
+				if where, covered := elsewhere[command]; covered {
+					mustHold(t, filepath.Join(root, where[0]), where[1])
+					continue
+				}
+				runDocumented(t, command)
+			}
+		})
+	}
+}
+
+func runDocumented(t *testing.T, command string) {
+	t.Helper()
+	args, isOccam := strings.CutPrefix(command, "occam ")
+	if !isOccam {
+		t.Errorf("%q is run by no test: name one in docs_test.go, or show it as text", command)
+		return
+	}
+	var out bytes.Buffer
+	if code := cli.Run(context.Background(), strings.Fields(args), strings.NewReader(""), &out, &out); code != 0 {
+		t.Errorf("%q exits with %d:\n%s", command, code, out.String())
+	}
+}
+
+var consoleBlock = regexp.MustCompile("(?ms)^```console\n(.*?)^```")
+
+func documentedCommands(t *testing.T, page string) []string {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var commands []string
+	for _, block := range consoleBlock.FindAllSubmatch(text, -1) {
+		for line := range strings.SplitSeq(string(block[1]), "\n") {
+			if command, ok := strings.CutPrefix(line, "$ "); ok && !slices.Contains(commands, command) {
+				commands = append(commands, strings.TrimSpace(command))
+			}
+		}
+	}
+	return commands
+}
+
+// sandbox makes a folder with the files that the docs speak of and moves into it.
+func sandbox(t *testing.T) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	for name, seed := range map[string]uint64{"tickets.jsonl": 1, "train.jsonl": 1, "test.jsonl": 2} {
+		var b bytes.Buffer
+		for _, e := range sample.Tickets(seed, 1200) {
+			line, err := json.Marshal(map[string]any{"id": e.ID, "text": e.Text, "labels": map[string]task.Value(e.Labels)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Write(append(line, '\n'))
+		}
+		if err := os.WriteFile(name, b.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func mustHold(t *testing.T, path, text string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil || !bytes.Contains(data, []byte(text)) {
+		t.Errorf("%s should hold %q: %v", path, text, err)
+	}
+}
+
+// TestLinks: every relative link of the README and the docs leads somewhere.
+func TestLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range append(pages, "README.md", "CONTRIBUTING.md", "SECURITY.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllSubmatch(text, -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), string(m[1]))); err != nil {
+				t.Errorf("%s links to %s, which is not there", page, m[1])
+			}
+		}
+	}
+}
