@@ -9,9 +9,10 @@ import (
 
 // A ledgerDB is where the writer's transactions go.
 type ledgerDB interface {
-	// apply commits the statements of a transaction, all or none. durable says that they are on the disk itself. Errors:
-	// errConflict (a row contradicts the ledger), errUntrusted (nothing this process does can be believed any more).
-	apply(ctx context.Context, statements []statement) (durable bool, err error)
+	// apply commits one transaction, all of it or nothing: it locks and reads the accounts, and writes what build makes of their
+	// balances. durable says that it is on the disk itself. Errors: errConflict (a row contradicts the ledger), errUntrusted
+	// (nothing this process does can be believed any more).
+	apply(ctx context.Context, accounts []account, build func(map[accountID]Balance) []statement) (durable bool, err error)
 	// stateOf returns the state of an attempt, "" when it is not in the ledger.
 	stateOf(id string) (State, error)
 }
@@ -38,8 +39,8 @@ func (l *sqliteLedger) stateOf(id string) (state State, err error) {
 	return state, err
 }
 
-func (l *sqliteLedger) apply(ctx context.Context, statements []statement) (bool, error) {
-	if err := l.prepare(ctx, statements); err != nil {
+func (l *sqliteLedger) apply(ctx context.Context, accounts []account, build func(map[accountID]Balance) []statement) (bool, error) {
+	if err := l.prepare(ctx); err != nil {
 		return false, err
 	}
 	tx, err := l.db.BeginTx(ctx, nil)
@@ -47,7 +48,13 @@ func (l *sqliteLedger) apply(ctx context.Context, statements []statement) (bool,
 		return false, err
 	}
 	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
-	for _, s := range statements {
+	balances := make(map[accountID]Balance, len(accounts))
+	for _, a := range accounts {
+		if balances[a.id()], err = sqlite.balance(ctx, tx, a); err != nil {
+			return false, err
+		}
+	}
+	for _, s := range build(balances) {
 		if err := l.exec(ctx, tx, s); err != nil {
 			return false, classify(err)
 		}
@@ -55,23 +62,27 @@ func (l *sqliteLedger) apply(ctx context.Context, statements []statement) (bool,
 	return l.durable, classify(tx.Commit())
 }
 
-// prepare compiles the statements that are new. It needs the connection, so it comes before the transaction.
-func (l *sqliteLedger) prepare(ctx context.Context, statements []statement) error {
-	for _, s := range statements {
-		if l.prepared[s.query] != nil {
-			continue
-		}
-		p, err := l.db.PrepareContext(ctx, s.query)
+// prepare compiles the statements that every commit uses. It needs the connection, so it comes before the transaction.
+func (l *sqliteLedger) prepare(ctx context.Context) error {
+	if l.prepared != nil {
+		return nil
+	}
+	prepared := map[string]*sql.Stmt{}
+	for _, query := range []string{moveHead, insertAttempt, closeAttempt, insertEntry, insertRollup, insertLatency, insertRate,
+		insertDay, insertHold, deleteHolds, insertBalance, insertExample, insertLabel} {
+		p, err := l.db.PrepareContext(ctx, query)
 		if err != nil {
 			return err
 		}
-		l.prepared[s.query] = p
+		prepared[query] = p
 	}
+	l.prepared = prepared
 	return nil
 }
 
 func (l *sqliteLedger) exec(ctx context.Context, tx *sql.Tx, s statement) error {
-	result, err := tx.StmtContext(ctx, l.prepared[s.query]).ExecContext(ctx, s.args...)
+	p := tx.StmtContext(ctx, l.prepared[s.query])
+	result, err := p.ExecContext(ctx, s.args...)
 	if err != nil {
 		return err
 	}

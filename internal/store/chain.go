@@ -22,6 +22,7 @@ type row struct {
 	intentLow   cost.Amount
 	intentHigh  cost.Amount
 	closedAt    int64 // Unix nanoseconds, 0 while open
+	holds       []hold
 }
 
 // A lane is one process's own sequence of chain entries. SQLite has one lane; each process that shares a PostgreSQL database
@@ -39,6 +40,7 @@ const (
 	kindOutcome kind = 'o' // the outcome half of attempt n
 	kindFree    kind = 'f' // both halves of attempt n
 	kindNote    kind = 'x' // a remark on the chain itself: lost head file, accepted loss
+	kindCapture kind = 'c' // no entry: an example that is stored with the next commit
 )
 
 // A head is the last entry of a lane's chain.

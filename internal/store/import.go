@@ -92,7 +92,7 @@ func (i *importer) line(ctx context.Context, l *exportLine) error {
 	if l.Lane < 0 || l.Lane >= maxLanes || len(l.Kind) != 1 {
 		return fmt.Errorf("lane %d, kind %q", l.Lane, l.Kind)
 	}
-	if i.t != nil && (i.from.lane != l.Lane || len(i.t.positions) >= maxBatch) {
+	if i.t != nil && (i.from.lane != l.Lane || len(i.t.written) >= maxBatch) {
 		if err := i.flush(ctx); err != nil {
 			return err
 		}
@@ -154,7 +154,7 @@ func (i *importer) flush(ctx context.Context) error {
 	if i.t == nil {
 		return nil
 	}
-	if _, err := i.ledger.apply(ctx, i.t.finish(i.from, 1)); err != nil {
+	if _, err := i.ledger.apply(ctx, nil, func(map[accountID]Balance) []statement { return i.t.finish(i.from, 1) }); err != nil {
 		return err
 	}
 	i.from, i.t = i.t.end, nil

@@ -81,7 +81,12 @@ var (
 // a.CostLow and a.CostHigh bound what the attempt can cost: should the process die before Finish, the next Open closes the
 // attempt as Estimated between 0 (it may never have been sent) and CostHigh. An attempt without a.Price becomes Unpriced.
 // When ctx ends while the row is being written, the attempt is closed as Void and ctx's error returned.
-func (s *Store) Intend(ctx context.Context, a Attempt) error {
+func (s *Store) Intend(ctx context.Context, a Attempt) error { return s.intend(ctx, a, nil) }
+
+func (s *Store) intend(ctx context.Context, a Attempt, budgets []Budget) error {
+	if s.writer == nil {
+		return errReadOnly
+	}
 	a.State = Pending
 	if err := a.clean(s.now); err != nil {
 		return err
@@ -89,7 +94,7 @@ func (s *Store) Intend(ctx context.Context, a Attempt) error {
 	if a.CostHigh < a.CostLow {
 		return fmt.Errorf("store: intent of %s: cost bounds %v > %v", a.ID, a.CostLow, a.CostHigh)
 	}
-	return s.writer.intend(ctx, a)
+	return s.writer.intend(ctx, a, budgets)
 }
 
 // Finish records the outcome of an intended attempt: Settled, Estimated, Void or Unpriced. An attempt has at most one; a
@@ -98,6 +103,9 @@ func (s *Store) Intend(ctx context.Context, a Attempt) error {
 // The outcome is never given up: when ctx ends or the disk refuses (ErrUnavailable), the store keeps it and writes it as
 // soon as it can; until then the durable intent stands for it.
 func (s *Store) Finish(ctx context.Context, a Attempt) error {
+	if s.writer == nil {
+		return errReadOnly
+	}
 	if err := a.clean(s.now); err != nil {
 		return err
 	}
@@ -110,6 +118,9 @@ func (s *Store) Finish(ctx context.Context, a Attempt) error {
 // RecordFree records an attempt that cannot cost money, after its answer was sent. Rows are written in batches within about
 // 100 ms. It never drops a row: when the queue is full it waits for room, until ctx ends.
 func (s *Store) RecordFree(ctx context.Context, a Attempt) error {
+	if s.writer == nil {
+		return errReadOnly
+	}
 	a.State = Free
 	if err := a.clean(s.now); err != nil {
 		return err
@@ -117,7 +128,7 @@ func (s *Store) RecordFree(ctx context.Context, a Attempt) error {
 	if a.Cost != 0 || a.CostHigh != 0 {
 		return fmt.Errorf("store: attempt %s is recorded as free but costs %v", a.ID, max(a.Cost, a.CostHigh))
 	}
-	return s.writer.recordFree(ctx, a)
+	return s.writer.queueFree(ctx, &event{kind: kindFree, row: &row{Attempt: a, closedAt: s.now().UnixNano()}})
 }
 
 // clean bounds and repairs what came from outside, and refuses what the ledger could not tell apart.

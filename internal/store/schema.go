@@ -54,6 +54,55 @@ var migrations = [][]string{
 			day INTEGER NOT NULL, lane INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
 			PRIMARY KEY (day, lane)) STRICT, WITHOUT ROWID`,
 	},
+	{ // 2: what the lifecycle and the dashboard keep, and budgets
+		`CREATE TABLE examples (
+			pos INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, task TEXT NOT NULL, request_id TEXT NOT NULL,
+			at INTEGER NOT NULL, text TEXT NOT NULL, input_hash INTEGER NOT NULL, gold INTEGER NOT NULL) STRICT`,
+		`CREATE INDEX examples_task ON examples (task, pos)`,
+		`CREATE INDEX examples_request ON examples (request_id)`,
+		`CREATE INDEX examples_at ON examples (at)`,
+		`CREATE TABLE labels (
+			pos INTEGER PRIMARY KEY AUTOINCREMENT, example TEXT NOT NULL REFERENCES examples (id) ON DELETE CASCADE,
+			at INTEGER NOT NULL, key_id TEXT NOT NULL, source TEXT NOT NULL, output TEXT NOT NULL, trainable INTEGER NOT NULL,
+			revoked_at INTEGER NOT NULL, UNIQUE (example, key_id, source)) STRICT`,
+		`CREATE INDEX labels_key ON labels (key_id)`,
+		`CREATE TABLE models (
+			pos INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, task TEXT NOT NULL, tier TEXT NOT NULL, hash TEXT NOT NULL,
+			bytes INTEGER NOT NULL, created_at INTEGER NOT NULL, certificate TEXT NOT NULL, report TEXT NOT NULL) STRICT`,
+		`CREATE INDEX models_task ON models (task, pos)`,
+		`CREATE TABLE model_parts (hash TEXT NOT NULL, part INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (hash, part)) STRICT`,
+		`CREATE TABLE tasks (
+			name TEXT PRIMARY KEY, state TEXT NOT NULL, version INTEGER NOT NULL, data TEXT NOT NULL,
+			updated_at INTEGER NOT NULL) STRICT`,
+		`CREATE TABLE transitions (
+			task TEXT NOT NULL, version INTEGER NOT NULL, from_state TEXT NOT NULL, to_state TEXT NOT NULL, reason TEXT NOT NULL,
+			actor TEXT NOT NULL, at INTEGER NOT NULL, data TEXT NOT NULL, PRIMARY KEY (task, version)) STRICT`,
+		`CREATE TABLE keys (
+			id TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, hash BLOB NOT NULL UNIQUE, hint TEXT NOT NULL,
+			created_at INTEGER NOT NULL, revoked_at INTEGER NOT NULL, limits TEXT NOT NULL) STRICT`,
+		`CREATE TABLE reviews (
+			id TEXT PRIMARY KEY, task TEXT NOT NULL, request_id TEXT NOT NULL, example TEXT NOT NULL, at INTEGER NOT NULL,
+			priority REAL NOT NULL, reason TEXT NOT NULL, suggestion TEXT NOT NULL, state TEXT NOT NULL, owner TEXT NOT NULL,
+			lease_until INTEGER NOT NULL, closed_at INTEGER NOT NULL, output TEXT NOT NULL) STRICT`,
+		`CREATE INDEX reviews_waiting ON reviews (task, priority) WHERE state = 'waiting'`,
+		`CREATE INDEX reviews_request ON reviews (request_id)`,
+		`CREATE TABLE jobs (
+			id TEXT PRIMARY KEY, kind TEXT NOT NULL, task TEXT NOT NULL, payload TEXT NOT NULL, state TEXT NOT NULL,
+			owner TEXT NOT NULL, lease_until INTEGER NOT NULL, tries INTEGER NOT NULL, max_tries INTEGER NOT NULL,
+			run_at INTEGER NOT NULL, created_at INTEGER NOT NULL, ended_at INTEGER NOT NULL, cancel INTEGER NOT NULL,
+			progress REAL NOT NULL, note TEXT NOT NULL, result TEXT NOT NULL, failure TEXT NOT NULL) STRICT`,
+		`CREATE UNIQUE INDEX jobs_active ON jobs (kind, task) WHERE state IN ('queued', 'running')`,
+		`CREATE INDEX jobs_created ON jobs (created_at)`,
+		`CREATE TABLE records (
+			kind TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, value TEXT NOT NULL, updated_at INTEGER NOT NULL,
+			PRIMARY KEY (kind, name)) STRICT`,
+		`CREATE TABLE budgets (
+			name TEXT NOT NULL, period INTEGER NOT NULL, spent INTEGER NOT NULL, reserved INTEGER NOT NULL,
+			PRIMARY KEY (name, period)) STRICT`,
+		`CREATE TABLE holds (
+			n INTEGER NOT NULL, name TEXT NOT NULL, period INTEGER NOT NULL, amount INTEGER NOT NULL,
+			PRIMARY KEY (n, name, period)) STRICT`,
+	},
 }
 
 // schemaVersion is the version this binary reads and writes.
@@ -112,7 +161,8 @@ const (
 	postgres
 )
 
-var toPostgres = strings.NewReplacer("INTEGER", "BIGINT", "BLOB", "BYTEA", "REAL", "DOUBLE PRECISION",
+var toPostgres = strings.NewReplacer(
+	"INTEGER PRIMARY KEY AUTOINCREMENT", "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY", "INTEGER", "BIGINT", "BLOB", "BYTEA", "REAL", "DOUBLE PRECISION",
 	" STRICT, WITHOUT ROWID", "", " STRICT", "")
 
 // ddl returns a statement of the schema in the dialect.

@@ -49,7 +49,7 @@ func (s *Store) connectSQLite(ctx context.Context, mode Mode) (err error) {
 
 // ledger returns where this store's transactions go.
 func (s *Store) ledger() ledgerDB {
-	return &sqliteLedger{db: s.write, durable: s.durability == Full, prepared: map[string]*sql.Stmt{}}
+	return &sqliteLedger{db: s.write, durable: s.durability == Full}
 }
 
 // sqliteDSN is the driver's address of a database file. The write connection copies its log back only when the background

@@ -77,6 +77,7 @@ type Store struct {
 	heads      *headFile
 	lock       *os.File
 	writer     *writer // nil when read-only
+	changes    changes
 	now        func() time.Time
 	log        *slog.Logger
 
@@ -229,12 +230,16 @@ func (s *Store) recoverOpen(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	holds, err := s.readHolds(ctx, s.write)
+	if err != nil {
+		return 0, err
+	}
 	for from := 0; from < len(rows); from += maxBatch {
 		batch := make([]*event, 0, maxBatch)
 		for _, r := range rows[from:min(from+maxBatch, len(rows))] {
 			r.State, r.Price = Estimated, r.intentPrice
-			r.Cost, r.CostLow, r.CostHigh = r.intentHigh, 0, r.intentHigh
-			r.Reason = "process ended before the outcome"
+			r.Cost, r.CostLow, r.CostHigh, r.closedAt = r.intentHigh, 0, r.intentHigh, s.now().UnixNano()
+			r.Reason, r.holds = "process ended before the outcome", holds[r.n]
 			if r.Price == "" {
 				r.State, r.Cost, r.CostHigh = Unpriced, 0, 0
 			}
@@ -246,6 +251,9 @@ func (s *Store) recoverOpen(ctx context.Context) (int, error) {
 	}
 	return len(rows), nil
 }
+
+// Dir returns the folder that holds the store's files.
+func (s *Store) Dir() string { return s.dir }
 
 // Close writes what still waits and closes the database. Attempts without an outcome stay open until the next Open.
 func (s *Store) Close() error {

@@ -26,8 +26,9 @@ const (
 type transaction struct {
 	end        head
 	now        time.Time
-	positions  []int64 // of each event's row
+	written    []row // each event's row as it is written
 	statements []statement
+	balances   map[accountID]Balance // of the accounts that the batch touches
 
 	rollups   map[rollupKey]*sums
 	latencies map[latencyKey]int64
@@ -63,6 +64,10 @@ const (
 		ON CONFLICT (minute, lane, task) DO UPDATE SET requests = rates.requests + excluded.requests`
 	insertDay = `INSERT INTO days VALUES (?,?,?,?)
 		ON CONFLICT (day, lane) DO UPDATE SET last = excluded.last`
+	insertHold    = `INSERT INTO holds (n, name, period, amount) VALUES (?,?,?,?)`
+	deleteHolds   = `DELETE FROM holds WHERE n = ?`
+	insertBalance = `INSERT INTO budgets VALUES (?,?,?,?)
+		ON CONFLICT (name, period) DO UPDATE SET spent = excluded.spent, reserved = excluded.reserved`
 	moveHead = `UPDATE lanes SET seq = ?, n = ?, hash = ?, beat = beat + 1 WHERE lane = ? AND epoch = ? AND seq = ?`
 )
 
@@ -72,22 +77,40 @@ func (t *transaction) add(e *event) {
 	if e.row != nil {
 		r = *e.row
 	}
-	if e.kind == kindIntent || e.kind == kindFree {
-		if r.n == 0 { // imported rows have their position
-			r.n = t.position()
+	defer func() { t.written = append(t.written, r) }()
+	if e.kind == kindCapture {
+		t.statements = append(t.statements, e.statements...)
+		return
+	}
+	if e.kind == kindIntent {
+		if e.refused = t.reserve(e, &r); e.refused != nil {
+			return
 		}
-		t.do(mustTouch, insertAttempt, append(r.intentArgs(), r.outcomeArgs()...)...)
-		t.countBegun(&r)
+	}
+	if e.kind == kindIntent || e.kind == kindFree {
+		t.begin(&r)
 	}
 	if e.kind == kindOutcome {
 		t.do(mustTouch, closeAttempt, append(r.outcomeArgs(), r.n)...)
+		t.release(&r)
 	}
 	if e.kind == kindOutcome || e.kind == kindFree {
 		t.countClosed(&r)
 	}
-	t.positions = append(t.positions, r.n)
 	t.end = t.end.next(e.kind, r.n, e.note, &r)
 	t.do(mustTouch, insertEntry, t.end.lane, t.end.seq, int64(e.kind), r.n, e.note, slices.Clone(t.end.hash[:]))
+}
+
+// begin inserts a row with what it holds of budgets.
+func (t *transaction) begin(r *row) {
+	if r.n == 0 { // imported rows have their position
+		r.n = t.position()
+	}
+	t.do(mustTouch, insertAttempt, append(r.intentArgs(), r.outcomeArgs()...)...)
+	t.countBegun(r)
+	for _, h := range r.holds {
+		t.do(mustTouch, insertHold, r.n, h.name, h.start, int64(h.amount))
+	}
 }
 
 func (t *transaction) do(must touch, query string, args ...any) {
@@ -239,6 +262,9 @@ func (t *transaction) finish(from head, epoch int64) []statement {
 	}
 	for d, span := range t.days {
 		t.do(mayTouch, insertDay, d, lane, span[0], span[1])
+	}
+	for id, have := range t.balances {
+		t.do(mayTouch, insertBalance, id.name, id.start, int64(have.Spent), int64(have.Reserved))
 	}
 	return t.statements
 }

@@ -16,13 +16,18 @@ const (
 	lastTry  = 3 * time.Second        // how long Close goes on trying
 )
 
-// An event is one change of the ledger: the intent, the outcome, or both halves of a row, or a note on the chain.
+// An event is one change of the ledger: the intent, the outcome, or both halves of a row, or a note on the chain; or an example
+// that shares its commit.
 type event struct {
 	kind kind
 	note string
 	*row
-	done chan error   // receives the fate of the event once; nil when nobody waits
-	fate atomic.Int32 // whether the caller of an intent still waits when it is written
+	budgets    []Budget     // of an intent
+	refused    error        // why an intent does not fit into them
+	statements []statement  // of an example
+	size       int64        // of its text
+	done       chan error   // receives the fate of the event once; nil when nobody waits
+	fate       atomic.Int32 // whether the caller of an intent still waits when it is written
 }
 
 const (
@@ -60,7 +65,8 @@ type writer struct {
 	open     map[string]*row // intents of this process without an outcome, by attempt ID
 	outcomes []*event        // bounded by maxOpen
 	isClosed bool
-	broken   error // the database can no longer be trusted by this process
+	captured atomic.Int64 // bytes of text that wait
+	broken   error        // the database can no longer be trusted by this process
 }
 
 func newWriter(s *Store, end head, epoch int64, opts Options) *writer {
@@ -88,11 +94,11 @@ func (w *writer) begin() error {
 }
 
 // intend queues an intent and waits until it is durable.
-func (w *writer) intend(ctx context.Context, a Attempt) error {
+func (w *writer) intend(ctx context.Context, a Attempt, budgets []Budget) error {
 	r := &row{Attempt: a, intentPrice: a.Price, intentLow: a.CostLow, intentHigh: a.CostHigh}
 	r = r.withOutcome(Attempt{State: Pending}, 0)
 	done := make(chan error, 1)
-	e := &event{kind: kindIntent, row: r, done: done}
+	e := &event{kind: kindIntent, row: r, budgets: budgets, done: done}
 	if err := w.queueIntent(e); err != nil {
 		return err
 	}
@@ -179,13 +185,12 @@ func (w *writer) poke() {
 	}
 }
 
-// recordFree queues a free row, waiting for room.
-func (w *writer) recordFree(ctx context.Context, a Attempt) error {
+// queueFree queues something that nobody waits for, waiting for room.
+func (w *writer) queueFree(ctx context.Context, e *event) error {
 	if err := w.begin(); err != nil {
 		return err
 	}
 	defer w.queueing.Done()
-	e := &event{kind: kindFree, row: &row{Attempt: a, closedAt: w.store.now().UnixNano()}}
 	select {
 	case w.free <- e:
 	case <-w.closing:
@@ -301,10 +306,16 @@ func (w *writer) deliver(batch []*event) (kept []*event, refused bool) {
 		return w.fail(batch, err), true
 	}
 	for _, e := range batch {
+		if e.refused != nil {
+			w.forget(e.ID)
+			e.answer(e.refused)
+			continue
+		}
 		if e.kind == kindIntent && !e.fate.CompareAndSwap(waiting, answered) {
 			kept = append(kept, w.voidOf(e)...)
 			continue
 		}
+		w.captured.Add(-e.size)
 		e.answer(nil)
 	}
 	return kept, false
@@ -376,7 +387,7 @@ func (w *writer) refuseConflicts(batch []*event) (left []*event, err error) {
 	seen := map[string]bool{}
 	for _, e := range batch {
 		var state State
-		if e.kind != kindNote {
+		if e.row != nil {
 			if state, err = w.ledger.stateOf(e.ID); err != nil {
 				return batch, err
 			}
@@ -395,7 +406,9 @@ func (w *writer) refuseConflicts(batch []*event) (left []*event, err error) {
 		default:
 			left = append(left, e)
 		}
-		seen[e.ID] = seen[e.ID] || begins
+		if begins {
+			seen[e.ID] = true
+		}
 	}
 	return left, nil
 }
@@ -409,18 +422,22 @@ func (w *writer) commit(ctx context.Context, batch []*event) error {
 		return nil
 	}
 	from := w.head()
-	t := newTransaction(from, w.store.now())
-	for _, e := range batch {
-		t.add(e)
-	}
-	durable, err := w.ledger.apply(ctx, t.finish(from, w.epoch))
+	var t *transaction
+	durable, err := w.ledger.apply(ctx, accountsOf(batch), func(balances map[accountID]Balance) []statement {
+		t = newTransaction(from, w.store.now())
+		t.balances = balances
+		for _, e := range batch {
+			t.add(e)
+		}
+		return t.finish(from, w.epoch)
+	})
 	if err != nil {
 		return err
 	}
 	w.mu.Lock()
 	for i, e := range batch {
 		if e.row != nil {
-			e.row.n = t.positions[i]
+			e.row.n, e.row.holds = t.written[i].n, t.written[i].holds
 		}
 	}
 	w.mu.Unlock()

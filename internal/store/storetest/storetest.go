@@ -17,6 +17,8 @@ type Backend struct {
 	New func(t testing.TB) (dsn string, opts store.Options)
 	// Raw opens a database beside the store, to look at it and to spoil it.
 	Raw func(t testing.TB, dsn string) *sql.DB
+	// Shared says that several processes may use one database at the same time.
+	Shared bool
 }
 
 // Run runs the whole suite.
@@ -41,6 +43,17 @@ func Run(t *testing.T, b Backend) {
 		{"export and import", testExport},
 		{"spoiled export", testSpoiledExport},
 		{"clock jumps", testClockJumps},
+		{"budgets", testBudgets},
+		{"transactions", testTransactions},
+		{"tasks", testTasks},
+		{"examples", testExamples},
+		{"bounds of an example", testExampleBounds},
+		{"models", testModels},
+		{"model files", testModelFiles},
+		{"keys", testKeys},
+		{"records", testRecords},
+		{"reviews", testReviews},
+		{"jobs", testJobs},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, b) })
 	}

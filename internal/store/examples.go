@@ -1,0 +1,261 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"occam/internal/task"
+)
+
+// Examples is the group of inputs that were kept and what was said about them.
+type Examples struct{ t *Tx }
+
+// Examples returns the group.
+func (t *Tx) Examples() Examples { return Examples{t} }
+
+// MaxText bounds the text of an example, in bytes.
+const MaxText = 32 << 10
+
+// An Example is one input of a task, kept because capture is on or because it was imported.
+type Example struct {
+	ID        string // unique: the request's ID, or an import's own
+	Task      string
+	RequestID string // "" of an import
+	At        time.Time
+	Text      string // the task's input, at most MaxText; "" after redaction
+	InputHash uint64
+	Gold      bool // locked: only for the final test, never for training or calibration
+	Labels    []Label
+}
+
+// A Label is what somebody said the right answer is.
+type Label struct {
+	Example   string // ID of the example
+	At        time.Time
+	Key       string      // virtual key or user that gave it: labels are revoked by it
+	Source    string      // "person", "import", or the model that answered
+	Output    task.Output // field by field
+	Trainable bool        // false when the source's terms forbid training on it
+}
+
+// maxCaptured bounds the text that waits to be written, in bytes.
+const maxCaptured = 32 << 20
+
+// Capture keeps an example with its labels soon, sharing a commit with the ledger's rows, for use behind a request. An example
+// whose ID is known is left as it is; its labels are added. When too much waits it returns ErrBusy: an example may be missed,
+// a row of the ledger may not.
+func (s *Store) Capture(ctx context.Context, e Example) error {
+	if s.writer == nil {
+		return errReadOnly
+	}
+	if err := e.check(); err != nil {
+		return err
+	}
+	statements, err := e.statements()
+	if err != nil {
+		return err
+	}
+	size := int64(len(e.Text)) + 1024
+	if s.writer.captured.Add(size) > maxCaptured {
+		s.writer.captured.Add(-size)
+		return fmt.Errorf("%w: %d MB of examples wait", ErrBusy, maxCaptured>>20)
+	}
+	err = s.writer.queueFree(ctx, &event{kind: kindCapture, statements: statements, size: size})
+	if err != nil {
+		s.writer.captured.Add(-size)
+	}
+	return err
+}
+
+func (e *Example) check() error {
+	switch {
+	case e.ID == "" || len(e.ID) > maxName || e.Task == "" || len(e.Task) > maxName || len(e.RequestID) > maxName:
+		return fmt.Errorf("store: example %.64q of task %.64q: both need a name of at most %d bytes", e.ID, e.Task, maxName)
+	case len(e.Text) > MaxText:
+		return fmt.Errorf("store: example %s: its text has %d bytes, at most %d are kept", e.ID, len(e.Text), MaxText)
+	case !utf8.ValidString(e.Text) || strings.ContainsRune(e.Text, 0):
+		return fmt.Errorf("store: example %s: its text is not valid UTF-8", e.ID)
+	}
+	for _, l := range e.Labels {
+		if err := l.check(); err != nil {
+			return fmt.Errorf("store: example %s: %w", e.ID, err)
+		}
+	}
+	return nil
+}
+
+func (l *Label) check() error {
+	if l.Source == "" || len(l.Source) > maxModel || len(l.Key) > maxName {
+		return fmt.Errorf("a label needs a source, and key and source are short: %.64q, %.128q", l.Key, l.Source)
+	}
+	return nil
+}
+
+const (
+	insertExample = `INSERT INTO examples (id, task, request_id, at, text, input_hash, gold) VALUES (?,?,?,?,?,?,?)
+		ON CONFLICT (id) DO NOTHING`
+	insertLabel = `INSERT INTO labels (example, at, key_id, source, output, trainable, revoked_at) VALUES (?,?,?,?,?,?,0)
+		ON CONFLICT (example, key_id, source) DO UPDATE SET at = excluded.at, output = excluded.output,
+		trainable = excluded.trainable, revoked_at = 0`
+)
+
+// statements returns what stores the example.
+func (e *Example) statements() ([]statement, error) {
+	all := []statement{{insertExample, []any{e.ID, e.Task, e.RequestID, nanos(e.At), e.Text, int64(e.InputHash), flag(e.Gold)}, mayTouch}}
+	for _, l := range e.Labels {
+		output, err := json.Marshal(l.Output)
+		if err != nil {
+			return nil, fmt.Errorf("store: example %s: %w", e.ID, err)
+		}
+		all = append(all, statement{insertLabel, []any{e.ID, nanos(l.At), l.Key, l.Source, string(output), flag(l.Trainable)}, mayTouch})
+	}
+	return all, nil
+}
+
+// Add keeps examples with their labels. An ID that is known keeps its text; its labels are added.
+func (g Examples) Add(examples ...Example) error {
+	for _, e := range examples {
+		if err := e.check(); err != nil {
+			return err
+		}
+		statements, err := e.statements()
+		if err != nil {
+			return err
+		}
+		for _, s := range statements {
+			if _, err := g.t.exec(s.query, s.args...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Label adds what somebody said about an example. A second label by the same key and source replaces the first.
+// ErrNotFound when there is no such example.
+func (g Examples) Label(l Label) error {
+	if err := l.check(); err != nil {
+		return err
+	}
+	var known int
+	if err := g.t.one([]any{&known}, `SELECT 1 FROM examples WHERE id = ?`, l.Example); err != nil {
+		return fmt.Errorf("store: label example %s: %w", l.Example, err)
+	}
+	output, err := json.Marshal(l.Output)
+	if err != nil {
+		return fmt.Errorf("store: label example %s: %w", l.Example, err)
+	}
+	_, err = g.t.exec(insertLabel, l.Example, nanos(l.At), l.Key, l.Source, string(output), flag(l.Trainable))
+	return err
+}
+
+// Revoke takes back every label that a key gave, and returns how many there were.
+func (g Examples) Revoke(key string) (int64, error) {
+	return g.t.exec(`UPDATE labels SET revoked_at = ? WHERE key_id = ? AND revoked_at = 0`, nanos(g.t.now()), key)
+}
+
+// SetGold locks examples into the gold set, or frees them.
+func (g Examples) SetGold(gold bool, ids ...string) error {
+	for _, id := range ids {
+		if err := g.t.change(fmt.Errorf("store: example %s: %w", id, ErrNotFound),
+			`UPDATE examples SET gold = ? WHERE id = ?`, flag(gold), id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Page returns up to limit examples of a task in the order they came, with the labels that were not revoked, after a cursor
+// (0 at first), and the cursor of the next page, 0 after the last.
+func (g Examples) Page(taskName string, after int64, limit int) (page []Example, next int64, err error) {
+	place := map[string]int{}
+	last := int64(0)
+	err = g.t.all(func(rows *sql.Rows) error {
+		var e Example
+		var at, hash, gold int64
+		err := rows.Scan(&last, &e.ID, &e.Task, &e.RequestID, &at, &e.Text, &hash, &gold)
+		e.At, e.InputHash, e.Gold = moment(at), uint64(hash), gold != 0
+		place[e.ID] = len(page)
+		page = append(page, e)
+		return err
+	}, `SELECT pos, id, task, request_id, at, text, input_hash, gold FROM examples WHERE task = ? AND pos > ? ORDER BY pos LIMIT ?`,
+		taskName, after, limit)
+	if err != nil || len(page) == 0 {
+		return nil, 0, err
+	}
+	if len(page) == limit {
+		next = last
+	}
+	err = g.labels(func(l Label) { page[place[l.Example]].Labels = append(page[place[l.Example]].Labels, l) },
+		`e.task = ? AND e.pos > ? AND e.pos <= ?`, taskName, after, last)
+	return page, next, err
+}
+
+// labels reads the labels of some examples that were not revoked, oldest first.
+func (g Examples) labels(visit func(Label), where string, args ...any) error {
+	return g.t.all(func(rows *sql.Rows) error {
+		var l Label
+		var at, trainable int64
+		var output string
+		if err := rows.Scan(&l.Example, &at, &l.Key, &l.Source, &output, &trainable); err != nil {
+			return err
+		}
+		l.At, l.Trainable = moment(at), trainable != 0
+		if err := json.Unmarshal([]byte(output), &l.Output); err != nil {
+			return fmt.Errorf("label of example %s: %w", l.Example, err)
+		}
+		visit(l)
+		return nil
+	}, `SELECT l.example, l.at, l.key_id, l.source, l.output, l.trainable FROM labels l JOIN examples e ON e.id = l.example
+		WHERE l.revoked_at = 0 AND `+where+` ORDER BY l.pos`, args...)
+}
+
+// ByRequest returns the example of a request; ErrNotFound when none was kept.
+func (g Examples) ByRequest(requestID string) (Example, error) {
+	var e Example
+	var at, hash, gold int64
+	err := g.t.one([]any{&e.ID, &e.Task, &e.RequestID, &at, &e.Text, &hash, &gold},
+		`SELECT id, task, request_id, at, text, input_hash, gold FROM examples WHERE request_id = ? ORDER BY pos LIMIT 1`, requestID)
+	if err != nil {
+		return Example{}, err
+	}
+	e.At, e.InputHash, e.Gold = moment(at), uint64(hash), gold != 0
+	err = g.labels(func(l Label) { e.Labels = append(e.Labels, l) }, `e.id = ?`, e.ID)
+	return e, err
+}
+
+// An ExampleCount says how much there is to learn from.
+type ExampleCount struct {
+	Examples int64
+	Gold     int64
+	Labelled int64 // with at least one label that may be trained on
+	ByPerson int64 // of these, with a label by a person
+}
+
+// Count counts a task's examples.
+func (g Examples) Count(taskName string) (ExampleCount, error) {
+	var c ExampleCount
+	err := g.t.one([]any{&c.Examples, &c.Gold, &c.Labelled, &c.ByPerson}, `SELECT COUNT(*), COALESCE(SUM(gold), 0),
+		COALESCE(SUM(CASE WHEN EXISTS (SELECT 1 FROM labels l WHERE l.example = e.id AND l.revoked_at = 0 AND l.trainable = 1)
+			THEN 1 ELSE 0 END), 0),
+		COALESCE(SUM(CASE WHEN EXISTS (SELECT 1 FROM labels l WHERE l.example = e.id AND l.revoked_at = 0 AND l.trainable = 1
+			AND l.source = 'person') THEN 1 ELSE 0 END), 0) FROM examples e WHERE task = ?`, taskName)
+	return c, err
+}
+
+// Forget removes what was kept of one request: its text and every label. It returns how many examples there were.
+func (g Examples) Forget(requestID string) (int64, error) {
+	return g.t.exec(`DELETE FROM examples WHERE request_id = ? AND request_id <> ''`, requestID)
+}
+
+// Expire ends the retention of captured examples that came before a moment, at most limit at a time: gold ones lose their
+// place too, imported ones (without a request) stay. It returns how many it removed; call it until that is less than limit.
+func (g Examples) Expire(before time.Time, limit int) (int64, error) {
+	return g.t.exec(`DELETE FROM examples WHERE pos IN
+		(SELECT pos FROM examples WHERE at < ? AND request_id <> '' ORDER BY at LIMIT ?)`, nanos(before), limit)
+}
