@@ -16,6 +16,7 @@ import (
 	"occam/internal/cascade"
 	"occam/internal/config"
 	"occam/internal/cost"
+	"occam/internal/dashboard"
 	"occam/internal/engine"
 	"occam/internal/gateway"
 	"occam/internal/lifecycle"
@@ -77,6 +78,7 @@ type server struct {
 	models    map[string]*lifecycle.LoadedModel // by task
 	log       *slog.Logger
 	listener  net.Listener
+	done      chan struct{} // closed when the server stops
 }
 
 // open wires a server from its configuration. given holds models by task that are in memory already; the others are
@@ -98,7 +100,9 @@ func (a *app) open(ctx context.Context, cfg *config.Config, tasks []*task.Task, 
 	if s.store, err = openStore(ctx, cfg, s.log); err != nil {
 		return nil, err
 	}
-	if s.gateway, err = gateway.New(gateway.Options{Ledger: s.store, Log: s.log, Now: a.now}); err != nil {
+	s.done = make(chan struct{})
+	pages := dashboard.New(dashboard.Options{Source: s.store, Tasks: s.taskViews, Version: version, Now: a.now, Log: s.log, Done: s.done})
+	if s.gateway, err = gateway.New(gateway.Options{Ledger: s.store, Log: s.log, Now: a.now, Other: pages}); err != nil {
 		return nil, err
 	}
 	book, err := loadBook(cfg.DataDir)
@@ -228,7 +232,7 @@ func (s *server) taskLine(t *task.Task) string {
 
 // run serves until ctx ends, then lets the answers under way finish.
 func (s *server) run(ctx context.Context) error {
-	web := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)}
+	web := &http.Server{Handler: s.gateway, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)}
 	failed := make(chan error, 1)
 	go func() { failed <- web.Serve(s.listener) }()
 	select {
@@ -236,17 +240,14 @@ func (s *server) run(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 	}
+	s.gateway.Drain()
+	close(s.done)
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
 	if err := web.Shutdown(drain); err != nil {
 		return fmt.Errorf("some answers were still under way after %s: %w", drainTime, errors.Join(err, web.Close()))
 	}
 	return nil
-}
-
-// handler routes API calls to the gateway and the rest to the dashboard.
-func (s *server) handler() http.Handler {
-	return s.gateway
 }
 
 func (s *server) close() {
