@@ -66,6 +66,9 @@ func Train(ctx context.Context, opt TrainOptions) (*Trained, error) {
 	if len(labelled) < minLabelled {
 		return nil, fmt.Errorf("%d labelled examples are too few to learn from: label at least %d, better 50 for each category", len(labelled), minLabelled)
 	}
+	if err := learnable(opt.Task.Fields, labelled); err != nil {
+		return nil, err
+	}
 	t := &Trained{Task: opt.Task, TrainedAt: started.UTC(), Counts: Counts{Duplicates: duplicates, Unlabelled: len(unlabelled)}}
 	run := trainHeldOut
 	if opt.Refit {
@@ -150,6 +153,19 @@ func (t *Trained) certify(opt TrainOptions, grid []float64, outcomes []calibrati
 	})
 	t.Certificate = &certificate
 	return nil
+}
+
+// learnable refuses examples that all have the same answer: a model of them would look perfect and know nothing.
+func learnable(fields []task.Field, labelled []task.Example) error {
+	first := labelled[0].Labels
+	for _, e := range labelled[1:] {
+		for _, f := range fields {
+			if !e.Labels[f.Name].Equal(first[f.Name]) {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("all %d labelled examples have the same answer, category or otherwise: there is nothing to tell apart; add examples with other labels", len(labelled))
 }
 
 func partition(fields []task.Field, examples []task.Example) (labelled, unlabelled []task.Example) {
