@@ -38,6 +38,7 @@ func (s *Splitter) Push(p []byte, event func(Event)) {
 			s.keep(line)
 			line = s.line
 		}
+		s.overlong = s.overlong || len(line) > maxEvent
 		s.endLine(bytes.TrimSuffix(line, []byte("\r")), start, event)
 		s.line = s.line[:0]
 		at += i + 1
