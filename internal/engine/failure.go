@@ -20,6 +20,7 @@ const (
 	Broken    Kind = "broken"       // the connection broke after the request was sent
 	Rubbish   Kind = "bad_reply"    // the reply is not what the protocol says
 	Cancelled Kind = "cancelled"    // the app went away
+	Limited   Kind = "rate_limited" // the upstream asked for a pause with 429: nothing was sent
 	Open      Kind = "circuit_open" // the upstream failed so often that it is left alone for a while: nothing was sent
 )
 
@@ -38,7 +39,7 @@ func (f *Failure) Error() string {
 func (f *Failure) Unwrap() error { return f.Err }
 
 // Sent reports whether the request may have reached the upstream, so that it may be billed.
-func (f *Failure) Sent() bool { return f.Kind != Refused && f.Kind != Open }
+func (f *Failure) Sent() bool { return f.Kind != Refused && f.Kind != Open && f.Kind != Limited }
 
 // Reply is the failure as the app sees it. It names the upstream as the configuration does and never its address or key.
 func (f *Failure) Reply() *openai.Error {
@@ -51,6 +52,9 @@ func (f *Failure) Reply() *openai.Error {
 		e.Message = fmt.Sprintf("The provider %q did not answer in time.", f.Upstream)
 	case Broken:
 		e.Message = fmt.Sprintf("The connection to the provider %q broke before its reply was complete.", f.Upstream)
+	case Limited:
+		e.Status, e.Type = http.StatusTooManyRequests, "requests"
+		e.Message = fmt.Sprintf("The provider %q limits its rate and asked for a pause, which is not over yet.", f.Upstream)
 	case Open:
 		e.Status = http.StatusServiceUnavailable
 		e.Message = fmt.Sprintf("The provider %q has failed repeatedly and is given a pause. Try again shortly.", f.Upstream)

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -61,6 +62,24 @@ type Upstream struct {
 	auth      []string // the value of the Authorization header
 	timeouts  Timeouts
 	transport *http.Transport
+	gates     sync.Map // model → *gate
+	models    atomic.Int64
+	shared    gate // of the models beyond maxGates
+}
+
+// maxGates bounds how many models of an upstream are watched one by one; a pass-through request may name any.
+const maxGates = 256
+
+// gate is the state of one model here.
+func (u *Upstream) gate(model string) *gate {
+	if g, ok := u.gates.Load(model); ok {
+		return g.(*gate)
+	}
+	if u.models.Add(1) > maxGates {
+		return &u.shared
+	}
+	g, _ := u.gates.LoadOrStore(model, new(gate))
+	return g.(*gate)
 }
 
 // idleConns is how many idle connections an upstream keeps: a burst should not pay a handshake per request afterwards.

@@ -62,7 +62,7 @@ func (x *exchange) ask() (values []task.Value, simulated bool) {
 		a.estimate(cost.Usage{}, x.guess(len(a.body), 0), a.high)
 		return nil, a.Simulated
 	case reply.Status != http.StatusOK:
-		a.unbilled(reply.Status, 0)
+		a.unbilled(reply.Status)
 		return nil, a.Simulated
 	}
 	a.account(parsed, true, int64(len(parsed.Content)))

@@ -243,7 +243,7 @@ func newWorld(t *testing.T, change ...func(*world, *Options)) *world {
 	tier := Tier{Specialist: w.model, Tier: cascade.Tier{Name: "linear", Mode: cascade.Live, Identity: id,
 		Certificate: &calibration.Certificate{Task: "triage", Specialist: "abcdef0123", Score: "s", Threshold: 2, Floor: 0,
 			Accepted: 1000, N: 1000, Upper: .02, Risk: .03}}}
-	w.snap = &Snapshot{Book: cost.Default(), Fallback: w.upstream("openai", w.URL+"/v1"), Tasks: []Task{{
+	w.snap = &Snapshot{Limits: Limits{Patience: engine.Patience{Retries: -1}}, Book: cost.Default(), Fallback: w.upstream("openai", w.URL+"/v1"), Tasks: []Task{{
 		Task: &task.Task{Name: "triage", Fields: ticketFields, Generalist: "gpt-4o"}, Tiers: []Tier{tier}}}}
 	w.tier = &w.snap.Tasks[0].Tiers[0]
 	o := Options{Ledger: w.book, Rand: func() float64 { return .999 },
@@ -509,6 +509,7 @@ func (w *world) compared() []Comparison {
 
 func TestUpstreamErrorsPassThrough(t *testing.T) {
 	w := newWorld(t)
+	w.snap.Fallback = w.upstream("openai", w.URL+"/v1")
 	for _, c := range []struct {
 		status int
 		body   string
@@ -522,7 +523,6 @@ func TestUpstreamErrorsPassThrough(t *testing.T) {
 		w.handle = func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("X-Goog-Api-Key", "sk-provider-secret")
 			rw.Header().Set("Set-Cookie", "a=b")
-			rw.Header().Set("Retry-After", "7")
 			rw.WriteHeader(c.status)
 			io.WriteString(rw, c.body)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -31,7 +32,6 @@ type paid struct {
 	target engine.Target
 	price  cost.Price
 	priced bool
-	ctx    context.Context // of the call
 	body   []byte
 	high   cost.Usage // most that it can bill
 	done   bool
@@ -55,31 +55,65 @@ func (x *exchange) relay(route engine.Route, edit openai.Edit) {
 // call makes one attempt after another along the route until one gives a reply. Every attempt is in the ledger before it
 // is sent. The error is what the app gets when none did.
 func (x *exchange) call(route engine.Route, edit openai.Edit, path string, audit bool) (*paid, *engine.Reply, *openai.Error) {
-	var last *openai.Error
-	for i, target := range route.Targets {
+	trip := route.Start(x.snap.Limits.Patience, x.opts.Now, x.opts.Rand)
+	defer trip.End()
+	for {
+		ctx := x.callContext(audit)
+		target, err := trip.Next(ctx)
+		if err != nil {
+			return nil, nil, x.failed(err)
+		}
 		a := x.intend(target, edit, audit)
-		if err := x.opts.Ledger.Intend(a.ctx, a.Attempt); err != nil {
+		if err := x.opts.Ledger.Intend(ctx, a.Attempt); err != nil {
 			return nil, nil, x.ledgerDown(err, audit)
 		}
-		reply, err := target.Upstream.Send(a.ctx, &engine.Call{Path: path, Body: a.body, Header: forwarded(x.r.Header)})
-		if err != nil {
-			var failure *engine.Failure
-			errors.As(err, &failure) // Send promises it
-			last = failure.Reply()
-			a.lost(failure)
-			if failure.Kind == engine.Cancelled {
-				return nil, nil, last
-			}
-			continue
-		}
-		if reply.Status >= 500 && i+1 < len(route.Targets) {
-			a.unbilled(reply.Status, 0)
+		reply, err := target.Upstream.Send(ctx, &engine.Call{Path: path, Body: a.body, Header: forwarded(x.r.Header)})
+		again := trip.Report(reply, err)
+		switch {
+		case err != nil && !again:
+			a.lost(err)
+			return nil, nil, x.failed(err)
+		case err != nil:
+			a.lost(err)
+		case !again:
+			return a, reply, nil
+		default:
+			a.unbilled(reply.Status)
 			_ = reply.Body.Close()
-			continue
 		}
-		return a, reply, nil
 	}
-	return nil, nil, last
+}
+
+// callContext is the context of a call upstream: it ends with the app's request, unless policy says to drain.
+func (x *exchange) callContext(audit bool) context.Context {
+	switch {
+	case audit:
+		return x.life
+	case x.snap.Limits.Drain:
+		return context.WithoutCancel(x.r.Context())
+	}
+	return x.r.Context()
+}
+
+// failed is the answer when an upstream gave no reply.
+func (x *exchange) failed(err error) *openai.Error {
+	failure := asFailure(err)
+	if failure.Kind != engine.Cancelled {
+		x.opts.Log.Warn("an upstream gave no reply", "request", x.id, "error", failure)
+	}
+	if failure.After > 0 && x.w != nil {
+		x.w.Header().Set("Retry-After", strconv.Itoa(int((failure.After+time.Second-1)/time.Second)))
+	}
+	return failure.Reply()
+}
+
+// asFailure is the failure that an error from an upstream is, or a broken reply where it is none.
+func asFailure(err error) *engine.Failure {
+	var failure *engine.Failure
+	if errors.As(err, &failure) {
+		return failure
+	}
+	return &engine.Failure{Upstream: "upstream", Kind: engine.Rubbish, Err: err}
 }
 
 // ledgerDown is the answer when an intent cannot be written: nothing was sent, because what is sent must be recorded.
@@ -102,13 +136,7 @@ func (x *exchange) ledgerDown(err error, audit bool) *openai.Error {
 // intend prepares an attempt: what is sent, under which price, and at most how much it can bill.
 func (x *exchange) intend(target engine.Target, edit openai.Edit, audit bool) *paid {
 	edit.Model = target.Model
-	a := &paid{Attempt: x.attempt(), x: x, target: target, ctx: x.r.Context(), body: x.request.Edited(edit)}
-	switch {
-	case audit:
-		a.ctx = x.life
-	case x.snap.Limits.Drain:
-		a.ctx = context.WithoutCancel(a.ctx)
-	}
+	a := &paid{Attempt: x.attempt(), x: x, target: target, body: x.request.Edited(edit)}
 	a.Provider, a.Model, a.Simulated, a.Audit = target.Upstream.Name, target.Model, target.Upstream.Simulated, audit
 	a.Reason, a.KeyID = string(x.reason), ""
 	if x.task != nil {
@@ -170,7 +198,7 @@ func (a *paid) estimate(low, best, high cost.Usage) {
 }
 
 // unbilled records a reply that providers do not bill: an error status. What a server error cost is bounded, not known.
-func (a *paid) unbilled(status int, usage int64) {
+func (a *paid) unbilled(status int) {
 	a.Status = status
 	if status >= 500 {
 		a.estimate(cost.Usage{}, cost.Usage{}, a.high)
@@ -180,8 +208,8 @@ func (a *paid) unbilled(status int, usage int64) {
 }
 
 // lost records an attempt that gave no reply.
-func (a *paid) lost(f *engine.Failure) {
-	if !f.Sent() {
+func (a *paid) lost(err error) {
+	if !asFailure(err).Sent() {
 		a.finish(store.Void)
 		return
 	}
@@ -231,26 +259,21 @@ func (x *exchange) whole(a *paid, reply *engine.Reply) {
 	body, err := readAll(reply, x.snap.Limits.ReplyBytes)
 	if err != nil {
 		a.Status = reply.Status
-		var failure *engine.Failure
-		if !errors.As(err, &failure) {
-			failure = &engine.Failure{Upstream: a.Provider, Kind: engine.Rubbish, Err: err}
-		}
-		a.lost(failure)
-		x.refuse(failure.Reply())
+		a.lost(err)
+		x.refuse(x.failed(err))
 		return
 	}
 	parsed, ok := openai.ParseReply(body)
 	a.Status = reply.Status
 	switch {
 	case reply.Status >= 400:
-		a.unbilled(reply.Status, 0)
+		a.unbilled(reply.Status)
 		x.pass(a, reply, errorBody(reply, a.Provider, body, ok))
 		return
 	case !ok:
-		failure := &engine.Failure{Upstream: a.Provider, Kind: engine.Rubbish, Err: errors.New("the body is no JSON object")}
-		a.lost(failure)
-		x.opts.Log.Warn("bad reply", "request", x.id, "provider", a.Provider, "status", reply.Status, "bytes", len(body))
-		x.refuse(failure.Reply())
+		err := fmt.Errorf("status %d with %d bytes that are no JSON object", reply.Status, len(body))
+		a.lost(err)
+		x.refuse(x.failed(&engine.Failure{Upstream: a.Provider, Kind: engine.Rubbish, Err: err}))
 		return
 	}
 	a.Answered = true
@@ -406,10 +429,7 @@ func (x *exchange) close(a *paid, m *openai.Meter) {
 
 // cut ends a stream that the upstream cut: the app gets an error event and no end mark.
 func (x *exchange) cut(a *paid, m *openai.Meter, err error) {
-	var failure *engine.Failure
-	if !errors.As(err, &failure) {
-		failure = &engine.Failure{Upstream: a.Provider, Kind: engine.Broken, Err: err}
-	}
+	failure := asFailure(err)
 	a.Answered = true
 	a.account(m.Reply, false, m.TextBytes)
 	switch {

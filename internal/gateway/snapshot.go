@@ -53,7 +53,8 @@ type Limits struct {
 	InFlight   int           // default 512; more requests get 503
 	Write      time.Duration // default 30 s: a client that takes no byte for so long is gone
 	Drain      bool          // an app that goes away does not cancel what it asked for: the answer is read to its end and billed
-	MaxOutput  int64         // default 131072: most tokens a model is taken to write when neither request nor target says
+	Patience   engine.Patience
+	MaxOutput  int64 // default 131072: most tokens a model is taken to write when neither request nor target says
 }
 
 func (l *Limits) complete() {

@@ -1,0 +1,146 @@
+package engine
+
+import (
+	"sync"
+	"time"
+)
+
+// A gate decides whether a model at an upstream may be called now. It is a circuit breaker that lets one probe through and
+// then opens step by step, a pause that a 429 or 503 asked for, and a budget for retries. Time comes in as an argument.
+type gate struct {
+	mu       sync.Mutex
+	failures int       // in a row
+	opened   time.Time // when the breaker opened; zero: it is closed
+	openings int       // in a row, each doubles how long the breaker stays open
+	probing  bool      // one call is out to see whether the upstream lives again
+	ramp     int       // after a good probe: calls that may be out at once; 0: no limit
+	out      int       // calls without a reply yet
+	paused   time.Time // no call before this
+	limited  bool      // the pause is a rate limit's
+	active   int       // requests that are being served, in back-off or not
+	retrying int       // retries among them, counted from the decision to retry
+	tokens   float64   // retries that may still be made
+	fresh    bool      // tokens was set
+}
+
+const (
+	tripAfter    = 3 // failures in a row that open the breaker
+	rampEnd      = 64
+	openAlone    = time.Second      // where no other target could answer instead
+	openSpared   = 30 * time.Second // where one can
+	longestAlone = 15 * time.Second
+	longest      = 5 * time.Minute
+	retryShare   = 0.2 // retries per request, in the long run and at any moment
+	retryReserve = 3   // retries that an idle upstream may need
+	retrySaved   = 10  // most that can be saved up
+)
+
+// enter asks for a call. spared says that another target can answer instead. Without a place it returns why, and how long
+// until it is worth asking again.
+func (g *gate) enter(now time.Time, spared bool) (why Kind, wait time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if wait := g.paused.Sub(now); wait > 0 {
+		if g.limited {
+			return Limited, wait
+		}
+		return Open, wait
+	}
+	switch {
+	case !g.opened.IsZero():
+		if wait := g.opened.Add(g.openFor(spared)).Sub(now); wait > 0 {
+			return Open, wait
+		}
+		if g.probing {
+			return Open, openAlone
+		}
+		g.probing = true
+	case g.ramp > 0 && g.out >= g.ramp:
+		return Open, openAlone / 10
+	}
+	g.out++
+	return "", 0
+}
+
+func (g *gate) openFor(spared bool) time.Duration {
+	base, most := openAlone, longestAlone
+	if spared {
+		base, most = openSpared, longest
+	}
+	return min(base<<min(max(g.openings-1, 0), 10), most)
+}
+
+// leave ends a call: good when the upstream gave any reply that shows it is alive.
+func (g *gate) leave(now time.Time, good bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.out--
+	switch {
+	case good:
+		if g.probing || !g.opened.IsZero() {
+			g.ramp = 1
+		}
+		g.opened, g.probing, g.openings, g.failures = time.Time{}, false, 0, 0
+		if g.ramp > 0 {
+			if g.ramp++; g.ramp > rampEnd {
+				g.ramp = 0
+			}
+		}
+	default:
+		g.failures++
+		if g.probing || g.ramp > 0 || g.failures >= tripAfter {
+			if g.opened.IsZero() || g.probing {
+				g.openings++
+				g.opened = now
+			}
+			g.probing, g.ramp = false, 0
+		}
+	}
+}
+
+// abandon ends a call that says nothing about the upstream: the app went away.
+func (g *gate) abandon() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.out--
+	g.probing = false
+}
+
+// pause keeps every call back until the given time; limited says that a rate limit asked for it.
+func (g *gate) pause(until time.Time, limited bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if until.After(g.paused) {
+		g.paused, g.limited = until, limited
+	}
+}
+
+// begin and end count a request that is served here.
+func (g *gate) begin() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.fresh {
+		g.tokens, g.fresh = retryReserve, true
+	}
+	g.active++
+	g.tokens = min(g.tokens+retryShare, retrySaved)
+}
+
+func (g *gate) end(retries int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.active--
+	g.retrying -= retries
+}
+
+// retry asks for one retry. It counts from now on, also while it waits.
+func (g *gate) retry() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.tokens < 1 || float64(g.retrying) >= retryReserve+retryShare*float64(g.active) {
+		return false
+	}
+	g.tokens--
+	g.retrying++
+	return true
+}
