@@ -19,7 +19,7 @@ import (
 var screenshots = flag.String("screenshots", "", "folder to write pictures of every page to")
 
 // startBrowser starts a headless browser with a profile of its own, or skips the test where there is none.
-func startBrowser(t *testing.T) context.Context {
+func startBrowser(t testing.TB) context.Context {
 	t.Helper()
 	path := os.Getenv("OCCAM_CHROMIUM")
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {

@@ -21,6 +21,7 @@ type account struct {
 	Requests  int64   `json:"requests"` // answered
 	Attempts  int64   `json:"attempts"`
 	Unpriced  int64   `json:"unpriced_attempts"` // their cost is in no figure
+	Paid      int64   `json:"paid_attempts"`     // not answered in this process
 	Simulated int64   `json:"simulated_attempts"`
 }
 
@@ -37,6 +38,9 @@ func (a *account) add(t *store.Total) {
 	a.Saved = a.Would - a.Did
 	a.Requests += t.Requests
 	a.Attempts += t.Attempts
+	if t.State != store.Free {
+		a.Paid += t.Attempts
+	}
 	if t.State == store.Unpriced {
 		a.Unpriced += t.Attempts
 	}
@@ -359,7 +363,7 @@ func (o *overview) chart(id, what, of string) *barChart {
 func (o *overview) Table() table { return tableOf(o.Latest, o.Now) }
 
 // AllSimulated reports whether nothing but simulated providers stands behind the figures.
-func (o *overview) AllSimulated() bool { return o.Attempts > 0 && o.Simulated == o.Attempts }
+func (o *overview) AllSimulated() bool { return o.Simulated > 0 && o.Simulated == o.Paid }
 
 func (o *overview) label(at time.Time) string {
 	if o.Hourly {

@@ -34,18 +34,24 @@ type row struct {
 	Audited   bool          `json:"audited,omitempty"`
 	Simulated bool          `json:"simulated,omitempty"`
 	Attempts  int           `json:"attempts"`
+	paid      bool          // an attempt was made outside this process
 }
 
 // A table is a list of requests with what holds for all of them.
 type table struct {
 	Rows []row
-	// Simulated: every row is, so the table says it once.
+	// Simulated: whatever was paid for was, so the table says it once.
 	Simulated bool
 	Now       time.Time
 }
 
 func tableOf(rows []row, now time.Time) table {
-	return table{Rows: rows, Now: now, Simulated: len(rows) > 0 && !slices.ContainsFunc(rows, func(r row) bool { return !r.Simulated })}
+	some, real := false, false
+	for i := range rows {
+		some = some || rows[i].Simulated
+		real = real || rows[i].paid && !rows[i].Simulated
+	}
+	return table{Rows: rows, Now: now, Simulated: some && !real}
 }
 
 // rows sums up requests, in their order.
@@ -70,6 +76,7 @@ func rowOf(q *store.Request, views []TaskView) row {
 		r.Unpriced = r.Unpriced || a.State == store.Unpriced
 		r.Estimated = r.Estimated || a.State == store.Estimated
 		r.Simulated = r.Simulated || a.Simulated
+		r.paid = r.paid || a.State != store.Free
 		r.Audited = r.Audited || a.Audit
 		if !a.Audit {
 			r.Latency += a.Latency
@@ -90,6 +97,9 @@ func (r *row) finish(q *store.Request, answer *store.Attempt, views []TaskView) 
 	r.Why = whyOf(q, answer)
 	if answer == nil {
 		r.Saved = -r.Cost
+		if slices.ContainsFunc(q.Attempts, func(a store.Attempt) bool { return a.Tier == person }) {
+			r.By, r.Role = "waits for a person", roleNames[through]
+		}
 		return
 	}
 	who := roleOf(answer.Task, answer.Tier, false)

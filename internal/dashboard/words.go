@@ -54,6 +54,9 @@ var taskStateWords = map[string]string{
 	"suspended": "the certificate was withdrawn; the generalist answers everything",
 }
 
+// person is the tier of a request that waits for a person.
+const person = "person"
+
 // A role is who did the work of an attempt, in the words and the order of the charts.
 type role int
 
@@ -73,7 +76,7 @@ func roleOf(task, tier string, audit bool) role {
 		return check
 	case task == "":
 		return through
-	case tier == "generalist" || tier == "":
+	case tier == "generalist" || tier == "" || tier == person:
 		return general
 	}
 	return local

@@ -1,0 +1,324 @@
+package dashboard
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// What a page may weigh on its first view.
+const (
+	maxScriptBytes = 40 << 10 // compressed
+	maxPageBytes   = 60 << 10 // everything, compressed
+	maxShift       = 0.02     // cumulative layout shift
+)
+
+// A finding is one defect of a page: its kind, such as "axe:color-contrast" or "overflow", and where.
+type finding struct{ kind, detail string }
+
+func (f finding) String() string { return f.kind + ": " + f.detail }
+
+// An inspector finds the defects of pages in one tab.
+type inspector struct {
+	t   testing.TB
+	tab context.Context
+	axe string
+
+	mu       sync.Mutex
+	own      string // host of the pages
+	findings []finding
+	scripts  []string // addresses, of the page at hand
+	loads    []string
+}
+
+// newInspector needs a browser and axe-core, and skips the test where one is missing.
+func newInspector(t testing.TB, browser context.Context) *inspector {
+	t.Helper()
+	axe, err := os.ReadFile(filepath.Join("..", "..", ".cache", "ui", "node_modules", "axe-core", "axe.min.js"))
+	if err != nil {
+		t.Skip("no axe-core: run scripts/ui-setup.sh")
+	}
+	in := &inspector{t: t, tab: openTab(t, browser), axe: string(axe)}
+	must(t, chromedp.Listen(in.tab, in.hear))
+	_, err = chromedp.Call(in.tab, network.Enable, network.EnableParams{})
+	must(t, err)
+	_, err = chromedp.Call(in.tab, log.Enable, cdp.Empty{})
+	must(t, err)
+	return in
+}
+
+// hear takes notes of what the page says and loads.
+func (in *inspector) hear(event any) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	add := func(kind, detail string) { in.findings = append(in.findings, finding{kind, detail}) }
+	switch e := event.(type) {
+	case *log.EventEntryAdded:
+		if e.Entry.Level == log.EntryLevelError || e.Entry.Level == log.EntryLevelWarning {
+			add("console", e.Entry.Text+" "+e.Entry.URL)
+		}
+	case *runtime.EventConsoleAPICalled:
+		if e.Type == runtime.ConsoleAPICalledTypeError || e.Type == runtime.ConsoleAPICalledTypeWarning {
+			add("console", string(e.Args[0].Value))
+		}
+	case *runtime.EventExceptionThrown:
+		add("console", e.ExceptionDetails.Text)
+	case *network.EventRequestWillBeSent:
+		u, err := url.Parse(e.Request.URL)
+		if err == nil && u.Scheme == "data" {
+			return // drawn by the browser itself
+		}
+		if err != nil || u.Host != in.own {
+			add("external", e.Request.URL)
+			return
+		}
+		if u.Path != "/events" {
+			in.loads = append(in.loads, e.Request.URL)
+		}
+	}
+}
+
+func (in *inspector) note(kind, format string, args ...any) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.findings = append(in.findings, finding{kind, fmt.Sprintf(format, args...)})
+}
+
+// inspect looks at one page in every way and returns its defects.
+func (in *inspector) inspect(address string) []finding {
+	in.t.Helper()
+	u, err := url.Parse(address)
+	must(in.t, err)
+	in.mu.Lock()
+	in.own, in.findings, in.loads = u.Host, nil, nil
+	in.mu.Unlock()
+	looks[0].apply(in.t, in.tab)
+	must(in.t, chromedp.Do(in.tab, chromedp.Navigate(address), chromedp.WaitReady("body"), chromedp.Sleep(250*time.Millisecond)))
+	in.shift()
+	in.weigh()
+	in.charts()
+	for _, l := range looks {
+		l.apply(in.t, in.tab)
+		in.accessible(l)
+		if !l.dark {
+			in.overflow(l)
+			in.walk(l)
+		}
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return slices.Clone(in.findings)
+}
+
+func evaluate[T any](in *inspector, expression string) T {
+	in.t.Helper()
+	v, err := chromedp.Run(in.tab, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+	must(in.t, err)
+	return v
+}
+
+// shift reads how much the page jumped while it loaded.
+func (in *inspector) shift() {
+	total := evaluate[float64](in, `new Promise((done) => { let sum = 0; try { new PerformanceObserver((l) => { for (const e of l.getEntries()) sum += e.value; })
+		.observe({type: "layout-shift", buffered: true}); } catch (e) {} setTimeout(() => done(sum), 50); })`)
+	if total > maxShift {
+		in.note("shift", "the layout shifts by %.3f", total)
+	}
+}
+
+// weigh sums up what the first view loads, compressed as a proxy would.
+func (in *inspector) weigh() {
+	in.mu.Lock()
+	loads := slices.Compact(slices.Sorted(slices.Values(in.loads)))
+	in.mu.Unlock()
+	all, scripts := 0, 0
+	for _, address := range loads {
+		_, header, body := get(in.t, address)
+		n := compressed(body)
+		all += n
+		if strings.Contains(header.Get("Content-Type"), "javascript") {
+			scripts += n
+		}
+	}
+	if scripts > maxScriptBytes || all > maxPageBytes {
+		in.note("weight", "%d bytes of script, %d in all", scripts, all)
+	}
+	in.t.Logf("%s: %d bytes of script, %d in all, compressed", loads[0], scripts, all)
+}
+
+func compressed(body string) int {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	w.Write([]byte(body)) //nolint:errcheck // into memory
+	w.Close()
+	return b.Len()
+}
+
+// charts checks that every picture of data has a title, a description and its values as a table.
+func (in *inspector) charts() {
+	for _, bad := range evaluate[[]string](in, `[...document.querySelectorAll("figure.chart svg[role=img]")].filter((s) => !s.querySelector("title") ||
+		!s.querySelector("desc") || !s.closest("figure").querySelector("table")).map((s) => s.outerHTML.slice(0, 80))`) {
+		in.note("chart", "%s", bad)
+	}
+}
+
+// accessible runs axe-core with every rule of WCAG 2.2 AA and its best practices.
+func (in *inspector) accessible(l look) {
+	if !evaluate[bool](in, `typeof axe === "object"`) {
+		must(in.t, chromedp.Do(in.tab, chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+			_, err := chromedp.Call(ctx, runtime.Evaluate, runtime.EvaluateParams{Expression: in.axe})
+			return err
+		})))
+	}
+	type node struct{ HTML string }
+	type rule struct {
+		ID, Help string
+		Nodes    []node
+	}
+	result := evaluate[struct{ Violations, Incomplete []rule }](in, `axe.run(document, {resultTypes: ["violations", "incomplete"],
+		runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}).then((r) => ({
+			Violations: r.violations.map(short), Incomplete: r.incomplete.map(short)}));
+		function short(v) { return {ID: v.id, Help: v.help, Nodes: v.nodes.map((n) => ({HTML: n.html.slice(0, 160)}))}; }`)
+	for _, v := range result.Violations {
+		in.note("axe:"+v.ID, "%s: %s: %d times, first %s", l, v.Help, len(v.Nodes), v.Nodes[0].HTML)
+	}
+	for _, v := range result.Incomplete {
+		v.Nodes = slices.DeleteFunc(v.Nodes, func(n node) bool { return decided(v.ID, n.HTML) })
+		if len(v.Nodes) == 0 {
+			continue
+		}
+		in.note("unsure:"+v.ID, "%s: %s: %d times, first %s", l, v.Help, len(v.Nodes), v.Nodes[0].HTML)
+	}
+}
+
+// overflow checks that the page itself never scrolls sideways.
+func (in *inspector) overflow(l look) {
+	if over := evaluate[float64](in, `document.documentElement.scrollWidth - document.documentElement.clientWidth`); over > 0 {
+		in.note("overflow", "%s: the page is %.0f px too wide", l, over)
+	}
+}
+
+// maxStops bounds a walk: more is a trap.
+const maxStops = 400
+
+// datePartStops is how often Tab stays on one field: a date has parts.
+const datePartStops = 4
+
+// walk goes through the page with the Tab key: every stop must be visible and show that it has the focus, and all that can
+// be reached must be reached.
+func (in *inspector) walk(l look) {
+	want := evaluate[int](in, `(() => { const s = document.createElement("span");
+		s.tabIndex = -1; document.body.prepend(s); s.focus(); s.remove(); window.scrollTo(0, 0); })(); // the walk begins at the top
+		[...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")].filter((e) => e.tabIndex >= 0 &&
+			!e.disabled && e.checkVisibility() && !e.matches("details:not([open]) > :not(summary) *")).length`)
+	seen, last, same := 0, "", 0
+	for range min(2*want+3*datePartStops, maxStops) {
+		must(in.t, chromedp.Do(in.tab, chromedp.KeyEvent(kb.Tab)))
+		stop := evaluate[struct {
+			Name             string
+			Body             bool
+			Outline          float64
+			Hidden, Obscured bool
+		}](in, `(() => { const e = document.activeElement; if (!e || e === document.body) return {Body: true}; e.dataset.stop ||= String(Math.random());
+			const s = getComputedStyle(e), r = e.getBoundingClientRect(), top = document.elementFromPoint(r.left + Math.min(r.width, 20) / 2, r.top + Math.min(r.height, 20) / 2);
+			return {Name: e.dataset.stop + " " + e.outerHTML.slice(0, 80), Outline: s.outlineStyle === "none" ? 0 : parseFloat(s.outlineWidth),
+				Hidden: r.width === 0 || r.height === 0, Obscured: !!top && !e.contains(top) && !top.contains(e)}; })()`)
+		if stop.Body {
+			break
+		}
+		seen++
+		if stop.Name == last {
+			if same++; same > datePartStops {
+				in.note("trap", "%s: Tab does not leave %s", l, stop.Name)
+				return
+			}
+			continue
+		}
+		last, same = stop.Name, 0
+		if stop.Outline < 2 {
+			in.note("outline", "%s: the focus cannot be seen on %s", l, stop.Name)
+		}
+		if stop.Hidden || stop.Obscured {
+			in.note("obscured", "%s: the focus is hidden at %s", l, stop.Name)
+		}
+	}
+	if seen < want {
+		in.note("walk", "%s: Tab reaches %d of %d", l, seen, want)
+	}
+}
+
+// decided reports whether something that axe-core cannot decide is decided elsewhere: it does not know what stands behind text
+// in a drawing, but TestColours measures that text's colour against every ground it stands on.
+func decided(rule, html string) bool {
+	return rule == "color-contrast" && strings.HasPrefix(html, "<text ")
+}
+
+func TestPagesPassTheGate(t *testing.T) {
+	if testing.Short() {
+		t.Skip("drives a browser")
+	}
+	in := newInspector(t, startBrowser(t))
+	for name, address := range fixturePages(t) {
+		for _, f := range in.inspect(address) {
+			if name == "not-found" && f.kind == "console" && strings.Contains(f.detail, "404") {
+				continue // the browser's own note about the status that the page is meant to have
+			}
+			t.Errorf("%s: %s", name, f)
+		}
+	}
+}
+
+// TestGateFindsSeededDefects is the test of the gate itself.
+func TestGateFindsSeededDefects(t *testing.T) {
+	if testing.Short() {
+		t.Skip("drives a browser")
+	}
+	in := newInspector(t, startBrowser(t))
+	page, err := os.ReadFile("testdata/defects.html")
+	must(t, err)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/":
+			w.Header().Set("Content-Type", "text/html")
+			w.Write(page) //nolint:errcheck // a test
+		case "/heavy.js":
+			w.Header().Set("Content-Type", "text/javascript")
+			rng := rand.New(rand.NewPCG(1, 1))
+			for range 6000 {
+				fmt.Fprintf(w, "// %x\n", rng.Uint64())
+			}
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer server.Close()
+	found := map[string]bool{}
+	for _, f := range in.inspect(server.URL + "/") {
+		found[f.kind] = true
+	}
+	for _, kind := range []string{"axe:color-contrast", "axe:image-alt", "axe:label", "axe:html-has-lang", "axe:target-size", "outline", "overflow", "console",
+		"external", "weight", "chart", "trap", "shift"} {
+		if !found[kind] {
+			t.Errorf("the gate missed the seeded defect %s", kind)
+		}
+	}
+}
