@@ -34,8 +34,8 @@ type Trip struct {
 	now      func() time.Time
 	rand     func() float64
 
-	at      int   // index of the target that is called, or was called last
-	gate    *gate // of that target
+	at      int           // index of the target that is called, or was called last
+	gate    *gate         // of that target
 	counted int           // targets at which this request is counted as active
 	retries int           // made
 	wait    time.Duration // before the next call
