@@ -89,7 +89,7 @@ const idleConns = 1024
 func NewUpstream(o Options) (*Upstream, error) {
 	base, err := url.Parse(strings.TrimSuffix(o.BaseURL, "/"))
 	if err != nil || (base.Scheme != "http" && base.Scheme != "https") || base.Host == "" || base.User != nil || base.Fragment != "" {
-		return nil, fmt.Errorf("engine: provider %s: base_url %q must be http(s)://host[:port]/path without a user", o.Name, o.BaseURL)
+		return nil, fmt.Errorf("engine: provider %s: base_url must be http(s)://host[:port]/path, without a user and password", o.Name)
 	}
 	u := &Upstream{Name: o.Name, PricedAs: cmp.Or(o.PricedAs, o.Name), Simulated: o.Simulated, base: base, timeouts: o.Timeouts.complete()}
 	if o.Key != "" && o.Key != "none" {
@@ -179,8 +179,10 @@ type Reply struct {
 // Send makes one exchange. A reply with any status is a Reply; the error is always a *Failure.
 func (u *Upstream) Send(ctx context.Context, c *Call) (*Reply, error) {
 	ctx, dog := newWatchdog(ctx, u.timeouts)
+	at := *u.base
+	at.Path += c.Path
 	req := (&http.Request{
-		Method: c.Method, URL: u.base.JoinPath(c.Path), Host: u.base.Host, Header: c.Header,
+		Method: c.Method, URL: &at, Host: u.base.Host, Header: c.Header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		ContentLength: int64(len(c.Body)),
 	}).WithContext(ctx)
