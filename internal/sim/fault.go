@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -91,6 +92,7 @@ type Fault struct {
 	RetryAfter string        // Retry-After header of Status, "" for none
 	After      int           // events of a stream before the fault
 	Delay      time.Duration // of Hang, Stall, Trickle and SlowAnswer
+	First      int           // only the first so many times that the same body arrives; 0: always
 }
 
 // String writes the fault as ParseFault reads it.
@@ -108,13 +110,17 @@ func (f Fault) String() string {
 	if f.After != 0 {
 		text += ",after=" + strconv.Itoa(f.After)
 	}
+	if f.First != 0 {
+		text += ",first=" + strconv.Itoa(f.First)
+	}
 	if f.Delay != 0 {
 		text += ",delay=" + f.Delay.String()
 	}
 	return text
 }
 
-// ParseFault reads "kind", "status=503", "status=429,retry-after=1", "stall,after=5,delay=2s". A request can ask for a fault
+// ParseFault reads "kind", "status=503", "status=429,retry-after=1", "stall,after=5,delay=2s",
+// "status=503,first=2". A request can ask for a fault
 // with the model name "sim:" and such a text.
 func ParseFault(text string) (Fault, error) {
 	head, rest, _ := strings.Cut(text, ",")
@@ -146,6 +152,8 @@ func (f *Fault) set(pair string) (err error) {
 		f.RetryAfter = value
 	case "after":
 		f.After, err = strconv.Atoi(value)
+	case "first":
+		f.First, err = strconv.Atoi(value)
 	case "delay":
 		f.Delay, err = time.ParseDuration(value)
 	default:
@@ -204,6 +212,26 @@ func Random(seed uint64, share float64, faults ...Fault) Script {
 		}
 		return faults[r.IntN(len(faults))]
 	}
+}
+
+// A repeatCounter counts how often each body has arrived.
+type repeatCounter struct {
+	mu   sync.Mutex
+	seen map[uint64]int
+}
+
+// due reports whether the fault is still to be done to this body.
+func (c *repeatCounter) due(f Fault, body uint64) bool {
+	if f.First == 0 {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seen == nil || len(c.seen) >= rememberMax {
+		c.seen = map[uint64]int{}
+	}
+	c.seen[body]++
+	return c.seen[body] <= f.First
 }
 
 // early reports whether the fault comes before the answer is begun.

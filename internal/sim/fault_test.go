@@ -295,9 +295,22 @@ func TestBillIsExactUnderLoadAndFaults(t *testing.T) {
 	}
 }
 
+func TestFirstFailsThenAnswers(t *testing.T) {
+	p, c := start(t, Options{})
+	for i, want := range []int{503, 503, 200, 200} {
+		response := c.post("/v1/chat/completions", asking("status=503,first=2", hello+`}`))
+		if read(t, response); response.StatusCode != want {
+			t.Errorf("request %d: status %d, want %d", i, response.StatusCode, want)
+		}
+	}
+	if n := len(p.Bill()); n != 2 {
+		t.Errorf("%d charges, want 2", n)
+	}
+}
+
 func TestFaultTextRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		f := Fault{Kind: rapid.SampledFrom(FaultKinds()).Draw(t, "kind"), After: rapid.IntRange(0, 50).Draw(t, "after"),
+		f := Fault{Kind: rapid.SampledFrom(FaultKinds()).Draw(t, "kind"), After: rapid.IntRange(0, 50).Draw(t, "after"), First: rapid.IntRange(0, 3).Draw(t, "first"),
 			Delay: time.Duration(rapid.IntRange(0, 1e9).Draw(t, "delay"))}
 		if f.Kind == Status {
 			f.Status = rapid.IntRange(400, 599).Draw(t, "status")

@@ -67,6 +67,7 @@ type Provider struct {
 	mux     *http.ServeMux
 	served  atomic.Int64
 	prefix  prefixCache
+	repeats repeatCounter
 	quit    chan struct{} // closed by Close: ends hanging requests
 	close   sync.Once
 }
@@ -179,6 +180,9 @@ func (p *Provider) accept(w http.ResponseWriter, call *call) *apiError {
 		}
 	} else if p.options.Script != nil {
 		call.fault = p.options.Script(int(call.number))
+	}
+	if !p.repeats.due(call.fault, call.seed) {
+		call.fault = Fault{}
 	}
 	if p.bill.full() {
 		return &apiError{status: http.StatusServiceUnavailable, kind: "server_error", message: "The simulated bill is full."}

@@ -1,0 +1,190 @@
+"""The official openai package against the gateway."""
+
+import asyncio
+import json
+from typing import Literal, Optional
+
+import openai
+from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
+
+from check import CATEGORIES, TICKETS, Tally, check, raises, route_or_skip
+
+client = OpenAI(max_retries=0, timeout=20)
+HELLO = [{"role": "user", "content": "Say hello."}]
+
+
+class Ticket(BaseModel):
+    category: Literal[tuple(CATEGORIES)]
+    order_id: Optional[str]
+
+
+class FindOrder(BaseModel):
+    id: str
+    fast: bool
+
+
+def create(model="gpt-4o", messages=HELLO, **extra):
+    return client.chat.completions.create(model=model, messages=messages, **extra)
+
+
+@check("chat")
+def _():
+    raw = client.chat.completions.with_raw_response.create(model="gpt-4o", messages=HELLO)
+    done = raw.parse()
+    assert "simulated" in done.choices[0].message.content, done
+    assert done.usage.total_tokens == done.usage.prompt_tokens + done.usage.completion_tokens
+    assert raw.headers.get("x-occam-request-id")
+
+
+@check("stream")
+def _():
+    text, usage = "", None
+    for chunk in create(stream=True, stream_options={"include_usage": True}):
+        if chunk.choices:
+            text += chunk.choices[0].delta.content or ""
+        usage = chunk.usage or usage
+    assert "simulated" in text and usage.completion_tokens > 0, (text, usage)
+
+
+@check("stream without usage stays without")
+def _():
+    for chunk in create(stream=True):
+        assert chunk.usage is None and chunk.choices, chunk
+
+
+@check("structured output, parsed")
+def _():
+    tally = Tally()
+    for ticket in TICKETS:
+        raw = client.chat.completions.with_raw_response.parse(
+            model="gpt-4o", messages=[{"role": "user", "content": ticket["text"]}], response_format=Ticket
+        )
+        parsed = raw.parse().choices[0].message.parsed
+        tally.add(raw.headers, parsed.category, parsed.order_id, ticket)
+    tally.verify(len(TICKETS))
+
+
+@check("structured output, streamed and parsed")
+def _():
+    right = 0
+    for ticket in TICKETS[:12]:
+        messages = [{"role": "user", "content": ticket["text"]}]
+        with client.chat.completions.stream(model="gpt-4o", messages=messages, response_format=Ticket) as stream:
+            deltas = sum(event.type == "content.delta" for event in stream)
+            final = stream.get_final_completion()
+        assert deltas > 0
+        right += final.choices[0].message.parsed.category == ticket["category"]
+    assert right >= 10, f"{right} of 12 right"
+
+
+@check("tools")
+def _():
+    done = client.chat.completions.parse(
+        model="gpt-4o", messages=HELLO, tools=[openai.pydantic_function_tool(FindOrder, name="find_order")]
+    )
+    call = done.choices[0].message.tool_calls[0]
+    assert call.function.name == "find_order" and isinstance(call.function.parsed_arguments, FindOrder), done
+    answer = [*HELLO, done.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "found"}]
+    after = create(messages=answer, tools=[openai.pydantic_function_tool(FindOrder, name="find_order")])
+    assert "simulated" in after.choices[0].message.content, after
+
+
+@check("tools, streamed")
+def _():
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}}}]
+    with client.chat.completions.stream(model="gpt-4o", messages=HELLO, tools=tools) as stream:
+        stream.until_done()
+        call = stream.get_final_completion().choices[0].message.tool_calls[0]
+    assert json.loads(call.function.arguments)["x"] > 0
+
+
+@check("n and logprobs")
+def _():
+    done = create(n=3, logprobs=True)
+    assert len(done.choices) == 3 and done.choices[0].logprobs.content, done
+
+
+@check("models")
+def _():
+    assert "gpt-4o" in [model.id for model in client.models.list()]
+
+
+@check("embeddings")
+def _():
+    done = route_or_skip(lambda: client.embeddings.create(model="text-embedding-3-small", input=["a", "b"], dimensions=16))
+    assert len(done.data) == 2 and len(done.data[0].embedding) == 16, done
+
+
+for status, kind in [
+    (400, openai.BadRequestError),
+    (401, openai.AuthenticationError),
+    (403, openai.PermissionDeniedError),
+    (404, openai.NotFoundError),
+    (409, openai.ConflictError),
+    (422, openai.UnprocessableEntityError),
+    (429, openai.RateLimitError),
+    (500, openai.InternalServerError),
+    (503, openai.InternalServerError),
+]:
+
+    @check(f"error {status}")
+    def _():
+        error = raises(kind, lambda: create(f"sim:status={status}"))
+        assert error.status_code == status and error.body["message"], (error.status_code, error.body)
+
+
+@check("unknown model")
+def _():
+    assert raises(openai.NotFoundError, lambda: create("no-such-model")).code == "model_not_found"
+
+
+@check("bad request")
+def _():
+    raises(openai.BadRequestError, lambda: create(messages=[]))
+
+
+@check("retry after a 503")
+def _():
+    done = client.with_options(max_retries=2).chat.completions.create(model="sim:status=503,first=1,after=1", messages=HELLO)
+    assert done.choices[0].message.content
+
+
+@check("timeout")
+def _():
+    raises(openai.APITimeoutError, lambda: client.with_options(timeout=0.4).chat.completions.create(model="sim:hang", messages=HELLO))
+
+
+@check("a cut stream is an error")
+def _():
+    raises(openai.APIError, lambda: list(create("sim:reset-mid-body,after=4", stream=True)))
+
+
+@check("closed in mid stream")
+def _():
+    with create("sim:stall,after=3", stream=True) as stream:
+        chunks = [next(iter(stream)) for _ in range(3)]
+    assert len(chunks) == 3
+
+
+@check("cancelled task, asynchronous client")
+def _():
+    async def run():
+        async with AsyncOpenAI(max_retries=0) as asynchronous:
+            task = asyncio.create_task(asynchronous.chat.completions.create(model="sim:hang", messages=HELLO))
+            await asyncio.sleep(0.2)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                pass
+            done = await asynchronous.chat.completions.create(model="gpt-4o", messages=HELLO)
+            assert done.choices[0].message.content
+
+    asyncio.run(run())
+
+
+@check("task by model name")
+def _():
+    done = create("ticket-triage", [{"role": "user", "content": TICKETS[0]["text"]}])
+    assert json.loads(done.choices[0].message.content)["category"] in CATEGORIES, done

@@ -1,0 +1,122 @@
+package sdktest
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"occam/internal/cost"
+	"occam/internal/store"
+)
+
+// parallel lets a client test run beside the others, and keeps all of them out of a short run.
+func parallel(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("skipped in a short run: it trains a model and starts several processes")
+	}
+	t.Parallel()
+}
+
+// node returns the Node program, or skips the test where it or the packages are missing.
+func node(t *testing.T) string {
+	t.Helper()
+	parallel(t)
+	path, err := exec.LookPath("node")
+	if err != nil {
+		t.Skip("skipped: node is not installed; scripts/sdk-setup.sh says what is needed")
+	}
+	if _, err := os.Stat("js/node_modules"); err != nil {
+		t.Skip("skipped: the JavaScript packages are not installed: run scripts/sdk-setup.sh")
+	}
+	return path
+}
+
+// python returns the Python of the virtual environment that sdk-setup.sh makes, or skips the test where it is missing.
+func python(t *testing.T) string {
+	t.Helper()
+	parallel(t)
+	path, err := filepath.Abs("../.cache/sdk/venv/bin/python")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Skip("skipped: the Python packages are not installed: run scripts/sdk-setup.sh")
+	}
+	return path
+}
+
+func TestOpenAIJavaScript(t *testing.T) {
+	program := node(t)
+	o := serve(t)
+	o.run(t, "js", program, "openai.mjs")
+	o.reconcile(t)
+}
+
+func TestOpenAIPython(t *testing.T) {
+	program := python(t)
+	o := serve(t)
+	o.run(t, "python", program, "openai_client.py")
+	o.reconcile(t)
+}
+
+// reconcile stops the gateway and compares its ledger with the provider's bill: what is settled plus the bounds of what is
+// estimated must hold the bill. Models that ask for a fault have no price in the book: their attempts are only counted.
+func (o *occam) reconcile(t *testing.T) {
+	t.Helper()
+	o.stop(t)
+	var settled, low, high, billed cost.Amount
+	attempts, charges := 0, o.provider.Bill()
+	for _, a := range o.ledger(t) {
+		switch a.State {
+		case store.Pending:
+			t.Errorf("attempt %s is still open", a.ID)
+		case store.Free, store.Void:
+			continue
+		case store.Settled:
+			settled += a.Cost
+		case store.Estimated:
+			low, high = low+a.CostLow, high+a.CostHigh
+		}
+		attempts++
+	}
+	for _, c := range charges {
+		if !strings.HasPrefix(c.Model, "sim:") {
+			billed += c.Amount
+		}
+	}
+	t.Logf("bill: %d charges, %v at known prices; ledger: %d attempts that may cost, %v settled, %v to %v estimated",
+		len(charges), billed, attempts, settled, low, high)
+	if attempts < len(charges) {
+		t.Errorf("the provider billed %d requests, the ledger has %d attempts", len(charges), attempts)
+	}
+	if billed == 0 || settled == 0 || billed < settled+low || billed > settled+high {
+		t.Errorf("the ledger says %v to %v, the provider billed %v", settled+low, settled+high, billed)
+	}
+}
+
+// ledger reads every attempt of the stopped gateway.
+func (o *occam) ledger(t *testing.T) []store.Attempt {
+	t.Helper()
+	s, err := store.Open(context.Background(), "sqlite:"+o.data, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var all []store.Attempt
+	for cursor := ""; ; {
+		requests, next, err := s.Requests(context.Background(), store.Filter{Limit: 500}, cursor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range requests {
+			all = append(all, r.Attempts...)
+		}
+		if cursor = next; cursor == "" {
+			return all
+		}
+	}
+}
