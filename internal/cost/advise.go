@@ -195,29 +195,33 @@ func taskReasons(f TrafficFacts) []Reason {
 	long := f.OutputTokens > openOutputTokens
 	switch {
 	case f.UnseenShare > openUnseen || long && f.UnseenShare > movingNewLately:
-		against("open", DoNotFineTune, "the task is open: %s different answers in %s, and the next one is new with a chance of %.0f %% "+
-			"(entropy %.1f bits); it needs broad knowledge, not a small set of answers", count(float64(f.Distinct)),
+		against("open", DoNotFineTune, "the task is open: %s different answers in %s, and the next one is new with a "+
+			"chance of %.0f %% (entropy %.1f bits); it needs broad knowledge, not a small set of answers", count(float64(f.Distinct)),
 			count(float64(f.Observed)), 100*f.UnseenShare, f.EntropyBits)
 		return out // the other questions presuppose a closed task
 	case f.NotCopied > openUnseen:
-		against("open", DoNotFineTune, "%.0f %% of the answers contain text that does not stand in the input: it is written, not extracted", 100*f.NotCopied)
+		against("open", DoNotFineTune, "%.0f %% of the answers contain text that does not stand in the input: it is "+
+			"written, not extracted", 100*f.NotCopied)
 		return out
 	}
-	out = append(out, Reason{Code: "closed", Text: fmt.Sprintf("the answers come from a small set: %d different ones, entropy %.1f bits, "+
-		"%.1f %% chance of a new one", f.Distinct, f.EntropyBits, 100*f.UnseenShare)})
+	out = append(out, Reason{Code: "closed", Text: fmt.Sprintf("the answers come from a small set: %d different "+
+		"ones, entropy %.1f bits, %.1f %% chance of a new one", f.Distinct, f.EntropyBits, 100*f.UnseenShare)})
 	if f.SmallestClass < fewPerClass {
-		against("labels", NotYet, "the rarest answer that matters has %d examples; %d are the least to learn from", f.SmallestClass, fewPerClass)
+		against("labels", NotYet, "the rarest answer that matters has %d examples; %d are the least to learn from",
+			f.SmallestClass, fewPerClass)
 	}
 	if f.Repeats >= minimumOfRepeats && float64(f.Contradicted) > manyContradicted*float64(f.Repeats) {
-		against("contradictions", NotYet, "the same input got another answer in %d of %d repeats: clean the labels or sharpen the categories",
+		against("contradictions", NotYet, "the same input got another answer in %d of %d repeats: clean the labels "+
+			"or sharpen the categories",
 			f.Contradicted, f.Repeats)
 	}
 	if f.NewLately > movingNewLately {
-		against("taxonomy", NotYet, "the set of answers is moving: %.0f %% of the newest quarter were answered with something not seen before", 100*f.NewLately)
+		against("taxonomy", NotYet, "the set of answers is moving: %.0f %% of the newest quarter were answered with "+
+			"something not seen before", 100*f.NewLately)
 	}
 	if f.Trusted < certificateLabels {
-		against("labels", "", "%d answers are checked by a person; a certificate against the generalist's answers is possible, one against "+
-			"the truth needs about %d", f.Trusted, certificateLabels)
+		against("labels", "", "%d answers are checked by a person; a certificate against the generalist's answers is "+
+			"possible, one against the truth needs about %d", f.Trusted, certificateLabels)
 	}
 	return out
 }
@@ -229,26 +233,29 @@ func moneyReasons(f TrafficFacts, a *Analysis) []Reason {
 		i := slices.IndexFunc(a.Plans, func(p Plan) bool { return p.Name == "switch to "+f.CheapModel })
 		best := slices.IndexFunc(a.Plans, func(p Plan) bool { return p.Name == a.Best })
 		if i >= 0 && best >= 0 && a.Plans[i].TotalUSD.P50 <= a.Plans[best].TotalUSD.P50 {
-			out = append(out, Reason{"cheaper", true, fmt.Sprintf("%s already meets the target: at least %.1f %% against %.1f %%, for %s a month in all",
+			out = append(out, Reason{"cheaper", true, fmt.Sprintf("%s already meets the target: at least %.1f %% "+
+				"against %.1f %%, for %s a month in all",
 				f.CheapModel, 100*f.CheapAccuracy, 100*f.Target, dollars(a.Plans[i].TotalUSD.P50)), SwitchInstead})
 		}
 	}
 	if a == nil {
-		return append(out, Reason{Code: "volume", Against: true, Text: "the volume is not known, so nobody can say whether it pays: pass --volume"})
+		return append(out, Reason{Code: "volume", Against: true, Text: "the volume is not known, so nobody can say " +
+			"whether it pays: pass --volume"})
 	}
 	nothing := a.Plans[0]
 	if a.Refused {
 		out = append(out, Reason{"volume", true, a.Verdict, DoNotFineTune})
 		if p := slices.IndexFunc(a.Plans, func(p Plan) bool { return p.Name == referencePlan }); p >= 0 {
-			out = append(out, Reason{"volume", true, fmt.Sprintf("%s requests cost %s a month by the API, a rented GPU server %s",
+			out = append(out, Reason{"volume", true, fmt.Sprintf("%s requests cost %s a month by the API, a rented "+
+				"GPU server %s",
 				count(a.Volume), dollars(nothing.MonthlyUSD), dollars(a.Plans[p].MonthlyUSD)), ""})
 		}
 	} else {
 		out = append(out, Reason{Code: "saving", Text: a.Verdict})
 	}
 	if back := nothing.recipe.back; back != nil && !back.price.Shutdown.IsZero() {
-		out = append(out, Reason{Code: "shutdown", Text: fmt.Sprintf("%s is shut down on %s: a specialist trained on its answers outlives it, "+
-			"and they can only be recorded before", back.price.Model, back.price.Shutdown.Format(time.DateOnly))})
+		out = append(out, Reason{Code: "shutdown", Text: fmt.Sprintf("%s is shut down on %s: a specialist trained on "+
+			"its answers outlives it, and they can only be recorded before", back.price.Model, back.price.Shutdown.Format(time.DateOnly))})
 	}
 	return out
 }

@@ -16,7 +16,8 @@ func tickets(n, classes int) []Observation {
 	rng := seeded()
 	var out []Observation
 	for i := range n {
-		out = append(out, Observation{At: november.Add(time.Duration(i) * 30 * 24 * time.Hour / time.Duration(n)), Input: rng.Uint64(),
+		out = append(out, Observation{At: november.Add(time.Duration(i) * 30 * 24 * time.Hour / time.Duration(n)),
+			Input:  rng.Uint64(),
 			Answer: fmt.Sprint("category ", rng.IntN(classes)), Copied: true, Trusted: i%10 == 0})
 	}
 	return out
@@ -48,7 +49,8 @@ func TestArticleRefusesALowVolume(t *testing.T) {
 	if a.Verdict != DoNotFineTune || !strings.HasPrefix(codes(a), "volume") {
 		t.Errorf("%s", a.Text())
 	}
-	if text := a.Text(); !strings.Contains(text, "$87.50") || !strings.Contains(strings.Join(strings.Fields(text), " "), "a rented GPU server $734.88") {
+	if text := a.Text(); !strings.Contains(text, "$87.50") || !strings.Contains(strings.Join(strings.Fields(text), " "),
+		"a rented GPU server $734.88") {
 		t.Errorf("the arithmetic is missing:\n%s", text)
 	}
 }
@@ -89,18 +91,27 @@ func TestAdviceNamesEachObstacle(t *testing.T) {
 		"too few answers": {observed: base[:50], code: "labels", verdict: NotYet},
 		"none at all":     {observed: nil, code: "labels", verdict: NotYet},
 		"rare classes":    {observed: tickets(400, 50), code: "labels", verdict: NotYet},
-		"written text":    {observed: edit(func(i int, o *Observation) { o.Copied = i%2 == 0 }), code: "open", verdict: DoNotFineTune},
-		"contradictions":  {observed: edit(func(i int, o *Observation) { o.Input = uint64(i % 500) }), code: "contradictions", verdict: NotYet},
+		"written text": {observed: edit(func(i int, o *Observation) { o.Copied = i%2 == 0 }), code: "open",
+			verdict: DoNotFineTune},
+		"contradictions": {observed: edit(func(i int, o *Observation) { o.Input = uint64(i % 500) }),
+			code: "contradictions", verdict: NotYet},
 		"moving taxonomy": {observed: edit(func(i int, o *Observation) {
 			if i > 3600 {
 				o.Answer = "new category"
 			}
 		}), code: "taxonomy", verdict: NotYet},
-		"cheaper model": {observed: base, facts: func(f *TrafficFacts) { f.Target, f.CheapModel, f.CheapAccuracy = 0.95, "gpt-6-luna", 0.96 },
+		"cheaper model": {observed: base, facts: func(f *TrafficFacts) {
+			f.Target, f.CheapModel, f.CheapAccuracy = 0.95,
+				"gpt-6-luna", 0.96
+		},
 			code: "cheaper", verdict: SwitchInstead},
-		"cheap but poor": {observed: base, facts: func(f *TrafficFacts) { f.Target, f.CheapModel, f.CheapAccuracy = 0.95, "gpt-6-luna", 0.94 },
+		"cheap but poor": {observed: base, facts: func(f *TrafficFacts) {
+			f.Target, f.CheapModel,
+				f.CheapAccuracy = 0.95, "gpt-6-luna", 0.94
+		},
 			code: "", verdict: FineTune},
-		"few checked": {observed: edit(func(_ int, o *Observation) { o.Trusted = false }), code: "labels", verdict: FineTune},
+		"few checked": {observed: edit(func(_ int, o *Observation) { o.Trusted = false }), code: "labels",
+			verdict: FineTune},
 	} {
 		f := Observe("task", c.observed)
 		if c.facts != nil {
@@ -124,7 +135,8 @@ func TestObserveIsInvariantUnderNames(t *testing.T) {
 		var one, other []Observation
 		for i := range n {
 			c := rng.IntN(classes)
-			o := Observation{At: november.Add(time.Duration(i) * time.Hour), Input: uint64(rng.IntN(50)), Answer: fmt.Sprint(c), Copied: true}
+			o := Observation{At: november.Add(time.Duration(i) * time.Hour), Input: uint64(rng.IntN(50)),
+				Answer: fmt.Sprint(c), Copied: true}
 			one = append(one, o)
 			o.Answer = fmt.Sprint("class ", 1000-c)
 			other = append(other, o)
@@ -133,7 +145,8 @@ func TestObserveIsInvariantUnderNames(t *testing.T) {
 		if f != g {
 			t.Fatalf("%+v\n%+v", f, g)
 		}
-		if f.EntropyBits < -1e-9 || f.EntropyBits > math.Log2(float64(f.Distinct))+1e-9 || f.UnseenShare > 1 || f.NewLately > 1 ||
+		if f.EntropyBits < -1e-9 || f.EntropyBits > math.Log2(float64(f.Distinct))+1e-9 || f.UnseenShare > 1 ||
+			f.NewLately > 1 ||
 			f.SmallestClass < 1 || f.Contradicted > f.Repeats {
 			t.Fatalf("%+v", f)
 		}

@@ -79,8 +79,9 @@ func ArticleAnalysis(b *Book, at time.Time) (*Analysis, error) {
 	w := Workload{Volume: articleVolume, InputTokens: 500, OutputTokens: 50, At: at, generalist: apiTier{price: gpt}}
 	published, api, server := compare(0.002, 1.00, 24*30)
 	exact, apiExact, serverExact := compare(w.generalistEach(&a), g5.Hour.USD(), a.ServerHours.Value)
-	out := &Analysis{Volume: articleVolume, Assumptions: a, PriceBook: b.Version(), Infeasible: []string{}, Sensitivity: []Swing{},
-		Article: &Article{Published: published, Exact: exact, LeftOut: leftOut(exact, a)}}
+	out := &Analysis{Volume: articleVolume, Assumptions: a, PriceBook: b.Version(), Infeasible: []string{},
+		Sensitivity: []Swing{},
+		Article:     &Article{Published: published, Exact: exact, LeftOut: leftOut(exact, a)}}
 	out.Plans = []Plan{
 		articlePlan("all gpt-4o", DoNothing, api, api, "as published: 500 tokens in, 50 out, about $0.002 a request"),
 		articlePlan("Llama 3.2 3B on g5.xlarge", HostedModel, server, api,
@@ -91,7 +92,8 @@ func ArticleAnalysis(b *Book, at time.Time) (*Analysis, error) {
 	}
 	out.today(b, Scenario{Workload: w, Generalist: "gpt-4o", Assumptions: a}, apiExact, serverExact)
 	out.Best = out.Plans[1].Name
-	out.Verdict = fmt.Sprintf("As published, the specialist saves %s a month (%.0f %%).", dollars(published.SavingUSD), 100*published.SavingShare)
+	out.Verdict = fmt.Sprintf("As published, the specialist saves %s a month (%.0f %%).", dollars(published.SavingUSD),
+		100*published.SavingShare)
 	for _, c := range out.Article.Conclusions {
 		if c.Holds != "yes" {
 			out.Verdict += fmt.Sprintf(" %s: %s.", c.Claim, c.Why)
@@ -101,7 +103,8 @@ func ArticleAnalysis(b *Book, at time.Time) (*Analysis, error) {
 }
 
 func articlePlan(name string, g Group, c, reference Curve, notes ...string) Plan {
-	p := Plan{Name: name, Group: g, MonthlyUSD: c.At(articleVolume), Bill: c, Total: c, Notes: append([]string{}, notes...), Conditions: []string{}}
+	p := Plan{Name: name, Group: g, MonthlyUSD: c.At(articleVolume), Bill: c, Total: c, Notes: append([]string{},
+		notes...), Conditions: []string{}}
 	p.TotalUSD = Quantiles{p.MonthlyUSD, p.MonthlyUSD, p.MonthlyUSD}
 	p.USDPer1k = p.MonthlyUSD / articleVolume * 1000
 	if v, ok := c.BreakEven(reference); ok && c != reference {
@@ -141,7 +144,8 @@ func (out *Analysis) today(b *Book, s Scenario, api, server Curve) {
 	}
 	out.Plans = append(out.Plans, routers...)
 	art := out.Article
-	art.Conclusions = append(art.conclusions(gpt), art.todayConclusions(lasting, routers, s.Assumptions.EngineerUSDPerHour.Value)...)
+	art.Conclusions = append(art.conclusions(gpt), art.todayConclusions(lasting, routers,
+		s.Assumptions.EngineerUSDPerHour.Value)...)
 }
 
 // holds says "yes" or "no".
@@ -160,9 +164,11 @@ func (art *Article) conclusions(gpt Price) []Conclusion {
 	}
 	out := []Conclusion{
 		{"The rented specialist is cheaper than GPT-4o at 1,000,000 tickets", holds(e.SavingUSD > 0), fmt.Sprintf(
-			"%s against %s with exact prices: %.0f %% less, not 64 %%", dollars(e.SpecialistUSD), dollars(e.GeneralistUSD), 100*e.SavingShare)},
+			"%s against %s with exact prices: %.0f %% less, not 64 %%", dollars(e.SpecialistUSD),
+			dollars(e.GeneralistUSD), 100*e.SavingShare)},
 		{"It breaks even at 360,000 tickets", near, fmt.Sprintf(
-			"%s with exact prices, because a request costs $%.5f and not $0.002", count(math.Ceil(e.BreakEven)), e.USDPerRequest)},
+			"%s with exact prices, because a request costs $%.5f and not $0.002", count(math.Ceil(e.BreakEven)),
+			e.USDPerRequest)},
 		{"At 50,000 tickets the API is cheaper", holds(e.SmallGeneralist < e.SpecialistUSD), fmt.Sprintf(
 			"%s against %s", dollars(e.SmallGeneralist), dollars(e.SpecialistUSD))},
 	}
@@ -188,12 +194,17 @@ func (art *Article) todayConclusions(lasting []Price, routers []Plan, hour float
 		routing = "in part"
 	}
 	return []Conclusion{
-		{"A rented GPU is cheaper than an API at 1,000,000 tickets", holds(art.Exact.SpecialistUSD < cheap.APIUSD), fmt.Sprintf(
-			"%s takes the same tokens for %s a month; the server pays only from %s tickets", cheap.Model, dollars(cheap.APIUSD),
-			countOrNever(cheap.BreakEven))},
+		{"A rented GPU is cheaper than an API at 1,000,000 tickets", holds(art.Exact.SpecialistUSD < cheap.APIUSD),
+			fmt.Sprintf(
+				"%s takes the same tokens for %s a month; the server pays only from %s tickets", cheap.Model,
+				dollars(cheap.APIUSD),
+				countOrNever(cheap.BreakEven))},
 		{"Send the simple requests to a small model and the rest to the large one", routing, fmt.Sprintf(
-			"with the small model inside the gateway and GPT-4o behind it the bill is %s against %s; in front of %s it is %s against %s, %s", dollars(large), dollars(art.Exact.GeneralistUSD), cheap.Model, dollars(small), dollars(cheap.APIUSD),
-			map[bool]string{true: "which still pays", false: "a difference below one hour of work"}[cheap.APIUSD-small > hour])},
+			"with the small model inside the gateway and GPT-4o behind it the bill is %s against %s; in front of %s "+
+				"it is %s against %s, %s", dollars(large), dollars(art.Exact.GeneralistUSD), cheap.Model,
+			dollars(small), dollars(cheap.APIUSD),
+			map[bool]string{true: "which still pays",
+				false: "a difference below one hour of work"}[cheap.APIUSD-small > hour])},
 	}
 }
 
@@ -207,17 +218,22 @@ func countOrNever(v *float64) string {
 // leftOut lists what the published figures do not contain, with its size where it has one.
 func leftOut(e Comparison, a Assumptions) []string {
 	perSecond := articleVolume / (a.ServerHours.Value * secondsPerHour)
-	people := a.SetupHoursHosted.Value*a.EngineerUSDPerHour.Value/a.AmortiseMonths.Value + a.UpkeepHosted.Value*a.EngineerUSDPerHour.Value
+	people := a.SetupHoursHosted.Value*a.EngineerUSDPerHour.Value/a.AmortiseMonths.Value +
+		a.UpkeepHosted.Value*a.EngineerUSDPerHour.Value
 	return []string{
 		"a cheaper API model as the counterfactual: only GPT-4o is considered",
 		fmt.Sprintf("redundancy: one server, no spare; a pair costs %s", dollars(2*e.SpecialistUSD)),
 		"downtime, cold starts and deploys: 100 % uptime is assumed",
-		fmt.Sprintf("the load: %.2f requests/s on average, so the GPU is %.1f %% busy; the peak is not considered, nor a latency limit", perSecond, 100*perSecond/articlePerSecond),
-		"the evidence for 10 requests/s: it is the saturated, optimistic end of the roofline estimate (6 to 10), at seconds of latency",
-		fmt.Sprintf("people: %.0f h to set up and %.0f h a month at %s an hour are %s a month", a.SetupHoursHosted.Value, a.UpkeepHosted.Value, dollars(a.EngineerUSDPerHour.Value), dollars(people)),
+		fmt.Sprintf("the load: %.2f requests/s on average, so the GPU is %.1f %% busy; the peak is not considered, "+
+			"nor a latency limit", perSecond, 100*perSecond/articlePerSecond),
+		"the evidence for 10 requests/s: it is the saturated, optimistic end of the roofline estimate (6 to 10), at " +
+			"seconds of latency",
+		fmt.Sprintf("people: %.0f h to set up and %.0f h a month at %s an hour are %s a month",
+			a.SetupHoursHosted.Value, a.UpkeepHosted.Value, dollars(a.EngineerUSDPerHour.Value), dollars(people)),
 		"labels, retraining, evaluation, drift: the model is trained once for about $10 and never again",
 		"escalation: 100 % of the tickets are answered by the specialist",
-		"wrong answers: equal accuracy is assumed; one point at $0.50 a misrouted ticket is $5,000.00 a month, more than everything else here",
+		"wrong answers: equal accuracy is assumed; one point at $0.50 a misrouted ticket is $5,000.00 a month, more " +
+			"than everything else here",
 		"the prompt: 50 categories do not fit into 500 tokens with room for a ticket; a tuned model needs less of it",
 		"batch (half price) and prompt caching (needs a long shared prefix, 1,024 tokens at OpenAI)",
 		"disk, egress, load balancer, logs; retries and timeouts; other tokenizers",

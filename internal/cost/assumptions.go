@@ -86,17 +86,21 @@ func DefaultAssumptions() Assumptions {
 	sure := func(v float64, unit, source string) Assumption { return Assumption{v, v, v, unit, source} }
 	return Assumptions{
 		EngineerUSDPerHour: ours(100, 60, 150, "USD/h", "a loaded rate; set yours"),
-		SetupHoursHosted:   ours(80, 40, 200, "h once", "serving, fine-tuning, evaluation and alerts for an own GPU server"),
-		SetupHoursEmbedded: ours(16, 4, 40, "h once", "a gateway in front of the app, a trained specialist, one review of its errors"),
-		SetupHoursSwitch:   ours(16, 4, 40, "h once", "evaluating another API model and adapting the prompt"),
-		UpkeepHosted:       ours(8, 4, 20, "h/month", "drivers, deploys, on-call, retraining of a GPU server"),
-		UpkeepEmbedded:     ours(2, 0.5, 6, "h/month", "reading the audit, approving a retrained specialist"),
-		UpkeepSwitch:       ours(0.5, 0, 2, "h/month", "watching a model somebody else may change"),
-		AmortiseMonths:     sure(12, "months", "convention: one-off costs are spread over a year"),
+		SetupHoursHosted: ours(80, 40, 200, "h once", "serving, fine-tuning, evaluation and alerts for an own GPU "+
+			"server"),
+		SetupHoursEmbedded: ours(16, 4, 40, "h once", "a gateway in front of the app, a trained specialist, one "+
+			"review of its errors"),
+		SetupHoursSwitch: ours(16, 4, 40, "h once", "evaluating another API model and adapting the prompt"),
+		UpkeepHosted:     ours(8, 4, 20, "h/month", "drivers, deploys, on-call, retraining of a GPU server"),
+		UpkeepEmbedded:   ours(2, 0.5, 6, "h/month", "reading the audit, approving a retrained specialist"),
+		UpkeepSwitch:     ours(0.5, 0, 2, "h/month", "watching a model somebody else may change"),
+		AmortiseMonths:   sure(12, "months", "convention: one-off costs are spread over a year"),
 
-		ServerHours:      sure(730.5, "h/month", "365.25 days × 24 h / 12; the article uses 24 × 30 = 720"),
-		ServerOverhead:   ours(20, 5, 60, "USD/month per server", "disk, egress, load balancer, logs; not part of the bill shown"),
-		PeakFactor:       ours(3, 2, 10, "peak / mean", "business-hours traffic; measured from recorded traffic where there is some"),
+		ServerHours: sure(730.5, "h/month", "365.25 days × 24 h / 12; the article uses 24 × 30 = 720"),
+		ServerOverhead: ours(20, 5, 60, "USD/month per server", "disk, egress, load balancer, logs; not part of "+
+			"the bill shown"),
+		PeakFactor: ours(3, 2, 10, "peak / mean", "business-hours traffic; measured from recorded traffic "+
+			"where there is some"),
 		MaxUtilisation:   ours(0.7, 0.5, 0.85, "share", "load at the peak above which queues grow without bound"),
 		SpareServers:     sure(0, "servers", "none: behind a router the generalist takes over; set 1 for a pair"),
 		ColdStarts:       ours(2, 1, 10, "per month", "deploys and restarts; more on spot machines"),
@@ -105,28 +109,34 @@ func DefaultAssumptions() Assumptions {
 			"published vLLM and TensorRT-LLM runs of 7-8B models reach 23-32 %; 50 % is the optimistic end"),
 		DecodeBatch:     sure(64, "requests", "batch of the roofline estimate"),
 		HostedPerSecond: sure(0, "requests/s per GPU", "0: use the roofline estimate; set what you measured"),
-		EmbeddedPerSec:  ours(500, 200, 2000, "requests/s per VM", "the gateway around the specialist is the limit, not the model"),
-		SharedTasks:     ours(10, 3, 20, "tasks", "LoRA adapters that share one server"),
+		EmbeddedPerSec: ours(500, 200, 2000, "requests/s per VM", "the gateway around the specialist is the limit, "+
+			"not the model"),
+		SharedTasks: ours(10, 3, 20, "tasks", "LoRA adapters that share one server"),
 
-		TunedInput:   ours(0.36, 0.3, 1, "share of the prompt", "a tuned model needs the text, not the instructions: 180 of 500"),
+		TunedInput: ours(0.36, 0.3, 1, "share of the prompt", "a tuned model needs the text, not the instructions: "+
+			"180 of 500"),
 		TunedOutput:  ours(0.3, 0.3, 1, "share of the answer", "a tuned model writes the label only: 15 of 50"),
 		CacheMinimum: sure(1024, "tokens", "shortest prefix that OpenAI caches; from memory, verify"),
 		CacheHit:     ours(0.9, 0.5, 0.98, "share", "requests that find the prefix still cached"),
 		TokenFactor:  ours(1, 0.9, 1.15, "×", "other tokenizers, longer tickets"),
 		RetryShare:   ours(0, 0, 0.03, "share", "calls that are billed twice after a timeout"),
 
-		CoverageEmbedded:   ours(0.85, 0.6, 0.95, "share", "until occam train has measured it on your data"),
-		Coverage1B:         ours(0.9, 0.7, 0.97, "share", "until occam eval has measured it on your data"),
-		Coverage3B:         ours(0.95, 0.8, 0.99, "share", "until occam eval has measured it on your data"),
-		AuditShare:         sure(0.01, "share", "occam's default: this share of the specialist's answers is checked by the model behind it"),
+		CoverageEmbedded: ours(0.85, 0.6, 0.95, "share", "until occam train has measured it on your data"),
+		Coverage1B:       ours(0.9, 0.7, 0.97, "share", "until occam eval has measured it on your data"),
+		Coverage3B:       ours(0.95, 0.8, 0.99, "share", "until occam eval has measured it on your data"),
+		AuditShare: sure(0.01, "share", "occam's default: this share of the specialist's answers is checked "+
+			"by the model behind it"),
 		AccuracyGeneralist: ours(0.95, 0.8, 0.98, "share", "only weighs in when a wrong answer has a cost"),
-		AccuracySpecialist: ours(0.95, 0.85, 0.98, "share", "of the answers that it gives; only weighs in when a wrong answer has a cost"),
-		AccuracyCheap:      ours(0.92, 0.74, 0.97, "share", "only weighs in when a wrong answer has a cost"),
-		WrongAnswerUSD:     sure(0, "USD", "not known: set what a misrouted ticket costs you"),
+		AccuracySpecialist: ours(0.95, 0.85, 0.98, "share", "of the answers that it gives; only weighs in when a "+
+			"wrong answer has a cost"),
+		AccuracyCheap:  ours(0.92, 0.74, 0.97, "share", "only weighs in when a wrong answer has a cost"),
+		WrongAnswerUSD: sure(0, "USD", "not known: set what a misrouted ticket costs you"),
 
-		TrainingUSD:      ours(10, 5, 40, "USD per run", "about 2 hours of one A100, as in the article; the embedded specialist trains for free"),
-		Retrains:         ours(1.0/3, 1.0/12, 1, "per month", "once a quarter, sooner under drift"),
-		Labels:           ours(1000, 300, 10_000, "labels once", "people check a sample; the other labels are the generalist's recorded answers"),
+		TrainingUSD: ours(10, 5, 40, "USD per run", "about 2 hours of one A100, as in the article; the embedded "+
+			"specialist trains for free"),
+		Retrains: ours(1.0/3, 1.0/12, 1, "per month", "once a quarter, sooner under drift"),
+		Labels: ours(1000, 300, 10_000, "labels once", "people check a sample; the other labels are the "+
+			"generalist's recorded answers"),
 		LabelUSD:         ours(0.08, 0.03, 0.3, "USD", "one simple classification by a person"),
 		LabelsPerRetrain: ours(200, 50, 1000, "labels", "fresh sample checked before each retrained model goes live"),
 
@@ -157,9 +167,11 @@ func (a *Assumptions) all() []namedAssumption {
 		{"shared_tasks", &a.SharedTasks}, {"tuned_input_share", &a.TunedInput}, {"tuned_output_share", &a.TunedOutput},
 		{"cache_minimum_tokens", &a.CacheMinimum}, {"cache_hit_share", &a.CacheHit}, {"token_factor", &a.TokenFactor},
 		{"retry_share", &a.RetryShare}, {"coverage_embedded", &a.CoverageEmbedded}, {"coverage_llama_1b", &a.Coverage1B},
-		{"coverage_llama_3b", &a.Coverage3B}, {"audit_share", &a.AuditShare}, {"accuracy_generalist", &a.AccuracyGeneralist},
+		{"coverage_llama_3b", &a.Coverage3B}, {"audit_share", &a.AuditShare}, {"accuracy_generalist",
+			&a.AccuracyGeneralist},
 		{"accuracy_specialist", &a.AccuracySpecialist}, {"accuracy_cheap_model", &a.AccuracyCheap},
-		{"wrong_answer_usd", &a.WrongAnswerUSD}, {"training_usd_per_run", &a.TrainingUSD}, {"retrains_per_month", &a.Retrains},
+		{"wrong_answer_usd", &a.WrongAnswerUSD}, {"training_usd_per_run", &a.TrainingUSD}, {"retrains_per_month",
+			&a.Retrains},
 		{"labels_bought", &a.Labels}, {"label_usd", &a.LabelUSD}, {"labels_per_retrain", &a.LabelsPerRetrain},
 		{"api_price_factor", &a.APIPriceFactor}, {"api_price_decline_per_month", &a.APIPriceDecline},
 		{"host_price_factor", &a.HostPriceFactor}, {"volume_factor", &a.VolumeFactor},

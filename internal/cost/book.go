@@ -192,7 +192,8 @@ func (b *Book) Diff(next *Book, at time.Time) []Change {
 		switch {
 		case !ok:
 			out = append(out, Change{Provider: p.Provider, Model: p.Model, New: &p})
-		case old.fingerprint() != p.fingerprint() || !old.Shutdown.Equal(p.Shutdown) || old.BatchPermille != p.BatchPermille:
+		case old.fingerprint() != p.fingerprint() || !old.Shutdown.Equal(p.Shutdown) ||
+			old.BatchPermille != p.BatchPermille:
 			out = append(out, Change{Provider: p.Provider, Model: p.Model, Old: &old, New: &p})
 		}
 	}
@@ -203,7 +204,8 @@ func (b *Book) Diff(next *Book, at time.Time) []Change {
 func (c Change) String() string {
 	name := c.Provider + "/" + c.Model + ": "
 	if c.Old == nil {
-		return name + fmt.Sprintf("new, input $%g, output $%g per 1M tokens", c.New.Input.USDPerMTok(), c.New.Output.USDPerMTok())
+		return name + fmt.Sprintf("new, input $%g, output $%g per 1M tokens", c.New.Input.USDPerMTok(),
+			c.New.Output.USDPerMTok())
 	}
 	var parts []string
 	add := func(what string, a, b any) {

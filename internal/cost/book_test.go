@@ -69,7 +69,8 @@ func TestEveryEmbeddedRowHasASourceAndAConfidence(t *testing.T) {
 }
 
 func TestGPUBySKU(t *testing.T) {
-	for sku, want := range map[string]float64{"aws g5.xlarge": 1.006, "g5.xlarge": 1.006, "AWS G5.XLARGE": 1.006, "t3.medium": 0.0416} {
+	for sku, want := range map[string]float64{"aws g5.xlarge": 1.006, "g5.xlarge": 1.006, "AWS G5.XLARGE": 1.006,
+		"t3.medium": 0.0416} {
 		if h, ok := Default().GPU(sku, november); !ok || h.Hour.USD() != want {
 			t.Errorf("%q: %v %v", sku, h.Hour, ok)
 		}

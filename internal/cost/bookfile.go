@@ -116,7 +116,8 @@ func Parse(r io.Reader) (*Book, error) {
 	}
 	for _, a := range f.Aliases {
 		if a.Model == "" || a.SameAs == "" || a.Provider == "" {
-			return nil, fmt.Errorf("price book: alias %q of %q: provider, model and same_as are all needed", a.Model, a.SameAs)
+			return nil, fmt.Errorf("price book: alias %q of %q: provider, model and same_as are all needed", a.Model,
+				a.SameAs)
 		}
 		b.aliases[modelKey{a.Provider, a.Model}] = a.SameAs
 	}

@@ -124,8 +124,9 @@ func Analyze(b *Book, s Scenario, rng *rand.Rand) (*Analysis, error) {
 		return nil, err
 	}
 	recipes, infeasible := s.recipes(b)
-	out := &Analysis{Volume: s.Volume, Infeasible: append([]string{}, infeasible...), Assumptions: s.Assumptions, PriceBook: b.Version(),
-		Draws: s.Draws}
+	out := &Analysis{Volume: s.Volume, Infeasible: append([]string{}, infeasible...), Assumptions: s.Assumptions,
+		PriceBook: b.Version(),
+		Draws:     s.Draws}
 	for _, r := range recipes {
 		out.Plans = append(out.Plans, s.plan(r))
 	}
@@ -138,17 +139,19 @@ func Analyze(b *Book, s Scenario, rng *rand.Rand) (*Analysis, error) {
 // prepare checks the scenario and fills in what follows from it.
 func (s *Scenario) prepare(b *Book) error {
 	ok := func(x, limit float64) bool { return x >= 0 && x <= limit } // also refuses NaN
-	if !ok(s.Volume, maxVolume) || !ok(s.InputTokens, 1e8) || !ok(s.OutputTokens, 1e8) || !ok(s.PrefixTokens, s.InputTokens) {
-		return errors.New("volume and tokens must be numbers of zero or more (at most 1e12 requests a month, 1e8 tokens), " +
-			"and the shared prefix no longer than the input")
+	if !ok(s.Volume, maxVolume) || !ok(s.InputTokens, 1e8) || !ok(s.OutputTokens, 1e8) || !ok(s.PrefixTokens,
+		s.InputTokens) {
+		return errors.New("volume and tokens must be numbers of zero or more (at most 1e12 requests a month, 1e8 " +
+			"tokens), and the shared prefix no longer than the input")
 	}
 	if s.Volume == 0 || s.InputTokens+s.OutputTokens == 0 {
-		return errors.New("there is nothing to compare without a volume and without tokens: pass --volume and --tokens IN/OUT")
+		return errors.New("there is nothing to compare without a volume and without tokens: pass --volume and " +
+			"--tokens IN/OUT")
 	}
 	p, found := b.Lookup(s.Provider, s.Generalist, s.At)
 	if !found {
-		return fmt.Errorf("%q is unpriced on %s, so there is nothing to compare with; see `occam prices list`, or add a row "+
-			"with `occam prices import`", s.Generalist, s.At.Format(time.DateOnly))
+		return fmt.Errorf("%q is unpriced on %s, so there is nothing to compare with; see `occam prices list`, or "+
+			"add a row with `occam prices import`", s.Generalist, s.At.Format(time.DateOnly))
 	}
 	s.generalist = apiTier{price: p}
 	for _, m := range s.Measured {

@@ -13,7 +13,8 @@ import (
 func seeded() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
 
 func published(volume float64) Scenario {
-	return Scenario{Workload: Workload{Volume: volume, InputTokens: 500, OutputTokens: 50, At: november}, Generalist: "gpt-4o",
+	return Scenario{Workload: Workload{Volume: volume, InputTokens: 500, OutputTokens: 50, At: november},
+		Generalist:  "gpt-4o",
 		Assumptions: DefaultAssumptions(), Draws: 300}
 }
 
@@ -71,7 +72,8 @@ func TestArticleToTheDollar(t *testing.T) {
 }
 
 func TestJSONContract(t *testing.T) {
-	for name, a := range map[string]*Analysis{"analysis": analyze(t, published(1e6)), "article": must(ArticleAnalysis(Default(), november))} {
+	for name, a := range map[string]*Analysis{"analysis": analyze(t, published(1e6)),
+		"article": must(ArticleAnalysis(Default(), november))} {
 		raw, err := json.Marshal(a)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -137,10 +139,12 @@ func TestEveryAssumptionHasUnitSourceAndName(t *testing.T) {
 			}
 		}
 	}
-	if err := a.Set("coverage_embedded", 0.7, "test"); err != nil || a.CoverageEmbedded.Value != 0.7 || a.CoverageEmbedded.High != 0.7 {
+	if err := a.Set("coverage_embedded", 0.7, "test"); err != nil || a.CoverageEmbedded.Value != 0.7 ||
+		a.CoverageEmbedded.High != 0.7 {
 		t.Errorf("Set: %v %+v", err, a.CoverageEmbedded)
 	}
-	for name, v := range map[string]float64{"no_such": 1, "coverage_llama_1b": 1.5, "engineer_usd_per_hour": -1, "peak_factor": math.NaN()} {
+	for name, v := range map[string]float64{"no_such": 1, "coverage_llama_1b": 1.5, "engineer_usd_per_hour": -1,
+		"peak_factor": math.NaN()} {
 		if a.Set(name, v, "test") == nil {
 			t.Errorf("%s=%g was accepted", name, v)
 		}
@@ -152,7 +156,8 @@ func TestKnownFiguresAtAMillion(t *testing.T) {
 	if p := planNamed(t, a, "all gpt-4o"); math.Abs(p.MonthlyUSD-1750) > 1e-6 || p.BreakEven != nil {
 		t.Errorf("doing nothing: %+v", p)
 	}
-	if p := planNamed(t, a, "Llama 3.2 3B on aws g5.xlarge"); math.Abs(p.MonthlyUSD-734.883) > 1e-6 || math.Abs(*p.BreakEven-419_933.14) > 0.01 {
+	if p := planNamed(t, a, "Llama 3.2 3B on aws g5.xlarge"); math.Abs(p.MonthlyUSD-734.883) > 1e-6 ||
+		math.Abs(*p.BreakEven-419_933.14) > 0.01 {
 		t.Errorf("hosted: %g %v", p.MonthlyUSD, *p.BreakEven)
 	}
 	if p := planNamed(t, a, "all gpt-4o, batch API"); math.Abs(p.MonthlyUSD-875) > 1e-6 {
@@ -183,7 +188,8 @@ func TestSavingThatDoesNotCoverTheHoursIsRefused(t *testing.T) {
 	s := published(150_000)
 	a := analyze(t, s)
 	r := planNamed(t, a, "router: embedded + gpt-4o")
-	if nothing := a.Plans[0]; r.MonthlyUSD >= nothing.MonthlyUSD || !a.Refused || !strings.Contains(a.Verdict, "does not cover its hours") {
+	if nothing := a.Plans[0]; r.MonthlyUSD >= nothing.MonthlyUSD || !a.Refused || !strings.Contains(a.Verdict,
+		"does not cover its hours") {
 		t.Errorf("router %g, nothing %g: %s", r.MonthlyUSD, nothing.MonthlyUSD, a.Verdict)
 	}
 	if err := s.Assumptions.Set("engineer_usd_per_hour", 0, "volunteers"); err != nil {
@@ -214,10 +220,12 @@ func TestFeasibilityAndConditions(t *testing.T) {
 	if _, err := Analyze(Default(), s, seeded()); err == nil || !strings.Contains(err.Error(), "unpriced") {
 		t.Errorf("an unpriced generalist: %v", err)
 	}
-	for name, bad := range map[string]Workload{"volume": {Volume: math.NaN(), InputTokens: 1}, "tokens": {Volume: 1}, "none": {InputTokens: 5},
+	for name, bad := range map[string]Workload{"volume": {Volume: math.NaN(), InputTokens: 1}, "tokens": {Volume: 1},
+		"none":   {InputTokens: 5},
 		"prefix": {Volume: 1, InputTokens: 1, PrefixTokens: 2}, "huge": {Volume: 1e15, InputTokens: 1}} {
 		bad.At = november
-		if _, err := Analyze(Default(), Scenario{Workload: bad, Generalist: "gpt-4o", Assumptions: DefaultAssumptions()}, seeded()); err == nil {
+		if _, err := Analyze(Default(), Scenario{Workload: bad, Generalist: "gpt-4o",
+			Assumptions: DefaultAssumptions()}, seeded()); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
@@ -244,9 +252,11 @@ func TestStaircaseSizesForThePeakWithSpare(t *testing.T) {
 
 func TestMeasuredCoverageReplacesTheAssumption(t *testing.T) {
 	s := published(1e6)
-	s.Measured = []MeasuredTier{{Tier: "embedded", Coverage: 0.5, CoverageLow: 0.45, CoverageHigh: 0.55, ServedAccuracy: 0.97, Source: "measured on 3,080 rows"}}
+	s.Measured = []MeasuredTier{{Tier: "embedded", Coverage: 0.5, CoverageLow: 0.45, CoverageHigh: 0.55,
+		ServedAccuracy: 0.97, Source: "measured on 3,080 rows"}}
 	p := planNamed(t, analyze(t, s), "router: embedded + gpt-4o")
-	if want := 0.5*1750 + 0.01*0.5*1750 + 0.0416*730.5; math.Abs(p.MonthlyUSD-want) > 1e-6 || !strings.Contains(strings.Join(p.Notes, " "), "measured on 3,080 rows") {
+	if want := 0.5*1750 + 0.01*0.5*1750 + 0.0416*730.5; math.Abs(p.MonthlyUSD-want) > 1e-6 ||
+		!strings.Contains(strings.Join(p.Notes, " "), "measured on 3,080 rows") {
 		t.Errorf("%g, want %g; %v", p.MonthlyUSD, want, p.Notes)
 	}
 	s.Measured[0].Tier = "gpt-7"
@@ -308,7 +318,8 @@ func TestAnalysisIsMonotone(t *testing.T) {
 		more.Volume *= rapid.Float64Range(1, 10).Draw(t, "times")
 		before, after := s.plan(r), more.plan(r)
 		if after.MonthlyUSD < before.MonthlyUSD-1e-9 || after.Total.At(more.Volume) < before.Total.At(s.Volume)-1e-9 {
-			t.Fatalf("%s: %g requests cost %g, %g cost %g", r.name, s.Volume, before.MonthlyUSD, more.Volume, after.MonthlyUSD)
+			t.Fatalf("%s: %g requests cost %g, %g cost %g", r.name, s.Volume, before.MonthlyUSD, more.Volume,
+				after.MonthlyUSD)
 		}
 		dearer := s
 		dearer.generalist.price.Rates = s.generalist.price.Rates.scaled(2, 1)
@@ -316,8 +327,10 @@ func TestAnalysisIsMonotone(t *testing.T) {
 			return // the recipe holds the old price
 		}
 		then := dearer.plan(r)
-		if before.BreakEven != nil && r.group != DoNothing && (then.BreakEven == nil || *then.BreakEven > *before.BreakEven*(1+1e-9)) {
-			t.Fatalf("%s: break-even %v becomes %v when the generalist costs twice as much", r.name, *before.BreakEven, then.BreakEven)
+		if before.BreakEven != nil && r.group != DoNothing && (then.BreakEven == nil ||
+			*then.BreakEven > *before.BreakEven*(1+1e-9)) {
+			t.Fatalf("%s: break-even %v becomes %v when the generalist costs twice as much", r.name, *before.BreakEven,
+				then.BreakEven)
 		}
 	})
 }

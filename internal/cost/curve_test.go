@@ -46,7 +46,8 @@ func drawCurve(t *rapid.T, name string) Curve {
 func TestBreakEvenIsWhereTheCurvesCross(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		plan := drawCurve(t, "plan")
-		ref := Curve{Fixed: rapid.Float64Range(0, 5000).Draw(t, "ref.fixed"), PerRequest: rapid.Float64Range(0, 0.01).Draw(t, "ref.each")}
+		ref := Curve{Fixed: rapid.Float64Range(0, 5000).Draw(t, "ref.fixed"), PerRequest: rapid.Float64Range(0,
+			0.01).Draw(t, "ref.each")}
 		v, ok := plan.BreakEven(ref)
 		share := rapid.Float64Range(0, 0.999).Draw(t, "share")
 		if !ok {
@@ -105,7 +106,8 @@ func TestRooflineTable(t *testing.T) {
 		}
 	}
 	g, _ := gpuNamed("A10G")
-	for want, got := range map[float64]float64{29: g.perSecond(llama1B, 500, 50, .5, 64), 18: g.perSecond(llama1B, 500, 50, .3, 64),
+	for want, got := range map[float64]float64{29: g.perSecond(llama1B, 500, 50, .5, 64), 18: g.perSecond(llama1B, 500,
+		50, .3, 64),
 		119: g.perSecond(llama1B, 150, 1, .5, 64), 71: g.perSecond(llama1B, 150, 1, .3, 64)} {
 		if math.Abs(got/want-1) > 0.05 {
 			t.Errorf("1B on an A10G: %.1f requests/s, the table has %.0f", got, want)

@@ -267,7 +267,8 @@ func genaiRows(provider, model string, raw json.RawMessage) ([]Price, error) {
 			band.Rates = p.Rates
 			rows[len(rows)-1].Daily = append([]DailyBand{band}, rows[len(rows)-1].Daily...)
 		default:
-			from, err := time.Parse(time.DateOnly, (c.Constraint.StartDate + c.Constraint.Start + strings.Repeat(" ", 10))[:10])
+			from, err := time.Parse(time.DateOnly, (c.Constraint.StartDate + c.Constraint.Start + strings.Repeat(" ",
+				10))[:10])
 			if err != nil {
 				return nil, errors.New("a condition that is not understood")
 			}
@@ -288,7 +289,8 @@ func genaiRows(provider, model string, raw json.RawMessage) ([]Price, error) {
 func (g genaiPrice) row(provider, model string) (Price, error) {
 	p := Price{Provider: provider, Model: model, Source: "genai-prices", Confidence: Secondary}
 	at := func(input int64) (Rates, error) {
-		return ratesRow{In: g.Input.at(input), Out: g.Output.at(input), Cached: g.CacheRead.at(input), CacheWrite: g.CacheWrite.at(input)}.rates()
+		return ratesRow{In: g.Input.at(input), Out: g.Output.at(input), Cached: g.CacheRead.at(input),
+			CacheWrite: g.CacheWrite.at(input)}.rates()
 	}
 	if provider == "" || model == "" || g.Input == nil || g.Output == nil {
 		return p, errors.New("no price per text token")

@@ -24,7 +24,8 @@ func TestLiteLLMImport(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, ok := b.Lookup("openai", "gpt-4o", november)
-	if !ok || p.Rates != mustLookup(t, "openai", "gpt-4o", november).Rates || p.BatchPermille != 500 || p.Shutdown != day("2027-01-14") {
+	if !ok || p.Rates != mustLookup(t, "openai", "gpt-4o", november).Rates || p.BatchPermille != 500 ||
+		p.Shutdown != day("2027-01-14") {
 		t.Errorf("gpt-4o: %+v", p)
 	}
 	g, ok := b.Lookup("google", "gemini-x", november)
@@ -38,7 +39,8 @@ func TestLiteLLMImport(t *testing.T) {
 		t.Error("an undated price applies before it was imported")
 	}
 	merged := Default().Merge(b)
-	if p, _ := merged.Lookup("openai", "gpt-4o", november.Add(-time.Hour)); p.Confidence != Secondary || p.Source == "LiteLLM price map" {
+	if p, _ := merged.Lookup("openai", "gpt-4o", november.Add(-time.Hour)); p.Confidence != Secondary ||
+		p.Source == "LiteLLM price map" {
 		t.Errorf("the merge changed the past: %+v", p)
 	}
 }
@@ -65,7 +67,8 @@ func TestGenAIPricesImport(t *testing.T) {
 		want  float64
 	}{
 		{"old", november, 3}, {"older", november, 3}, {"dated", day("2026-03-12"), 10}, {"dated", day("2026-03-13"), 5},
-		{"clock", november, 0.135}, {"clock", november.Add(31 * time.Minute), 0.27}, {"clock", november.Add(17 * time.Hour), 0.135},
+		{"clock", november, 0.135}, {"clock", november.Add(31 * time.Minute), 0.27}, {"clock",
+			november.Add(17 * time.Hour), 0.135},
 	} {
 		p, ok := b.Lookup("anthropic", c.model, c.at)
 		if !ok || p.Cost(usage, c.at) != FromUSD(c.want) {
@@ -106,7 +109,8 @@ func FuzzImport(f *testing.F) {
 				continue
 			}
 			for _, p := range Default().Merge(b).Prices(november) {
-				if p.Cost(Usage{Input: 1 << 40, Cached: 1 << 20, Output: 1 << 40}, november) < 0 || p.BatchPermille < 0 || p.BatchPermille > 1000 {
+				if p.Cost(Usage{Input: 1 << 40, Cached: 1 << 20, Output: 1 << 40}, november) < 0 ||
+					p.BatchPermille < 0 || p.BatchPermille > 1000 {
 					t.Fatalf("%+v", p)
 				}
 			}

@@ -255,7 +255,8 @@ func (r recipe) describe(e economy, w Workload, a *Assumptions) []string {
 	}
 	notes = append(notes, r.unverified()...)
 	if r.back != nil && !r.back.price.Shutdown.IsZero() {
-		notes = append(notes, fmt.Sprintf("%s is shut down on %s", r.back.price.Model, r.back.price.Shutdown.Format(time.DateOnly)))
+		notes = append(notes, fmt.Sprintf("%s is shut down on %s", r.back.price.Model,
+			r.back.price.Shutdown.Format(time.DateOnly)))
 	}
 	return notes
 }

@@ -142,7 +142,8 @@ func TestCostOfImpossibleUsage(t *testing.T) {
 			t.Fatalf("%+v costs %v", u, got)
 		}
 	})
-	for _, u := range []Usage{{Input: -1}, {Input: 5, Cached: 6}, {Input: 5, Cached: 3, CacheWrite: 3}, {Output: 1, Reasoning: 2},
+	for _, u := range []Usage{{Input: -1}, {Input: 5, Cached: 6}, {Input: 5, Cached: 3, CacheWrite: 3}, {Output: 1,
+		Reasoning: 2},
 		{Input: 1, Cached: 1 << 62, CacheWrite: 1 << 62}} {
 		if u.Check() == nil {
 			t.Errorf("%+v passed the check", u)

@@ -31,7 +31,8 @@ func (s Scenario) recipes(b *Book) (plans []recipe, infeasible []string) {
 	var cheap []Price
 	for _, p := range s.cheaperModels(b) {
 		if p.EndedBy(s.At.AddDate(0, 0, lastingDays)) {
-			infeasible = append(infeasible, fmt.Sprintf("switch to %s: it is shut down on %s", p.Model, p.Shutdown.Format(time.DateOnly)))
+			infeasible = append(infeasible, fmt.Sprintf("switch to %s: it is shut down on %s", p.Model,
+				p.Shutdown.Format(time.DateOnly)))
 			continue
 		}
 		cheap = append(cheap, p)
@@ -94,13 +95,15 @@ func (s Scenario) sameModel(cheap []Price) (plans []recipe, infeasible []string)
 	}
 	if len(cheap) > 0 {
 		if batch, ok := cheap[0].Batch(); ok && cheap[0].BatchPermille < 1000 {
-			plans = append(plans, s.switchTo("switch to "+cheap[0].Model+", batch API", BatchAPI, apiTier{price: batch}, unmeasured, dayLate))
+			plans = append(plans, s.switchTo("switch to "+cheap[0].Model+", batch API", BatchAPI, apiTier{price: batch},
+				unmeasured, dayLate))
 		}
 	}
 	minimum := s.Assumptions.CacheMinimum.Value
 	switch g := s.generalist.price; {
 	case s.PrefixTokens < minimum:
-		infeasible = append(infeasible, fmt.Sprintf("prompt cache: the shared prefix of %.0f tokens is below the minimum of %.0f",
+		infeasible = append(infeasible, fmt.Sprintf("prompt cache: the shared prefix of %.0f tokens is below the "+
+			"minimum of %.0f",
 			s.PrefixTokens, minimum))
 	case g.Cached >= g.Input:
 		infeasible = append(infeasible, "prompt cache: the book knows no discount for "+s.Generalist)
@@ -123,7 +126,8 @@ func (s Scenario) byToken(b *Book) []recipe {
 			out = append(out, r)
 		case p.Train > 0:
 			// Models of 2B and 4B parameters: the lower of the two assumed coverages.
-			front := &frontTier{api: &apiTier{price: p, tuned: true}, coverage: func(a *Assumptions) Assumption { return a.Coverage1B }}
+			front := &frontTier{api: &apiTier{price: p, tuned: true},
+				coverage: func(a *Assumptions) Assumption { return a.Coverage1B }}
 			name, elsewhere := "tuned "+p.Model+" at "+p.Provider, "your texts may go to "+p.Provider
 			out = append(out, s.trained(name, TunedAPI, front, nil, tunedAPIHours, unmeasured, elsewhere),
 				s.trained("router: "+name+" + "+s.Generalist, RouterPlan, front, &s.generalist, tunedAPIHours, elsewhere))
@@ -169,7 +173,8 @@ func (s Scenario) hosted(b *Book) (plans []recipe, infeasible []string) {
 			alone := s.trained(name, HostedModel, front, nil, hostedHours, unmeasured)
 			alone.notes = append(alone.notes, "no spare server: an outage or a cold start stops the task")
 			plans = append(plans, alone,
-				s.trained("shared "+name, SharedHost, shared, nil, hostedHours, unmeasured, "enough other tasks share the server"),
+				s.trained("shared "+name, SharedHost, shared, nil, hostedHours, unmeasured,
+					"enough other tasks share the server"),
 				s.trained("router: "+name+" + "+s.Generalist, RouterPlan, front, &s.generalist, hostedHours))
 		}
 	}
@@ -181,7 +186,8 @@ func (s Scenario) gpuHosts(b *Book) (hosts []Host, infeasible []string) {
 	if s.Host != "" {
 		h, ok := b.GPU(s.Host, s.At)
 		if !ok {
-			return nil, []string{fmt.Sprintf("hosted models: the book has no host %q on %s", s.Host, s.At.Format(time.DateOnly))}
+			return nil, []string{fmt.Sprintf("hosted models: the book has no host %q on %s", s.Host,
+				s.At.Format(time.DateOnly))}
 		}
 		if _, known := gpuNamed(h.GPU); !known {
 			return nil, []string{"hosted models: no throughput is known for " + h.SKU}
@@ -219,7 +225,8 @@ func (s Scenario) embedded(b *Book, cheap []Price) (plans []recipe, infeasible [
 		s.trained("router: embedded + "+s.Generalist, RouterPlan, front, &s.generalist, embeddedHours))
 	if len(cheap) > 0 {
 		back := apiTier{price: cheap[0]}
-		plans = append(plans, s.trained("router: embedded + "+cheap[0].Model, RouterPlan, front, &back, embeddedHours, unmeasured))
+		plans = append(plans, s.trained("router: embedded + "+cheap[0].Model, RouterPlan, front, &back, embeddedHours,
+			unmeasured))
 	}
 	return plans, nil
 }

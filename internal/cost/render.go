@@ -83,7 +83,8 @@ func (a *Analysis) table(b *strings.Builder, plans []Plan) (marks []string) {
 		if p.Group != DoNothing {
 			versus = fmt.Sprintf("%+.0f %%", 100*(p.MonthlyUSD/nothing-1))
 		}
-		fmt.Fprintf(b, "%s %-46s %12s %7s %12s  %s [%s, %s]\n", best, name, dollars(p.MonthlyUSD), versus, p.breakEvenText(),
+		fmt.Fprintf(b, "%s %-46s %12s %7s %12s  %s [%s, %s]\n", best, name, dollars(p.MonthlyUSD), versus,
+			p.breakEvenText(),
 			whole(p.TotalUSD.P50), whole(p.TotalUSD.P10), whole(p.TotalUSD.P90))
 	}
 	return marks
@@ -104,18 +105,21 @@ func (p Plan) breakEvenText() string {
 // explain writes the notes of the plans that matter, the sensitivity, and every assumption with its source.
 func (a *Analysis) explain(b *strings.Builder) {
 	for _, name := range []string{a.Best, a.BestIf} {
-		if i := slices.IndexFunc(a.Plans, func(p Plan) bool { return p.Name == name }); i >= 0 && len(a.Plans[i].Notes) > 0 {
+		if i := slices.IndexFunc(a.Plans, func(p Plan) bool { return p.Name == name }); i >= 0 &&
+			len(a.Plans[i].Notes) > 0 {
 			fmt.Fprintf(b, "\n  %s\n", wrap(name+": "+strings.Join(a.Plans[i].Notes, "; "), 96, "    "))
 		}
 	}
 	if len(a.Sensitivity) > 0 {
 		b.WriteString("\n  What moves the saving most, each alone (saving a month, all in)\n")
 		for _, s := range a.Sensitivity[:min(6, len(a.Sensitivity))] {
-			fmt.Fprintf(b, "    %-30s %8.4g … %-8.4g %12s … %s\n", s.Assumption, s.Low, s.High, dollars(s.SavingLow), dollars(s.SavingHigh))
+			fmt.Fprintf(b, "    %-30s %8.4g … %-8.4g %12s … %s\n", s.Assumption, s.Low, s.High, dollars(s.SavingLow),
+				dollars(s.SavingHigh))
 		}
 	}
 	if a.Assumptions.WrongAnswerUSD.Value == 0 {
-		fmt.Fprintf(b, "\n  Wrong answers are not priced. At $0.50 each, one accuracy point is worth %s a month.\n", dollars(a.Volume*0.01*0.5))
+		fmt.Fprintf(b, "\n  Wrong answers are not priced. At $0.50 each, one accuracy point is worth %s a month.\n",
+			dollars(a.Volume*0.01*0.5))
 	}
 	for _, why := range a.Infeasible {
 		fmt.Fprintf(b, "  Left out: %s\n", why)
@@ -135,16 +139,21 @@ func (art *Article) text() string {
 	var b strings.Builder
 	p, e := art.Published, art.Exact
 	row := func(what, published, exact string) { fmt.Fprintf(&b, "  %-44s %16s %16s\n", what, published, exact) }
-	fmt.Fprintf(&b, "The published scenario: %s support tickets a month, 500 tokens in and 50 out each\n\n", count(articleVolume))
+	fmt.Fprintf(&b, "The published scenario: %s support tickets a month, 500 tokens in and 50 out each\n\n",
+		count(articleVolume))
 	row("", "as published", "exact prices")
 	row("GPT-4o, a request", fmt.Sprintf("$%.3f", p.USDPerRequest), fmt.Sprintf("$%.5f", e.USDPerRequest))
-	row("server g5.xlarge, an hour × hours a month", fmt.Sprintf("$%.2f × %g", p.USDPerHour, p.HoursPerMonth), fmt.Sprintf("$%.3f × %g", e.USDPerHour, e.HoursPerMonth))
+	row("server g5.xlarge, an hour × hours a month", fmt.Sprintf("$%.2f × %g", p.USDPerHour, p.HoursPerMonth),
+		fmt.Sprintf("$%.3f × %g", e.USDPerHour, e.HoursPerMonth))
 	row("all GPT-4o, a month", whole(p.GeneralistUSD), whole(e.GeneralistUSD))
 	row("Llama 3.2 3B on the server, a month", whole(p.SpecialistUSD), whole(e.SpecialistUSD))
-	row("saving a month", fmt.Sprintf("%s (%.0f %%)", whole(p.SavingUSD), 100*p.SavingShare), fmt.Sprintf("%s (%.0f %%)", whole(e.SavingUSD), 100*e.SavingShare))
+	row("saving a month", fmt.Sprintf("%s (%.0f %%)", whole(p.SavingUSD), 100*p.SavingShare),
+		fmt.Sprintf("%s (%.0f %%)", whole(e.SavingUSD), 100*e.SavingShare))
 	row("break-even, tickets a month", count(math.Ceil(p.BreakEven-1e-6)), count(math.Ceil(e.BreakEven)))
-	row(fmt.Sprintf("%s tickets by GPT-4o, a month", count(p.SmallVolume)), whole(p.SmallGeneralist), dollars(e.SmallGeneralist))
-	fmt.Fprintf(&b, "\nThe same tokens with the API models of the price book\n\n  %-28s %14s %26s\n", "", "a month", "the server pays from")
+	row(fmt.Sprintf("%s tickets by GPT-4o, a month", count(p.SmallVolume)), whole(p.SmallGeneralist),
+		dollars(e.SmallGeneralist))
+	fmt.Fprintf(&b, "\nThe same tokens with the API models of the price book\n\n  %-28s %14s %26s\n", "", "a month",
+		"the server pays from")
 	for _, t := range art.Today {
 		from, ends := "never", ""
 		if t.BreakEven != nil {
@@ -248,7 +257,8 @@ func (a *Analysis) Chart() string {
 	for i, row := range grid {
 		label := ""
 		usd := f.usdHigh * math.Pow(f.usdLow/f.usdHigh, float64(i)/(height-1))
-		if exponent := math.Log10(usd); i == 0 || i == height-1 || math.Abs(exponent-math.Round(exponent)) < 0.5*math.Log10(f.usdHigh/f.usdLow)/(height-1) {
+		if exponent := math.Log10(usd); i == 0 || i == height-1 ||
+			math.Abs(exponent-math.Round(exponent)) < 0.5*math.Log10(f.usdHigh/f.usdLow)/(height-1) {
 			label = "$" + short(math.Pow(10, math.Round(exponent)))
 		}
 		fmt.Fprintf(&b, "  %7s │%s\n", label, strings.TrimRight(string(row), " "))

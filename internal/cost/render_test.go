@@ -15,7 +15,8 @@ import (
 func TestTextShowsPlansVerdictChartAndEveryAssumption(t *testing.T) {
 	a := analyze(t, published(1e6))
 	text := a.Text()
-	for _, want := range []string{"all gpt-4o", "$1,750.00", "* router: embedded + gpt-4o", referencePlan, "419,934", a.Best,
+	for _, want := range []string{"all gpt-4o", "$1,750.00", "* router: embedded + gpt-4o", referencePlan, "419,934",
+		a.Best,
 		"requests a month", "What moves the saving most", "Wrong answers are not priced", "2026-11-23"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the text lacks %q", want)
@@ -36,7 +37,8 @@ func TestTextShowsPlansVerdictChartAndEveryAssumption(t *testing.T) {
 
 func TestArticleText(t *testing.T) {
 	text := must(ArticleAnalysis(Default(), november)).Text()
-	for _, want := range []string{"$2,000", "$720", "$1,280 (64 %)", "360,000", "$100", "$1,750", "$735", "419,934", "$87.50", "730.5",
+	for _, want := range []string{"$2,000", "$720", "$1,280 (64 %)", "360,000", "$100", "$1,750", "$735", "419,934",
+		"$87.50", "730.5",
 		"gpt-6-luna", "9,798,441", "Which conclusion still holds", "leave out"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the text lacks %q:\n%s", want, text)
@@ -45,10 +47,12 @@ func TestArticleText(t *testing.T) {
 }
 
 func TestSVGIsWellFormedAndSaysItInWords(t *testing.T) {
-	for name, a := range map[string]*Analysis{"analysis": analyze(t, published(1e6)), "article": must(ArticleAnalysis(Default(), november))} {
+	for name, a := range map[string]*Analysis{"analysis": analyze(t, published(1e6)),
+		"article": must(ArticleAnalysis(Default(), november))} {
 		svg := a.SVG()
 		checkXML(t, svg)
-		for _, want := range []string{`role="img"`, "<title ", "<desc ", "prefers-color-scheme:dark", "all gpt-4o", "$1,750.00 a month", "cheaper than doing nothing from 419,934"} {
+		for _, want := range []string{`role="img"`, "<title ", "<desc ", "prefers-color-scheme:dark", "all gpt-4o",
+			"$1,750.00 a month", "cheaper than doing nothing from 419,934"} {
 			if !strings.Contains(svg, want) {
 				t.Errorf("%s: the picture lacks %q", name, want)
 			}
@@ -81,7 +85,8 @@ func TestAnyScenarioRenders(t *testing.T) {
 		s := published(math.Pow(10, rapid.Float64Range(0, 12).Draw(t, "magnitude")))
 		s.InputTokens = math.Pow(10, rapid.Float64Range(0, 8).Draw(t, "in"))
 		s.OutputTokens = math.Pow(10, rapid.Float64Range(0, 8).Draw(t, "out"))
-		s.Generalist = rapid.SampledFrom([]string{"gpt-4o", "gpt-6-luna", "openai/gpt-oss-20b", "deepseek-v4-flash"}).Draw(t, "model")
+		s.Generalist = rapid.SampledFrom([]string{"gpt-4o", "gpt-6-luna", "openai/gpt-oss-20b",
+			"deepseek-v4-flash"}).Draw(t, "model")
 		s.Draws = 2
 		a, err := Analyze(Default(), s, seeded())
 		if err != nil {
@@ -101,8 +106,10 @@ func TestAnyScenarioRenders(t *testing.T) {
 func TestNumbersForPeople(t *testing.T) {
 	for want, got := range map[string]string{
 		"$1,750.00": dollars(1750), "-$3.20": dollars(-3.2), "$0.00": dollars(-0.001), "$999.99": dollars(999.99),
-		"$1,234,567.89": dollars(1234567.89), "411,429": count(411428.6), "12": count(12), "$1,750": whole(1749.6), "-$2": whole(-1.7),
-		"10k": short(1e4), "1M": short(999_900), "0.1": short(0.1), "100": short(100), "ab…": clip("abcdef", 3), "a b\n  c": wrap("a b c", 3, "  "),
+		"$1,234,567.89": dollars(1234567.89), "411,429": count(411428.6), "12": count(12), "$1,750": whole(1749.6),
+		"-$2": whole(-1.7),
+		"10k": short(1e4), "1M": short(999_900), "0.1": short(0.1), "100": short(100), "ab…": clip("abcdef", 3),
+		"a b\n  c": wrap("a b c", 3, "  "),
 	} {
 		if got != want {
 			t.Errorf("%q, want %q", got, want)

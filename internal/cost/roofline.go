@@ -7,7 +7,6 @@ type gpuSpec struct {
 	name   string
 	tflops float64 // 10^12 floating-point operations a second
 	gbps   float64 // 10^9 bytes a second
-	note   string
 }
 
 // gpuSpecs are the makers' data-sheet figures, from memory; docs/economics.md shows the throughput that follows.

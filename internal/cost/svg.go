@@ -36,7 +36,8 @@ func (a *Analysis) SVG() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %g %g" role="img" aria-labelledby="occam-t occam-d" %s>`+"\n",
 		svgWidth, svgHeight, svgFont)
-	fmt.Fprintf(&b, "<title id=\"occam-t\">Monthly bill against volume</title>\n<desc id=\"occam-d\">%s</desc>\n", escaped(a.describeLines(lines)))
+	fmt.Fprintf(&b, "<title id=\"occam-t\">Monthly bill against volume</title>\n<desc id=\"occam-d\">%s</desc>\n",
+		escaped(a.describeLines(lines)))
 	b.WriteString(svgStyle + "\n")
 	fmt.Fprintf(&b, `<rect class="bg" width="%g" height="%g"/>`+"\n", svgWidth, svgHeight)
 	fmt.Fprintf(&b, `<text class="t" x="%g" y="26">Monthly bill against volume</text>`+"\n", plotLeft)

@@ -55,9 +55,11 @@ func (s Scenario) verdict(out *Analysis, nothing, best, cheapest Plan) string {
 		case t.Name == best.Name:
 			fmt.Fprintf(&b, "no such plan is feasible.")
 		case saving <= 0:
-			fmt.Fprintf(&b, "%s costs %s a month, %s costs %s.", nothing.Name, dollars(nothing.MonthlyUSD), t.Name, dollars(t.MonthlyUSD))
+			fmt.Fprintf(&b, "%s costs %s a month, %s costs %s.", nothing.Name, dollars(nothing.MonthlyUSD), t.Name,
+				dollars(t.MonthlyUSD))
 		default:
-			fmt.Fprintf(&b, "%s saves %s a month on the bill, which does not cover its hours, labels and training of %s a month.",
+			fmt.Fprintf(&b, "%s saves %s a month on the bill, which does not cover its hours, labels and training of "+
+				"%s a month.",
 				t.Name, dollars(saving), dollars(t.Parts.Hours+t.Parts.Labels+t.Parts.Training+t.Parts.Overhead))
 		}
 	} else {

@@ -42,46 +42,57 @@ func month() []Row {
 	tokens := func(n int64) cost.Usage { return cost.Usage{Input: 500 * n, Output: 50 * n} }
 	return []Row{
 		{Start: from, Task: "tickets", Tier: "linear", Answered: true, Attempts: 842_000, Reference: usd(1473.50)},
-		{Start: from, Task: "tickets", Tier: "generalist", Provider: "openai", Model: "gpt-4o", Answered: true, Attempts: 158_000,
-			Usage: tokens(158_000), Cost: usd(276.50), CostLow: usd(276.50), CostHigh: usd(276.50), Reference: usd(276.50)},
+		{Start: from, Task: "tickets", Tier: "generalist", Provider: "openai", Model: "gpt-4o", Answered: true,
+			Attempts: 158_000,
+			Usage:    tokens(158_000), Cost: usd(276.50), CostLow: usd(276.50), CostHigh: usd(276.50), Reference: usd(276.50)},
 		{Start: from, Task: "tickets", Tier: "generalist", Provider: "openai", Model: "gpt-4o", Audit: true, Attempts: 8420,
 			Usage: tokens(8420), Cost: usd(14.735), CostLow: usd(14.735), CostHigh: usd(14.735)},
 	}
 }
 
 func TestProvenSaving(t *testing.T) {
-	s := Prove(from, to, month(), []Charge{{Kind: Hosting, What: "aws t3.medium", Amount: usd(30.39)}, {Kind: Training, Task: "tickets", Amount: usd(10)}})
+	s := Prove(from, to, month(), []Charge{{Kind: Hosting, What: "aws t3.medium", Amount: usd(30.39)}, {Kind: Training,
+		Task: "tickets", Amount: usd(10)}})
 	if want := usd(1750 - 276.50 - 14.735 - 30.39 - 10); s.Saved != want || s.WouldHaveCost != usd(1750) {
 		t.Errorf("saved %v, want %v", s.Saved, want)
 	}
 	if s.Requests != 1_000_000 || s.Local != 842_000 || s.Tasks[0].Saved != s.Saved+usd(30.39) {
 		t.Errorf("%+v", s)
 	}
-	if h := s.Headline(); h != "Saved $1,418.38: the generalist alone would have cost $1,750.00, it did cost $331.63 (generalist $276.50, audits $14.74, hosting $30.39, training $10.00)." {
+	if h := s.Headline(); h != "Saved $1,418.38: the generalist alone would have cost $1,750.00, it did cost $331.63 "+
+		"(generalist $276.50, audits $14.74, hosting $30.39, training $10.00)." {
 		t.Error(h)
 	}
 }
 
 func TestALossIsSaidPlainly(t *testing.T) {
 	s := Prove(from, to, month(), []Charge{{Kind: Hosting, What: "aws g5.xlarge", Task: "tickets", Amount: usd(2000)}})
-	if s.Saved >= 0 || !strings.HasPrefix(s.Headline(), "You are losing $541.24") || !strings.Contains(s.Headline(), "Switch task tickets back") {
+	if s.Saved >= 0 || !strings.HasPrefix(s.Headline(), "You are losing $541.24") || !strings.Contains(s.Headline(),
+		"Switch task tickets back") {
 		t.Error(s.Headline())
 	}
 }
 
 func TestNothingIsClaimedForWhatIsNotKnown(t *testing.T) {
 	rows := []Row{
-		{Task: "a", Tier: "linear", Answered: true, Attempts: 10},                                                                                // no counterfactual
-		{Task: "a", Tier: "generalist", Provider: "x", Model: "m", Answered: true, Attempts: 5, Unpriced: true},                                  // no price
-		{Task: "a", Tier: "generalist", Provider: "x", Model: "n", Answered: true, Attempts: 2, Cost: usd(4), CostLow: usd(4), CostHigh: usd(4)}, // no counterfactual
-		{Provider: "openai", Model: "gpt-4o", Answered: true, Attempts: 3, Cost: usd(7), CostLow: usd(7), CostHigh: usd(7)},                      // pass-through
-		{Task: "a", Tier: "generalist", Provider: "x", Model: "n", Attempts: 1, Estimated: true, Cost: usd(1), CostLow: 0, CostHigh: usd(3)},
+		{Task: "a", Tier: "linear", Answered: true, Attempts: 10},
+		// no counterfactual
+		{Task: "a", Tier: "generalist", Provider: "x", Model: "m", Answered: true, Attempts: 5, Unpriced: true},
+		// no price
+		{Task: "a", Tier: "generalist", Provider: "x", Model: "n", Answered: true, Attempts: 2, Cost: usd(4),
+			CostLow: usd(4), CostHigh: usd(4)}, // no counterfactual
+		{Provider: "openai", Model: "gpt-4o", Answered: true, Attempts: 3, Cost: usd(7), CostLow: usd(7),
+			CostHigh: usd(7)}, // pass-through
+		{Task: "a", Tier: "generalist", Provider: "x", Model: "n", Attempts: 1, Estimated: true, Cost: usd(1),
+			CostLow: 0, CostHigh: usd(3)},
 	}
 	s := Prove(from, to, rows, nil)
-	if s.Saved != -usd(1) || s.SavedLow != -usd(3) || s.SavedHigh != 0 || s.NoReference != 17 || s.Unpriced != 5 || s.PassThrough != usd(7) {
+	if s.Saved != -usd(1) || s.SavedLow != -usd(3) || s.SavedHigh != 0 || s.NoReference != 17 || s.Unpriced != 5 ||
+		s.PassThrough != usd(7) {
 		t.Errorf("%+v", s)
 	}
-	for _, want := range []string{"17 requests have no known counterfactual", "5 attempts are unpriced", "between -$3.00 and $0.00"} {
+	for _, want := range []string{"17 requests have no known counterfactual", "5 attempts are unpriced",
+		"between -$3.00 and $0.00"} {
 		if !strings.Contains(s.Text(), want) {
 			t.Errorf("the text lacks %q:\n%s", want, s.Text())
 		}
@@ -95,9 +106,11 @@ func TestStatementAddsUp(t *testing.T) {
 		var charges []Charge
 		spent, reference := cost.Amount(0), cost.Amount(0)
 		for range rapid.IntRange(0, 20).Draw(t, "rows") {
-			r := Row{Task: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "task"), Tier: rapid.SampledFrom([]string{"linear", "generalist"}).Draw(t, "tier"),
+			r := Row{Task: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "task"),
+				Tier:     rapid.SampledFrom([]string{"linear", "generalist"}).Draw(t, "tier"),
 				Answered: rapid.Bool().Draw(t, "answered"), Audit: rapid.Bool().Draw(t, "audit"), Attempts: 1,
-				Cost: cost.Amount(rapid.Int64Range(0, 1e12).Draw(t, "cost")), Reference: cost.Amount(rapid.Int64Range(1, 1e12).Draw(t, "reference"))}
+				Cost: cost.Amount(rapid.Int64Range(0, 1e12).Draw(t, "cost")), Reference: cost.Amount(rapid.Int64Range(1,
+					1e12).Draw(t, "reference"))}
 			r.CostLow, r.CostHigh = r.Cost, r.Cost
 			rows, spent = append(rows, r), spent+r.Cost
 			if r.Answered {
@@ -105,11 +118,13 @@ func TestStatementAddsUp(t *testing.T) {
 			}
 		}
 		for range rapid.IntRange(0, 5).Draw(t, "charges") {
-			c := Charge{Kind: rapid.SampledFrom([]ChargeKind{Hosting, Training, Labels}).Draw(t, "kind"), Task: "a", Amount: cost.Amount(rapid.Int64Range(0, 1e12).Draw(t, "amount"))}
+			c := Charge{Kind: rapid.SampledFrom([]ChargeKind{Hosting, Training, Labels}).Draw(t, "kind"), Task: "a",
+				Amount: cost.Amount(rapid.Int64Range(0, 1e12).Draw(t, "amount"))}
 			charges, spent = append(charges, c), spent+c.Amount
 		}
 		s := Prove(from, to, rows, charges)
-		if s.Spent.Total() != spent || s.WouldHaveCost != reference || s.Saved != reference-spent || s.SavedLow != s.Saved || s.SavedHigh != s.Saved {
+		if s.Spent.Total() != spent || s.WouldHaveCost != reference || s.Saved != reference-spent ||
+			s.SavedLow != s.Saved || s.SavedHigh != s.Saved {
 			t.Fatalf("spent %v of %v, would have cost %v of %v", s.Spent.Total(), spent, s.WouldHaveCost, reference)
 		}
 		sum := cost.Amount(0)
@@ -124,7 +139,8 @@ func TestStatementAddsUp(t *testing.T) {
 
 func TestInvoiceToTheCent(t *testing.T) {
 	invoice := "start_time,amount_value,amount_currency,line_item\n" +
-		"1759276800,176.50,usd,\"gpt-4o-2024-08-06, input\"\n1759363200,114.74,usd,\"gpt-4o-2024-08-06, output\"\n1759363201,,usd,\n"
+		"1759276800,176.50,usd,\"gpt-4o-2024-08-06, input\"\n1759363200,114.74,usd,\"gpt-4o-2024-08-06, " +
+		"output\"\n1759363201,,usd,\n"
 	lines, err := ReadInvoice(strings.NewReader(invoice))
 	if err != nil || len(lines) != 3 || lines[0].Date.Format(time.DateOnly) != "2025-10-01" {
 		t.Fatalf("%v %+v", err, lines)
@@ -137,7 +153,8 @@ func TestInvoiceToTheCent(t *testing.T) {
 	if r := Reconcile(lines, month()); r.Agrees {
 		t.Errorf("two cents too much agree:\n%s", r.Text())
 	}
-	estimated := append(month(), Row{Provider: "openai", Model: "gpt-4o", Estimated: true, Attempts: 6, Cost: usd(0.01), CostLow: 0, CostHigh: usd(0.03)})
+	estimated := append(month(), Row{Provider: "openai", Model: "gpt-4o", Estimated: true, Attempts: 6, Cost: usd(0.01),
+		CostLow: 0, CostHigh: usd(0.03)})
 	if r := Reconcile(lines, estimated); !r.Agrees || r.Estimated != 6 {
 		t.Errorf("six estimated attempts explain two cents:\n%s", r.Text())
 	}
@@ -151,13 +168,15 @@ func TestInvoiceToTheCent(t *testing.T) {
 }
 
 func TestInvoiceAmounts(t *testing.T) {
-	for text, want := range map[string]cost.Amount{"0.000000001": 1, "0.0000000005": 1, "0.0000000004": 0, "$1,234.56": usd(1234.56), "-3.2": -usd(3.2),
+	for text, want := range map[string]cost.Amount{"0.000000001": 1, "0.0000000005": 1, "0.0000000004": 0,
+		"$1,234.56": usd(1234.56), "-3.2": -usd(3.2),
 		"(3.20)": -usd(3.2), "7": usd(7), "1.5e-05": 15000, "2E2": usd(200), "-1e-9": -1, "12.": usd(12), ".5": usd(0.5)} {
 		if got, _, err := readUSD(text); err != nil || got != want {
 			t.Errorf("%q is %v (%v), want %v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", ".", "abc", "1.2.3", "12345678901", "9999999999", "1e99", "1e", "NaN", "0x10", "1,0,0e5x"} {
+	for _, text := range []string{"", ".", "abc", "1.2.3", "12345678901", "9999999999", "1e99", "1e", "NaN", "0x10",
+		"1,0,0e5x"} {
 		if got, _, err := readUSD(text); err == nil {
 			t.Errorf("%q is read as %v", text, got)
 		}
@@ -172,8 +191,9 @@ func TestInvoiceAmounts(t *testing.T) {
 
 func TestInvoiceErrorsSayWhere(t *testing.T) {
 	for text, want := range map[string]string{
-		"": "header", "a,b\n1,2\n": "no column with amounts", "amount\nten\n": "line 2", "amount,currency\n1,eur\n": "only dollars",
-		"amount\n\"1\n": "invoice",
+		"": "header", "a,b\n1,2\n": "no column with amounts", "amount\nten\n": "line 2",
+		"amount,currency\n1,eur\n": "only dollars",
+		"amount\n\"1\n":            "invoice",
 	} {
 		if _, err := ReadInvoice(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)
@@ -200,11 +220,14 @@ func FuzzInvoice(f *testing.F) {
 }
 
 func TestFOCUSAddsUpAndKeepsSavingsApart(t *testing.T) {
-	rows := append(month(), Row{Start: from, Provider: "x", Model: "y", Unpriced: true, Attempts: 4, Usage: cost.Usage{Input: 9}})
-	charges := []Charge{{Kind: Hosting, What: "aws g5.xlarge", Start: from, End: to, Amount: usd(748.464), Hours: 744, Busy: 0.039},
+	rows := append(month(), Row{Start: from, Provider: "x", Model: "y", Unpriced: true, Attempts: 4,
+		Usage: cost.Usage{Input: 9}})
+	charges := []Charge{{Kind: Hosting, What: "aws g5.xlarge", Start: from, End: to, Amount: usd(748.464), Hours: 744,
+		Busy: 0.039},
 		{Kind: Training, What: "fine-tune", Task: "tickets", Start: from, End: to, Amount: usd(10)}}
 	var b bytes.Buffer
-	unpriced, err := WriteFOCUS(&b, FocusAccount{ID: "acme", Name: "Acme", Span: 24 * time.Hour}, cost.Default(), rows, charges)
+	unpriced, err := WriteFOCUS(&b, FocusAccount{ID: "acme", Name: "Acme", Span: 24 * time.Hour}, cost.Default(), rows,
+		charges)
 	if err != nil || unpriced != 4 {
 		t.Fatal(unpriced, err)
 	}
@@ -231,9 +254,12 @@ func TestFOCUSAddsUpAndKeepsSavingsApart(t *testing.T) {
 		if r[column("ChargeCategory")] != "Usage" {
 			t.Errorf("a row of category %q", r[column("ChargeCategory")])
 		}
-		for _, mandatory := range []string{"BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd",
-			"BillingPeriodStart", "ChargeCategory", "ChargeDescription", "ChargePeriodEnd", "ChargePeriodStart", "ContractedCost",
-			"EffectiveCost", "InvoiceIssuerName", "ListCost", "PricingQuantity", "PricingUnit", "ProviderName", "PublisherName",
+		for _, mandatory := range []string{"BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency",
+			"BillingPeriodEnd",
+			"BillingPeriodStart", "ChargeCategory", "ChargeDescription", "ChargePeriodEnd", "ChargePeriodStart",
+			"ContractedCost",
+			"EffectiveCost", "InvoiceIssuerName", "ListCost", "PricingQuantity", "PricingUnit", "ProviderName",
+			"PublisherName",
 			"ServiceCategory", "ServiceName"} {
 			if r[column(mandatory)] == "" {
 				t.Errorf("mandatory column %s is empty in %v", mandatory, r)
@@ -252,8 +278,10 @@ func TestFOCUSAddsUpAndKeepsSavingsApart(t *testing.T) {
 func TestMetersAddUp(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.Int64Range(0, 1e9)
-		r := Row{Start: from, Provider: "openai", Model: rapid.SampledFrom([]string{"gpt-4o", "gpt-6-luna", "unknown"}).Draw(t, "model"),
-			Usage: cost.Usage{Input: n.Draw(t, "in"), Output: n.Draw(t, "out")}, Cost: cost.Amount(rapid.Int64Range(0, 1e15).Draw(t, "cost"))}
+		r := Row{Start: from, Provider: "openai", Model: rapid.SampledFrom([]string{"gpt-4o", "gpt-6-luna",
+			"unknown"}).Draw(t, "model"),
+			Usage: cost.Usage{Input: n.Draw(t, "in"), Output: n.Draw(t, "out")}, Cost: cost.Amount(rapid.Int64Range(0,
+				1e15).Draw(t, "cost"))}
 		r.Usage.Cached = rapid.Int64Range(0, r.Usage.Input).Draw(t, "cached")
 		sum := cost.Amount(0)
 		for _, m := range meters(cost.Default(), r) {
@@ -289,7 +317,8 @@ func TestForecastOfARegularSeriesIsExact(t *testing.T) {
 	q, ok := Forecast(days, from, to, seeded(1))
 	want := cost.Amount(0)
 	for d := from; d.Before(to); d = d.AddDate(0, 0, 1) {
-		want += map[bool]cost.Amount{true: usd(40), false: usd(100)}[d.Weekday() == time.Saturday || d.Weekday() == time.Sunday]
+		want += map[bool]cost.Amount{true: usd(40), false: usd(100)}[d.Weekday() == time.Saturday ||
+			d.Weekday() == time.Sunday]
 	}
 	for _, v := range []cost.Amount{q.P10, q.P50, q.P90} {
 		if !ok || math.Abs(v.USD()-want.USD()) > 0.01 {
@@ -376,7 +405,8 @@ func TestBudget(t *testing.T) {
 	for _, c := range []struct {
 		spent, most float64
 		want        BudgetState
-	}{{0, 1, WithinBudget}, {79.99, 1, WithinBudget}, {80, 1, Downgrade}, {99, 1, Downgrade}, {99, 1.01, Blocked}, {100, 0, Blocked}, {0, 101, Blocked}} {
+	}{{0, 1, WithinBudget}, {79.99, 1, WithinBudget}, {80, 1, Downgrade}, {99, 1, Downgrade}, {99, 1.01, Blocked}, {100,
+		0, Blocked}, {0, 101, Blocked}} {
 		if got := b.Check(usd(c.spent), usd(c.most)); got != c.want {
 			t.Errorf("spent %g, at most %g more: %s, want %s", c.spent, c.most, got, c.want)
 		}
@@ -410,10 +440,12 @@ func TestBudget(t *testing.T) {
 }
 
 func TestCalendarTouchesOnlyYourTraffic(t *testing.T) {
-	rows := append(month(), Row{Provider: "openai", Model: "gpt-5-nano", Attempts: 7, Cost: usd(1)}, Row{Provider: "anthropic", Model: "claude-haiku-5-5", Attempts: 1},
+	rows := append(month(), Row{Provider: "openai", Model: "gpt-5-nano", Attempts: 7, Cost: usd(1)},
+		Row{Provider: "anthropic", Model: "claude-haiku-5-5", Attempts: 1},
 		Row{Provider: "openai", Model: "gpt-4o-2024-08-06", Task: "b", Attempts: 1})
 	got := Calendar(cost.Default(), rows, day("2026-11-23"))
-	if len(got) != 3 || got[0].Model != "gpt-5-nano" || got[0].Days != 18 || got[1].Model != "gpt-4o" || got[1].Attempts != 166_420 ||
+	if len(got) != 3 || got[0].Model != "gpt-5-nano" || got[0].Days != 18 || got[1].Model != "gpt-4o" ||
+		got[1].Attempts != 166_420 ||
 		got[1].Tasks[0] != "tickets" || got[2].Model != "gpt-4o-2024-08-06" {
 		t.Errorf("%+v", got)
 	}
@@ -423,14 +455,17 @@ func TestCalendarTouchesOnlyYourTraffic(t *testing.T) {
 }
 
 func TestRecommendationsAreRankedByDollars(t *testing.T) {
-	rows := append(month(), Row{Task: "tickets", Tier: "generalist", Provider: "openai", Model: "gpt-4o", Attempts: 50_000, Cost: usd(87.5), CostLow: usd(87.5), CostHigh: usd(87.5)})
+	rows := append(month(), Row{Task: "tickets", Tier: "generalist", Provider: "openai", Model: "gpt-4o",
+		Attempts: 50_000, Cost: usd(87.5), CostLow: usd(87.5), CostHigh: usd(87.5)})
 	charges := []Charge{{Kind: Hosting, What: "aws g5.xlarge", Task: "tickets", Amount: usd(2000), Busy: 0.04}}
-	a, err := cost.Analyze(cost.Default(), cost.Scenario{Workload: cost.Workload{Volume: 1e6, InputTokens: 1650, PrefixTokens: 1500, OutputTokens: 50, At: day("2026-11-23")},
+	a, err := cost.Analyze(cost.Default(), cost.Scenario{Workload: cost.Workload{Volume: 1e6, InputTokens: 1650,
+		PrefixTokens: 1500, OutputTokens: 50, At: day("2026-11-23")},
 		Generalist: "gpt-4o", Assumptions: cost.DefaultAssumptions(), Draws: 100}, seeded(3))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := Recommend(Situation{Statement: Prove(from, to, rows, charges), Rows: rows, Charges: charges, Book: cost.Default(), At: day("2026-11-23"),
+	got := Recommend(Situation{Statement: Prove(from, to, rows, charges), Rows: rows, Charges: charges,
+		Book: cost.Default(), At: day("2026-11-23"),
 		Analyses: map[string]*cost.Analysis{"mails": a}})
 	var codes []string
 	for i, r := range got {
@@ -453,8 +488,9 @@ func TestRecommendationsAreRankedByDollars(t *testing.T) {
 }
 
 func TestUSDRoundsToTheCent(t *testing.T) {
-	for want, a := range map[string]cost.Amount{"$0.00": 4_999_999, "$0.01": 5_000_000, "-$0.01": -5_000_000, "$1,234,567.89": usd(1234567.89),
-		"$999.99": usd(999.994), "-$9,223,372,036.85": math.MinInt64, fmt.Sprint("$", strconv.Itoa(7), ".00"): usd(7)} {
+	for want, a := range map[string]cost.Amount{"$0.00": 4_999_999, "$0.01": 5_000_000, "-$0.01": -5_000_000,
+		"$1,234,567.89": usd(1234567.89),
+		"$999.99":       usd(999.994), "-$9,223,372,036.85": math.MinInt64, fmt.Sprint("$", strconv.Itoa(7), ".00"): usd(7)} {
 		if got := USD(a); got != want {
 			t.Errorf("%d is %s, want %s", a, got, want)
 		}

@@ -19,8 +19,10 @@ var focusColumns = []string{
 	"BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd", "BillingPeriodStart",
 	"ChargeCategory", "ChargeClass", "ChargeDescription", "ChargeFrequency", "ChargePeriodEnd", "ChargePeriodStart",
 	"ConsumedQuantity", "ConsumedUnit", "ContractedCost", "ContractedUnitPrice", "EffectiveCost", "InvoiceId",
-	"InvoiceIssuerName", "ListCost", "ListUnitPrice", "PricingCategory", "PricingCurrency", "PricingQuantity", "PricingUnit",
-	"ProviderName", "PublisherName", "RegionId", "RegionName", "ResourceId", "ResourceName", "ResourceType", "ServiceCategory",
+	"InvoiceIssuerName", "ListCost", "ListUnitPrice", "PricingCategory", "PricingCurrency", "PricingQuantity",
+	"PricingUnit",
+	"ProviderName", "PublisherName", "RegionId", "RegionName", "ResourceId", "ResourceName", "ResourceType",
+	"ServiceCategory",
 	"ServiceName", "ServiceSubcategory", "SkuId", "SkuMeter", "SkuPriceDetails", "SkuPriceId", "SubAccountId",
 	"SubAccountName", "Tags", "x_Task", "x_Tier", "x_Audit", "x_Requests", "x_CounterfactualCost", "x_Saving",
 	"x_PriceConfidence", "x_Estimated", "x_Simulated",
@@ -35,7 +37,8 @@ type FocusAccount struct {
 // WriteFOCUS writes rows and charges as a FOCUS 1.2 CSV file, one row for each hour or day, task, model, key and meter. The
 // billed costs of a row's meters add up to its Cost to the nano-dollar. Unpriced rows cannot be written, because the format
 // knows no missing cost and zero would be a lie: their number of attempts is returned.
-func WriteFOCUS(w io.Writer, account FocusAccount, book *cost.Book, rows []Row, charges []Charge) (unpriced int64, err error) {
+func WriteFOCUS(w io.Writer, account FocusAccount, book *cost.Book, rows []Row, charges []Charge) (unpriced int64,
+	err error) {
 	out := csv.NewWriter(w)
 	if err := out.Write(focusColumns); err != nil {
 		return 0, err
@@ -164,7 +167,8 @@ func (a FocusAccount) usage(r Row, m meter) focusRow {
 	f.set("x_Audit", strconv.FormatBool(r.Audit))
 	f.set("x_Estimated", strconv.FormatBool(r.Estimated))
 	f.set("x_Simulated", strconv.FormatBool(r.Simulated))
-	if counts := m.name == "Output Tokens" || m.name == "Requests"; counts && r.Answered { // on one meter only, so that sums are right
+	if counts := m.name == "Output Tokens" || m.name == "Requests"; counts &&
+		r.Answered { // on one meter only, so that sums are right
 		f.set("x_Requests", strconv.FormatInt(r.Attempts, 10))
 		if r.Task != "" && r.Reference != 0 {
 			f.set("x_CounterfactualCost", amount(r.Reference))
@@ -179,9 +183,11 @@ func (a FocusAccount) charged(c Charge) []focusRow {
 	vendor, _, _ := strings.Cut(c.What, " ")
 	row := func(billed cost.Amount, hours float64, idle bool) focusRow {
 		f := a.common(vendor, c.Start, c.End, billed, billed)
-		f.set("ChargeDescription", strings.TrimSpace(fmt.Sprintf("%s %s%s", c.Kind, c.What, map[bool]string{true: ", idle"}[idle])))
+		f.set("ChargeDescription", strings.TrimSpace(fmt.Sprintf("%s %s%s", c.Kind, c.What,
+			map[bool]string{true: ", idle"}[idle])))
 		f.set("ChargeFrequency", "Usage-Based")
-		f.set("ServiceCategory", map[ChargeKind]string{Hosting: "Compute", Training: "AI and Machine Learning", Labels: "Other"}[c.Kind])
+		f.set("ServiceCategory", map[ChargeKind]string{Hosting: "Compute", Training: "AI and Machine Learning",
+			Labels: "Other"}[c.Kind])
 		f.set("ServiceName", c.What)
 		f.set("PricingCategory", "Standard")
 		f.set("SkuId", c.What)
@@ -218,7 +224,8 @@ func (a FocusAccount) common(provider string, from, to time.Time, billed, effect
 	month := time.Date(from.UTC().Year(), from.UTC().Month(), 1, 0, 0, 0, 0, time.UTC)
 	f := focusRow{}
 	for name, v := range map[string]string{
-		"BilledCost": amount(billed), "EffectiveCost": amount(effective), "ListCost": amount(billed), "ContractedCost": amount(billed),
+		"BilledCost": amount(billed), "EffectiveCost": amount(effective), "ListCost": amount(billed),
+		"ContractedCost":   amount(billed),
 		"BillingAccountId": a.ID, "BillingAccountName": a.Name, "BillingCurrency": "USD", "PricingCurrency": "USD",
 		"BillingPeriodStart": stamp(month), "BillingPeriodEnd": stamp(month.AddDate(0, 1, 0)),
 		"ChargePeriodStart": stamp(from), "ChargePeriodEnd": stamp(to), "ChargeCategory": "Usage",

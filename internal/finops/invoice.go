@@ -28,9 +28,11 @@ const (
 
 // Names of columns, lower case, in the order of preference.
 var (
-	amountColumns   = []string{"amount_value", "amount", "cost", "cost_usd", "billedcost", "cost_in_usd", "total", "usd"}
-	itemColumns     = []string{"line_item", "model", "model_name", "skuid", "item", "description", "chargedescription", "name"}
-	dateColumns     = []string{"date", "day", "start_time", "start_time_iso", "timestamp", "usage_date_utc", "chargeperiodstart"}
+	amountColumns = []string{"amount_value", "amount", "cost", "cost_usd", "billedcost", "cost_in_usd", "total", "usd"}
+	itemColumns   = []string{"line_item", "model", "model_name", "skuid", "item", "description", "chargedescription",
+		"name"}
+	dateColumns = []string{"date", "day", "start_time", "start_time_iso", "timestamp", "usage_date_utc",
+		"chargeperiodstart"}
 	currencyColumns = []string{"amount_currency", "currency", "billingcurrency"}
 )
 
@@ -141,7 +143,8 @@ func readDate(s string) time.Time {
 	if unix, err := strconv.ParseInt(s, 10, 64); err == nil && unix > 1e9 && unix < 1e11 {
 		return time.Unix(unix, 0).UTC()
 	}
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05", time.DateOnly, "01/02/2006"} {
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05", time.DateOnly,
+		"01/02/2006"} {
 		if t, err := time.Parse(layout, s); err == nil {
 			return t.UTC()
 		}
@@ -240,7 +243,8 @@ func (r Reconciliation) Text() string {
 	}
 	fmt.Fprintf(&b, "invoice %s  ledger %s  difference %s  %s\n", USD(r.Invoice), USD(r.Ledger), USD(r.Difference), verdict)
 	if r.Estimated > 0 || r.Low != 0 || r.High != 0 {
-		fmt.Fprintf(&b, "  %d estimated attempts and the rounding of the invoice explain %s to %s\n", r.Estimated, USD(r.Low), USD(r.High))
+		fmt.Fprintf(&b, "  %d estimated attempts and the rounding of the invoice explain %s to %s\n", r.Estimated,
+			USD(r.Low), USD(r.High))
 	}
 	if r.Unpriced > 0 {
 		fmt.Fprintf(&b, "  ! %d attempts are unpriced: the ledger cannot say what they cost\n", r.Unpriced)

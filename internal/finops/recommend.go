@@ -101,20 +101,24 @@ func Recommend(s Situation) []Recommendation {
 	var out []Recommendation
 	out = append(out, s.perTask(monthly)...)
 	for _, c := range s.Charges {
-		if idle := monthly(cost.FromUSD(c.Amount.USD() * (1 - c.Busy))); c.Kind == Hosting && c.Busy < idleBusy && idle >= leastAmount {
+		if idle := monthly(cost.FromUSD(c.Amount.USD() * (1 - c.Busy))); c.Kind == Hosting && c.Busy < idleBusy &&
+			idle >= leastAmount {
 			out = append(out, Recommendation{Code: "idle", Task: c.Task, Worth: idle, Title: "share or release " + c.What,
 				Why: fmt.Sprintf("it works %.1f %% of its hours; the rest costs %s a month", 100*c.Busy, USD(idle)),
 				Do:  "serve more tasks from it as adapters, or scale it to zero between peaks"})
 		}
 	}
-	if lost := monthly(s.Statement.Spent.Lost); lost >= leastAmount && s.Statement.Spent.Lost*lostShare >= s.Statement.Spent.Total() {
+	if lost := monthly(s.Statement.Spent.Lost); lost >= leastAmount &&
+		s.Statement.Spent.Lost*lostShare >= s.Statement.Spent.Total() {
 		out = append(out, Recommendation{Code: "lost", Worth: lost, Title: "fewer calls whose answer is not used",
-			Why: fmt.Sprintf("retries, hedges and escalated tries cost %s a month", USD(lost)), Do: "occam report --by reason, then timeouts and retry budget"})
+			Why: fmt.Sprintf("retries, hedges and escalated tries cost %s a month", USD(lost)),
+			Do:  "occam report --by reason, then timeouts and retry budget"})
 	}
 	out = append(out, s.endings()...)
 	if s.Statement.Unpriced > 0 {
 		out = append(out, Recommendation{Code: "unpriced", Title: "price the unpriced models",
-			Why: fmt.Sprintf("%d attempts have no price: every figure here misses them", s.Statement.Unpriced), Do: "occam prices import FILE"})
+			Why: fmt.Sprintf("%d attempts have no price: every figure here misses them", s.Statement.Unpriced),
+			Do:  "occam prices import FILE"})
 	}
 	slices.SortStableFunc(out, func(a, b Recommendation) int { return cmp.Compare(b.Worth, a.Worth) })
 	return out
@@ -125,7 +129,8 @@ func (s Situation) perTask(monthly func(cost.Amount) cost.Amount) []Recommendati
 	var out []Recommendation
 	for _, t := range s.Statement.Tasks {
 		if loss := monthly(-t.Saved); loss >= leastAmount && t.Local > 0 {
-			out = append(out, Recommendation{Code: "losing", Task: t.Task, Worth: loss, Title: "switch " + t.Task + " back to the generalist",
+			out = append(out, Recommendation{Code: "losing", Task: t.Task, Worth: loss, Title: "switch " + t.Task +
+				" back to the generalist",
 				Why: t.Headline(), Do: "occam tasks pause " + t.Task})
 		}
 	}
@@ -148,9 +153,12 @@ func (s Situation) perTask(monthly func(cost.Amount) cost.Amount) []Recommendati
 			if len(p.Conditions) > 0 {
 				conditional = p.Conditions[0]
 			}
-			out = append(out, Recommendation{Code: code, Task: task, Worth: worth, Title: task + ": " + p.Name, Conditional: conditional,
-				Why: fmt.Sprintf("%s a month in all against %s", USD(cost.FromUSD(p.TotalUSD.P50)), USD(cost.FromUSD(nothing.TotalUSD.P50))),
-				Do:  map[string]string{"train": "occam train --task " + task, "cache": "put the unchanging part of the prompt first", "batch": "send what can wait to POST /v1/batches"}[code]})
+			out = append(out, Recommendation{Code: code, Task: task, Worth: worth, Title: task + ": " + p.Name,
+				Conditional: conditional,
+				Why: fmt.Sprintf("%s a month in all against %s", USD(cost.FromUSD(p.TotalUSD.P50)),
+					USD(cost.FromUSD(nothing.TotalUSD.P50))),
+				Do: map[string]string{"train": "occam train --task " + task, "cache": "put the unchanging part of " +
+					"the prompt first", "batch": "send what can wait to POST /v1/batches"}[code]})
 		}
 	}
 	return out
@@ -164,8 +172,9 @@ func (s Situation) endings() []Recommendation {
 	for _, e := range Calendar(s.Book, s.Rows, s.At) {
 		if e.Days <= endingSoon {
 			out = append(out, Recommendation{Code: "ending", Title: "move away from " + e.Model,
-				Why: fmt.Sprintf("it is shut down on %s, in %d days; %d calls used it, for %s", e.Date.Format(time.DateOnly), e.Days, e.Attempts, USD(e.Spend)),
-				Do:  "occam breakeven --generalist " + e.Model + " lists the models that cost less"})
+				Why: fmt.Sprintf("it is shut down on %s, in %d days; %d calls used it, for %s",
+					e.Date.Format(time.DateOnly), e.Days, e.Attempts, USD(e.Spend)),
+				Do: "occam breakeven --generalist " + e.Model + " lists the models that cost less"})
 		}
 	}
 	return out

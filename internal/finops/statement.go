@@ -195,7 +195,8 @@ func (s Statement) Headline() string {
 	for _, p := range []struct {
 		name   string
 		amount cost.Amount
-	}{{"generalist", s.Spent.Generalist}, {"specialists", s.Spent.Specialist}, {"audits", s.Spent.Audits}, {"unused calls", s.Spent.Lost},
+	}{{"generalist", s.Spent.Generalist}, {"specialists", s.Spent.Specialist}, {"audits", s.Spent.Audits},
+		{"unused calls", s.Spent.Lost},
 		{"hosting", s.Spent.Hosting}, {"training", s.Spent.Training}, {"labels", s.Spent.Labels}} {
 		if p.amount != 0 {
 			parts = append(parts, p.name+" "+USD(p.amount))
@@ -224,7 +225,8 @@ func (s Statement) Headline() string {
 // Text writes the statement for a terminal.
 func (s Statement) Text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s to %s\n%s\n", s.From.Format(time.DateOnly), s.To.Add(-time.Nanosecond).Format(time.DateOnly), s.Headline())
+	fmt.Fprintf(&b, "%s to %s\n%s\n", s.From.Format(time.DateOnly), s.To.Add(-time.Nanosecond).Format(time.DateOnly),
+		s.Headline())
 	local := 0.0
 	if s.Requests > 0 {
 		local = 100 * float64(s.Local) / float64(s.Requests)
@@ -234,13 +236,15 @@ func (s Statement) Text() string {
 		fmt.Fprintf(&b, "  passed through without a task: %s, not part of the saving\n", USD(s.PassThrough))
 	}
 	if s.Estimated > 0 {
-		fmt.Fprintf(&b, "  %d attempts are estimated: the saving lies between %s and %s\n", s.Estimated, USD(s.SavedLow), USD(s.SavedHigh))
+		fmt.Fprintf(&b, "  %d attempts are estimated: the saving lies between %s and %s\n", s.Estimated,
+			USD(s.SavedLow), USD(s.SavedHigh))
 	}
 	if s.NoReference > 0 {
 		fmt.Fprintf(&b, "  %d requests have no known counterfactual: nothing is claimed for them\n", s.NoReference)
 	}
 	if s.Unpriced > 0 {
-		fmt.Fprintf(&b, "  ! %d attempts are unpriced: what they cost is missing here; add their price with `occam prices import`\n", s.Unpriced)
+		fmt.Fprintf(&b, "  ! %d attempts are unpriced: what they cost is missing here; add their price with `occam "+
+			"prices import`\n", s.Unpriced)
 	}
 	for _, t := range s.Tasks {
 		fmt.Fprintf(&b, "  %-30s saved %14s   %10d requests\n", t.Task, USD(t.Saved), t.Requests)
