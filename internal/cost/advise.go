@@ -146,7 +146,7 @@ const (
 // volume is not known; its refusal is the article's first: at 50,000 tickets a month the API costs less than a server. The
 // article's second, "Write a poem about 17th-century France", shows in the facts: its answers come from no small set.
 func Advise(f TrafficFacts, a *Analysis) Advice {
-	out := Advice{Facts: f, Next: "occam train --task " + f.Task, Reasons: append(taskReasons(f), moneyReasons(f, a)...)}
+	out := Advice{Facts: f, Next: "occam train --data FILE, with the recorded answers of " + f.Task, Reasons: append(taskReasons(f), moneyReasons(f, a)...)}
 	if a != nil {
 		out.Best = a.Best
 	}
@@ -163,7 +163,7 @@ func Advise(f TrafficFacts, a *Analysis) Advice {
 	case SwitchInstead:
 		out.Next = "set the task's generalist to " + f.CheapModel + " in occam.yaml"
 	case NotYet:
-		out.Next = "occam advise --task " + f.Task + ", once there is more traffic or the labels are cleaned"
+		out.Next = "occam advise again, once there is more traffic or the labels are cleaned"
 	}
 	slices.SortStableFunc(out.Reasons, func(x, y Reason) int { return weight(y) - weight(x) })
 	return out

@@ -124,7 +124,7 @@ func (a *Analysis) explain(b *strings.Builder) {
 	for _, why := range a.Infeasible {
 		fmt.Fprintf(b, "  Left out: %s\n", why)
 	}
-	fmt.Fprintf(b, "\n  Assumed (prices: book of %s); override any with --assume name=value\n", a.PriceBook)
+	fmt.Fprintf(b, "\n  Assumed (prices: book of %s); override any with --set name=value\n", a.PriceBook)
 	assumptions := a.Assumptions
 	for _, n := range assumptions.all() {
 		value := fmt.Sprintf("%.4g", n.Value)

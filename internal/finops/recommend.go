@@ -112,7 +112,7 @@ func Recommend(s Situation) []Recommendation {
 		s.Statement.Spent.Lost*lostShare >= s.Statement.Spent.Total() {
 		out = append(out, Recommendation{Code: "lost", Worth: lost, Title: "fewer calls whose answer is not used",
 			Why: fmt.Sprintf("retries, hedges and escalated tries cost %s a month", USD(lost)),
-			Do:  "occam report --by reason, then timeouts and retry budget"})
+			Do:  "look at their reasons in the dashboard, then at timeouts and retry budget"})
 	}
 	out = append(out, s.endings()...)
 	if s.Statement.Unpriced > 0 {
@@ -157,7 +157,7 @@ func (s Situation) perTask(monthly func(cost.Amount) cost.Amount) []Recommendati
 				Conditional: conditional,
 				Why: fmt.Sprintf("%s a month in all against %s", USD(cost.FromUSD(p.TotalUSD.P50)),
 					USD(cost.FromUSD(nothing.TotalUSD.P50))),
-				Do: map[string]string{"train": "occam train --task " + task, "cache": "put the unchanging part of " +
+				Do: map[string]string{"train": "occam train --data FILE, with the recorded answers of " + task, "cache": "put the unchanging part of " +
 					"the prompt first", "batch": "send what can wait to POST /v1/batches"}[code]})
 		}
 	}
