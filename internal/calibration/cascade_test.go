@@ -78,7 +78,7 @@ func tierOn(rows [][]Outcome, j int, r TierResult) (accepted, wrong, reach int) 
 	for _, row := range rows {
 		reaches := true
 		for i, below := range r.Below {
-			reaches = reaches && !(row[i].Score >= below) // NaN passes on
+			reaches = reaches && (math.IsInf(below, 1) || !(row[i].Score >= below)) // NaN passes on, and everything does where nothing is certified
 		}
 		reach += one(reaches)
 		if reaches && row[j].Score >= r.Threshold {
