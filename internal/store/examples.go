@@ -30,6 +30,7 @@ type Example struct {
 	Text      string // the task's input, at most MaxText; "" after redaction
 	InputHash uint64
 	Gold      bool // locked: only for the final test, never for training or calibration
+	Uniform   bool // drawn at random from the task's traffic: it may calibrate and test
 	Labels    []Label
 }
 
@@ -39,6 +40,7 @@ type Label struct {
 	At        time.Time
 	Key       string      // virtual key or user that gave it: labels are revoked by it
 	Source    string      // "person", "import", or the model that answered
+	Prompt    string      // hash of the prompt that a model answered, "" otherwise
 	Output    task.Output // field by field
 	Trainable bool        // false when the source's terms forbid training on it
 }
@@ -47,7 +49,7 @@ type Label struct {
 const maxCaptured = 32 << 20
 
 // Capture keeps an example with its labels soon, sharing a commit with the ledger's rows, for use behind a request. An example
-// whose ID is known is left as it is; its labels are added. When too much waits it returns ErrBusy: an example may be missed,
+// whose ID is known is left as it is, but that it may become Uniform; its labels are added. When too much waits it returns ErrBusy: an example may be missed,
 // a row of the ledger may not.
 func (s *Store) Capture(ctx context.Context, e Example) error {
 	if s.writer == nil {
@@ -90,29 +92,30 @@ func (e *Example) check() error {
 }
 
 func (l *Label) check() error {
-	if l.Source == "" || len(l.Source) > maxModel || len(l.Key) > maxName {
-		return fmt.Errorf("a label needs a source, and key and source are short: %.64q, %.128q", l.Key, l.Source)
+	if l.Source == "" || len(l.Source) > maxModel || len(l.Key) > maxName || len(l.Prompt) > maxName {
+		return fmt.Errorf("a label needs a source, and key, source and prompt hash are short: %.64q, %.128q, %.64q", l.Key, l.Source, l.Prompt)
 	}
 	return nil
 }
 
 const (
-	insertExample = `INSERT INTO examples (id, task, request_id, at, text, input_hash, gold) VALUES (?,?,?,?,?,?,?)
-		ON CONFLICT (id) DO NOTHING`
-	insertLabel = `INSERT INTO labels (example, at, key_id, source, output, trainable, revoked_at) VALUES (?,?,?,?,?,?,0)
-		ON CONFLICT (example, key_id, source) DO UPDATE SET at = excluded.at, output = excluded.output,
+	insertExample = `INSERT INTO examples (id, task, request_id, at, text, input_hash, gold, uniform) VALUES (?,?,?,?,?,?,?,?)
+		ON CONFLICT (id) DO UPDATE SET uniform = CASE WHEN excluded.uniform = 1 THEN 1 ELSE examples.uniform END`
+	insertLabel = `INSERT INTO labels (example, at, key_id, source, prompt, output, trainable, revoked_at) VALUES (?,?,?,?,?,?,?,0)
+		ON CONFLICT (example, key_id, source) DO UPDATE SET at = excluded.at, prompt = excluded.prompt, output = excluded.output,
 		trainable = excluded.trainable, revoked_at = 0`
 )
 
 // statements returns what stores the example.
 func (e *Example) statements() ([]statement, error) {
-	all := []statement{{insertExample, []any{e.ID, e.Task, e.RequestID, nanos(e.At), e.Text, int64(e.InputHash), flag(e.Gold)}, mayTouch}}
+	all := []statement{{insertExample, []any{e.ID, e.Task, e.RequestID, nanos(e.At), e.Text, int64(e.InputHash), flag(e.Gold),
+		flag(e.Uniform)}, mayTouch}}
 	for _, l := range e.Labels {
 		output, err := json.Marshal(l.Output)
 		if err != nil {
 			return nil, fmt.Errorf("store: example %s: %w", e.ID, err)
 		}
-		all = append(all, statement{insertLabel, []any{e.ID, nanos(l.At), l.Key, l.Source, string(output), flag(l.Trainable)}, mayTouch})
+		all = append(all, statement{insertLabel, []any{e.ID, nanos(l.At), l.Key, l.Source, l.Prompt, string(output), flag(l.Trainable)}, mayTouch})
 	}
 	return all, nil
 }
@@ -150,7 +153,7 @@ func (g Examples) Label(l Label) error {
 	if err != nil {
 		return fmt.Errorf("store: label example %s: %w", l.Example, err)
 	}
-	_, err = g.t.exec(insertLabel, l.Example, nanos(l.At), l.Key, l.Source, string(output), flag(l.Trainable))
+	_, err = g.t.exec(insertLabel, l.Example, nanos(l.At), l.Key, l.Source, l.Prompt, string(output), flag(l.Trainable))
 	return err
 }
 
@@ -177,13 +180,13 @@ func (g Examples) Page(taskName string, after int64, limit int) (page []Example,
 	last := int64(0)
 	err = g.t.all(func(rows *sql.Rows) error {
 		var e Example
-		var at, hash, gold int64
-		err := rows.Scan(&last, &e.ID, &e.Task, &e.RequestID, &at, &e.Text, &hash, &gold)
-		e.At, e.InputHash, e.Gold = moment(at), uint64(hash), gold != 0
+		var at, hash, gold, uniform int64
+		err := rows.Scan(&last, &e.ID, &e.Task, &e.RequestID, &at, &e.Text, &hash, &gold, &uniform)
+		e.At, e.InputHash, e.Gold, e.Uniform = moment(at), uint64(hash), gold != 0, uniform != 0
 		place[e.ID] = len(page)
 		page = append(page, e)
 		return err
-	}, `SELECT pos, id, task, request_id, at, text, input_hash, gold FROM examples WHERE task = ? AND pos > ? ORDER BY pos LIMIT ?`,
+	}, `SELECT pos, id, task, request_id, at, text, input_hash, gold, uniform FROM examples WHERE task = ? AND pos > ? ORDER BY pos LIMIT ?`,
 		taskName, after, limit)
 	if err != nil || len(page) == 0 {
 		return nil, 0, err
@@ -202,7 +205,7 @@ func (g Examples) labels(visit func(Label), where string, args ...any) error {
 		var l Label
 		var at, trainable int64
 		var output string
-		if err := rows.Scan(&l.Example, &at, &l.Key, &l.Source, &output, &trainable); err != nil {
+		if err := rows.Scan(&l.Example, &at, &l.Key, &l.Source, &l.Prompt, &output, &trainable); err != nil {
 			return err
 		}
 		l.At, l.Trainable = moment(at), trainable != 0
@@ -211,20 +214,20 @@ func (g Examples) labels(visit func(Label), where string, args ...any) error {
 		}
 		visit(l)
 		return nil
-	}, `SELECT l.example, l.at, l.key_id, l.source, l.output, l.trainable FROM labels l JOIN examples e ON e.id = l.example
+	}, `SELECT l.example, l.at, l.key_id, l.source, l.prompt, l.output, l.trainable FROM labels l JOIN examples e ON e.id = l.example
 		WHERE l.revoked_at = 0 AND `+where+` ORDER BY l.pos`, args...)
 }
 
 // ByRequest returns the example of a request; ErrNotFound when none was kept.
 func (g Examples) ByRequest(requestID string) (Example, error) {
 	var e Example
-	var at, hash, gold int64
-	err := g.t.one([]any{&e.ID, &e.Task, &e.RequestID, &at, &e.Text, &hash, &gold},
-		`SELECT id, task, request_id, at, text, input_hash, gold FROM examples WHERE request_id = ? ORDER BY pos LIMIT 1`, requestID)
+	var at, hash, gold, uniform int64
+	err := g.t.one([]any{&e.ID, &e.Task, &e.RequestID, &at, &e.Text, &hash, &gold, &uniform},
+		`SELECT id, task, request_id, at, text, input_hash, gold, uniform FROM examples WHERE request_id = ? ORDER BY pos LIMIT 1`, requestID)
 	if err != nil {
 		return Example{}, err
 	}
-	e.At, e.InputHash, e.Gold = moment(at), uint64(hash), gold != 0
+	e.At, e.InputHash, e.Gold, e.Uniform = moment(at), uint64(hash), gold != 0, uniform != 0
 	err = g.labels(func(l Label) { e.Labels = append(e.Labels, l) }, `e.id = ?`, e.ID)
 	return e, err
 }
@@ -235,16 +238,20 @@ type ExampleCount struct {
 	Gold     int64
 	Labelled int64 // with at least one label that may be trained on
 	ByPerson int64 // of these, with a label by a person
+	Uniform  int64 // of Labelled, those that were drawn at random and came at the given time or later
+	Barred   int64 // with labels, none of which may be trained on
 }
 
-// Count counts a task's examples.
-func (g Examples) Count(taskName string) (ExampleCount, error) {
+// Count counts a task's examples, Uniform since a moment.
+func (g Examples) Count(taskName string, since time.Time) (ExampleCount, error) {
+	const some = `EXISTS (SELECT 1 FROM labels l WHERE l.example = e.id AND l.revoked_at = 0`
 	var c ExampleCount
-	err := g.t.one([]any{&c.Examples, &c.Gold, &c.Labelled, &c.ByPerson}, `SELECT COUNT(*), COALESCE(SUM(gold), 0),
-		COALESCE(SUM(CASE WHEN EXISTS (SELECT 1 FROM labels l WHERE l.example = e.id AND l.revoked_at = 0 AND l.trainable = 1)
-			THEN 1 ELSE 0 END), 0),
-		COALESCE(SUM(CASE WHEN EXISTS (SELECT 1 FROM labels l WHERE l.example = e.id AND l.revoked_at = 0 AND l.trainable = 1
-			AND l.source = 'person') THEN 1 ELSE 0 END), 0) FROM examples e WHERE task = ?`, taskName)
+	err := g.t.one([]any{&c.Examples, &c.Gold, &c.Labelled, &c.ByPerson, &c.Uniform, &c.Barred}, `SELECT COUNT(*),
+		COALESCE(SUM(gold), 0), COALESCE(SUM(may), 0), COALESCE(SUM(person), 0),
+		COALESCE(SUM(CASE WHEN uniform = 1 AND at >= ? THEN may ELSE 0 END), 0), COALESCE(SUM(has - may), 0)
+		FROM (SELECT gold, uniform, at, CASE WHEN `+some+` AND l.trainable = 1) THEN 1 ELSE 0 END AS may,
+			CASE WHEN `+some+` AND l.trainable = 1 AND l.source = 'person') THEN 1 ELSE 0 END AS person,
+			CASE WHEN `+some+`) THEN 1 ELSE 0 END AS has FROM examples e WHERE task = ?) AS counted`, nanos(since), taskName)
 	return c, err
 }
 

@@ -57,14 +57,15 @@ var migrations = [][]string{
 	{ // 2: what the lifecycle and the dashboard keep, and budgets
 		`CREATE TABLE examples (
 			pos INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, task TEXT NOT NULL, request_id TEXT NOT NULL,
-			at INTEGER NOT NULL, text TEXT NOT NULL, input_hash INTEGER NOT NULL, gold INTEGER NOT NULL) STRICT`,
+			at INTEGER NOT NULL, text TEXT NOT NULL, input_hash INTEGER NOT NULL, gold INTEGER NOT NULL,
+			uniform INTEGER NOT NULL) STRICT`,
 		`CREATE INDEX examples_task ON examples (task, pos)`,
 		`CREATE INDEX examples_request ON examples (request_id)`,
 		`CREATE INDEX examples_at ON examples (at)`,
 		`CREATE TABLE labels (
 			pos INTEGER PRIMARY KEY AUTOINCREMENT, example TEXT NOT NULL REFERENCES examples (id) ON DELETE CASCADE,
-			at INTEGER NOT NULL, key_id TEXT NOT NULL, source TEXT NOT NULL, output TEXT NOT NULL, trainable INTEGER NOT NULL,
-			revoked_at INTEGER NOT NULL, UNIQUE (example, key_id, source)) STRICT`,
+			at INTEGER NOT NULL, key_id TEXT NOT NULL, source TEXT NOT NULL, prompt TEXT NOT NULL, output TEXT NOT NULL,
+			trainable INTEGER NOT NULL, revoked_at INTEGER NOT NULL, UNIQUE (example, key_id, source)) STRICT`,
 		`CREATE INDEX labels_key ON labels (key_id)`,
 		`CREATE TABLE models (
 			pos INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, task TEXT NOT NULL, tier TEXT NOT NULL, hash TEXT NOT NULL,

@@ -128,6 +128,7 @@ func testExamples(t *testing.T, b Backend) {
 	var all []store.Example
 	for i := range 25 {
 		e := example(fmt.Sprintf("e%02d", i), noon.Add(time.Duration(i)*time.Hour), "refund")
+		e.Uniform, e.Labels[0].Prompt, e.Labels[0].Trainable = i%5 == 0, "prompt-1", i != 20
 		all = append(all, e)
 		if i%2 == 0 {
 			must(t, s.Capture(ctx, e))
@@ -137,6 +138,9 @@ func testExamples(t *testing.T, b Backend) {
 		}
 	}
 	must(t, s.Capture(ctx, all[0])) // again: nothing changes
+	drawn := all[1]                 // again, and this time it was drawn
+	drawn.Uniform, all[1].Uniform = true, true
+	update(t, s, func(tx *store.Tx) error { return tx.Examples().Add(drawn) })
 	update(t, s, func(tx *store.Tx) error {
 		examples := tx.Examples()
 		person := store.Label{Example: "e03", At: noon, Key: "ann", Source: "person", Output: task.Output{"category": task.String("lost")}, Trainable: true}
@@ -164,8 +168,8 @@ func testExamples(t *testing.T, b Backend) {
 		if !slices.EqualFunc(got, all, sameExample) {
 			t.Errorf("got  %+v\nwant %+v", got, all)
 		}
-		c, err := tx.Examples().Count("triage")
-		if want := (store.ExampleCount{Examples: 25, Gold: 1, Labelled: 25, ByPerson: 1}); c != want {
+		c, err := tx.Examples().Count("triage", noon.Add(5*time.Hour))
+		if want := (store.ExampleCount{Examples: 25, Gold: 1, Labelled: 24, ByPerson: 1, Uniform: 3, Barred: 1}); c != want {
 			t.Errorf("%+v", c)
 		}
 		return err
@@ -183,7 +187,7 @@ func testExamples(t *testing.T, b Backend) {
 		if n, err := tx.Examples().Expire(noon.Add(10*time.Hour), 100); n != 5 || err != nil {
 			t.Errorf("expired %d more, %v", n, err)
 		}
-		c, err := tx.Examples().Count("triage")
+		c, err := tx.Examples().Count("triage", time.Time{})
 		if c.Examples != 15 || c.Labelled != 0 {
 			t.Errorf("%+v", c)
 		}
