@@ -11,6 +11,7 @@ import (
 
 	"occam/internal/calibration"
 	"occam/internal/cascade"
+	"occam/internal/drift"
 	"occam/internal/specialist"
 	"occam/internal/task"
 )
@@ -24,6 +25,7 @@ type fileMeta struct {
 	Curve       []calibration.Point      `json:"curve,omitempty"`
 	Counts      Counts                   `json:"examples"`
 	TrainedAt   time.Time                `json:"trained_at"`
+	Baseline    drift.Baseline           `json:"baseline,omitzero"`
 }
 
 // taskMeta is the part of a task that its specialist depends on.
@@ -35,20 +37,29 @@ type taskMeta struct {
 
 // Save writes the model file: to a temporary file beside it first, so that a crash leaves the old one whole.
 func (t *Trained) Save(path string) error {
+	data, err := t.encode()
+	if err != nil {
+		return fmt.Errorf("model file %s: %w", path, err)
+	}
+	return writeWhole(path, data)
+}
+
+func (t *Trained) encode() ([]byte, error) {
 	meta := fileMeta{
 		Task:        taskMeta{t.Task.Name, t.Task.Fields, t.Task.Target},
 		Certificate: t.Certificate, Evaluation: t.Evaluation, Curve: t.Curve, Counts: t.Counts, TrainedAt: t.TrainedAt,
+		Baseline: t.Baseline,
 	}
 	if t.Shortfall != nil {
 		meta.Shortfall = t.Shortfall.Error()
 	}
 	encoded, err := json.Marshal(meta)
 	if err != nil {
-		return fmt.Errorf("model file %s: %w", path, err)
+		return nil, err
 	}
 	data := t.Model.Encode(encoded)
 	t.Bytes = len(data)
-	return writeWhole(path, data)
+	return data, nil
 }
 
 // writeWhole replaces a file with data, durably and at once.
@@ -87,6 +98,7 @@ type LoadedModel struct {
 	Curve       []calibration.Point
 	Counts      Counts
 	TrainedAt   time.Time
+	Baseline    drift.Baseline // zero rows: the file is older than baselines
 	Path        string
 	Bytes       int
 
@@ -126,7 +138,7 @@ func decodeModel(data []byte) (*LoadedModel, error) {
 	loaded := &LoadedModel{
 		Task:  &task.Task{Name: meta.Task.Name, Fields: model.Fields(), Target: meta.Task.Target},
 		Model: model, Certificate: meta.Certificate, Shortfall: meta.Shortfall,
-		Evaluation: meta.Evaluation, Curve: meta.Curve, Counts: meta.Counts, TrainedAt: meta.TrainedAt,
+		Evaluation: meta.Evaluation, Curve: meta.Curve, Counts: meta.Counts, TrainedAt: meta.TrainedAt, Baseline: meta.Baseline,
 	}
 	if c := loaded.Certificate; c != nil {
 		if void := c.Void(loaded.identity()); void != "" {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"occam/internal/calibration"
+	"occam/internal/drift"
 	"occam/internal/specialist"
 	"occam/internal/task"
 )
@@ -28,6 +29,20 @@ type TrainOptions struct {
 	Examples []task.Example // rows without every label only help the features
 	Refit    bool           // use every row for the weights; the certificate is then cross-fitted
 	Seed     uint64
+
+	// Background rows teach, but neither calibrate nor test: they are older than a drift, or were not drawn at random.
+	Background []task.Example
+	// Gold rows were labelled by people and are locked: they test and do nothing else.
+	Gold []task.Example
+	// Lock sets a test share aside also with Refit, so that two models can be compared on rows that neither saw.
+	Lock bool
+	// Look counts the certifications of this task so far, this one included: each is allowed to fail less often. 0: the only one.
+	Look int
+	// Teacher and PromptHash name the model whose answers are the labels; "" where people made them.
+	Teacher, PromptHash string
+	From, To            time.Time // of the rows that calibrate, where they have times
+	Workers             int       // 0 for one per CPU
+
 	Now      func() time.Time
 	Progress func(stage string, done, total int) // may be nil
 }
@@ -43,7 +58,12 @@ type Trained struct {
 	Counts      Counts
 	Seconds     float64
 	TrainedAt   time.Time
-	Bytes       int // of the model file, once saved
+	Bytes       int            // of the model file, once saved
+	Baseline    drift.Baseline // what the calibration rows looked like, for warnings that need no labels
+
+	People *Evaluation // on the gold rows; nil: there are none
+
+	test, gold []task.Example // rows that the weights never saw
 }
 
 // Counts says where the examples went.
@@ -53,6 +73,8 @@ type Counts struct {
 	Test        int `json:"test"`
 	Duplicates  int `json:"duplicates_removed"`
 	Unlabelled  int `json:"unlabelled,omitempty"`
+	Background  int `json:"background,omitempty"`
+	Gold        int `json:"gold,omitempty"`
 }
 
 // Train splits, trains, calibrates and certifies the embedded specialist of a task.
@@ -69,26 +91,38 @@ func Train(ctx context.Context, opt TrainOptions) (*Trained, error) {
 	if err := learnable(opt.Task.Fields, labelled); err != nil {
 		return nil, err
 	}
-	t := &Trained{Task: opt.Task, TrainedAt: started.UTC(), Counts: Counts{Duplicates: duplicates, Unlabelled: len(unlabelled)}}
+	background, alsoUnlabelled := partition(opt.Task.Fields, opt.Background)
+	unlabelled = append(unlabelled, alsoUnlabelled...)
+	t := &Trained{Task: opt.Task, TrainedAt: started.UTC(), Counts: Counts{Duplicates: duplicates, Unlabelled: len(unlabelled),
+		Background: len(background), Gold: len(opt.Gold)}}
 	run := trainHeldOut
 	if opt.Refit {
 		run = trainCrossFitted
 	}
-	if err := run(ctx, opt, t, labelled, unlabelled); err != nil {
+	if err := run(ctx, opt, t, rows{labelled, background, unlabelled}); err != nil {
 		return nil, err
 	}
 	t.Seconds = opt.Now().Sub(started).Seconds()
 	return t, nil
 }
 
+// rows are the examples of one run by what they may do.
+type rows struct {
+	labelled   []task.Example // teach, calibrate, test
+	background []task.Example // teach
+	unlabelled []task.Example // widen the vocabulary
+}
+
+var errAlike = errors.New("the examples are nearly all alike: after keeping near-duplicates together one part of the split is empty; add more varied examples")
+
 // trainHeldOut certifies weights that never saw the calibration rows; thresholds come from a third part.
-func trainHeldOut(ctx context.Context, opt TrainOptions, t *Trained, labelled, unlabelled []task.Example) error {
-	split := task.SplitExamples(labelled, opt.Seed, calibrationShare, testShare)
+func trainHeldOut(ctx context.Context, opt TrainOptions, t *Trained, r rows) error {
+	split := task.SplitExamples(r.labelled, opt.Seed, calibrationShare, testShare)
 	if len(split.Train) == 0 || len(split.Calibration) == 0 || len(split.Test) == 0 {
-		return errors.New("the examples are nearly all alike: after keeping near-duplicates together one part of the split is empty; add more varied examples")
+		return errAlike
 	}
 	t.Counts.Train, t.Counts.Calibration, t.Counts.Test = len(split.Train), len(split.Calibration), len(split.Test)
-	model, err := specialist.Train(ctx, opt.Task.Fields, slices.Concat(split.Train, unlabelled), opt.specialist("train"))
+	model, err := specialist.Train(ctx, opt.Task.Fields, slices.Concat(split.Train, r.background, r.unlabelled), opt.specialist("train"))
 	if err != nil {
 		return err
 	}
@@ -96,50 +130,72 @@ func trainHeldOut(ctx context.Context, opt TrainOptions, t *Trained, labelled, u
 	test, calibrationRows := predictAll(model, split.Test), predictAll(model, split.Calibration)
 	floor := floorOf(test)
 	grid := calibration.Grid(gated(test, floor), gridSize)
-	outcomes := outcomesOf(opt.Task.Fields, calibrationRows, split.Calibration, floor)
-	if err := t.certify(opt, grid, outcomes, floor, "held-out"); err != nil {
+	if err := t.certify(opt, grid, calibrationRows, split.Calibration, floor, "held-out"); err != nil {
 		return err
 	}
-	t.Evaluation = Evaluate(model, t.Certificate, split.Test, opt.Now)
+	t.evaluate(opt, split.Test)
 	t.Curve = calibration.Curve(outcomesOf(opt.Task.Fields, test, split.Test, floor), gridSize)
 	return nil
 }
 
 // trainCrossFitted uses every row for the weights and certifies from predictions of models that did not see the row.
-func trainCrossFitted(ctx context.Context, opt TrainOptions, t *Trained, labelled, unlabelled []task.Example) error {
-	t.Counts.Train, t.Counts.Calibration = len(labelled), len(labelled)
-	held, err := specialist.CrossFit(ctx, opt.Task.Fields, labelled, crossFolds, opt.specialist("cross-fit"))
+func trainCrossFitted(ctx context.Context, opt TrainOptions, t *Trained, r rows) error {
+	var locked []task.Example
+	if opt.Lock {
+		split := task.SplitExamples(r.labelled, opt.Seed, 0, testShare)
+		r.labelled, locked = split.Train, split.Test
+		if len(r.labelled) == 0 || len(locked) == 0 {
+			return errAlike
+		}
+	}
+	t.Counts.Train, t.Counts.Calibration, t.Counts.Test = len(r.labelled), len(r.labelled), len(locked)
+	taught := slices.Concat(r.labelled, r.background)
+	held, err := specialist.CrossFit(ctx, opt.Task.Fields, taught, crossFolds, opt.specialist("cross-fit"))
 	if err != nil {
 		return err
 	}
-	t.Model, err = specialist.Train(ctx, opt.Task.Fields, slices.Concat(labelled, unlabelled), opt.specialist("train"))
+	held = held[:len(r.labelled)]
+	t.Model, err = specialist.Train(ctx, opt.Task.Fields, slices.Concat(taught, r.unlabelled), opt.specialist("train"))
 	if err != nil {
 		return err
 	}
 	floor := floorOf(held)
-	outcomes := outcomesOf(opt.Task.Fields, held, labelled, floor)
-	if err := t.certify(opt, calibration.Grid(gated(held, floor), gridSize), outcomes, floor, "cross-fitted"); err != nil {
+	if err := t.certify(opt, calibration.Grid(gated(held, floor), gridSize), held, r.labelled, floor, "cross-fitted"); err != nil {
 		return err
+	}
+	t.Curve = calibration.Curve(outcomesOf(opt.Task.Fields, held, r.labelled, floor), gridSize)
+	if opt.Lock {
+		t.evaluate(opt, locked)
+		return nil
 	}
 	var counts tally
 	counts.init(opt.Task.Fields)
 	for i := range held {
-		counts.add(&held[i], labelled[i].Labels, t.Certificate.Accepts(held[i].Score, held[i].InScope))
+		counts.add(&held[i], r.labelled[i].Labels, t.Certificate.Accepts(held[i].Score, held[i].InScope))
 	}
 	t.Evaluation = counts.evaluation()
-	t.Curve = calibration.Curve(outcomes, gridSize)
 	return nil
 }
 
-func (opt TrainOptions) specialist(stage string) specialist.Options {
-	return specialist.Options{Seed: opt.Seed, Progress: func(done, total int) { opt.Progress(stage, done, total) }}
+// evaluate scores the model on rows that it never saw.
+func (t *Trained) evaluate(opt TrainOptions, test []task.Example) {
+	t.test, t.gold = test, opt.Gold
+	t.Evaluation = Evaluate(t.Model, t.Certificate, test, opt.Now)
+	if len(opt.Gold) > 0 {
+		e := Evaluate(t.Model, t.Certificate, opt.Gold, opt.Now)
+		t.People = &e
+	}
 }
 
-// certify proves the task's target, or keeps the reason why it cannot.
-func (t *Trained) certify(opt TrainOptions, grid []float64, outcomes []calibration.Outcome, floor float64, split string) error {
+func (opt TrainOptions) specialist(stage string) specialist.Options {
+	return specialist.Options{Seed: opt.Seed, Workers: opt.Workers, Progress: func(done, total int) { opt.Progress(stage, done, total) }}
+}
+
+// certify proves the task's target on the rows that were held out, or keeps the reason why it cannot.
+func (t *Trained) certify(opt TrainOptions, grid []float64, held []task.Prediction, truth []task.Example, floor float64, split string) error {
 	target := opt.Task.Target
-	goal := calibration.Goal{Promise: string(target.Promise), Risk: 1 - target.Accuracy, Delta: 1 - target.Confidence}
-	result, err := calibration.Certify(goal, grid, outcomes)
+	goal := calibration.Goal{Promise: string(target.Promise), Risk: 1 - target.Accuracy, Delta: 1 - target.Confidence, Look: opt.Look}
+	result, err := calibration.Certify(goal, grid, outcomesOf(opt.Task.Fields, held, truth, floor))
 	if errors.As(err, &t.Shortfall) {
 		return nil
 	}
@@ -149,9 +205,10 @@ func (t *Trained) certify(opt TrainOptions, grid []float64, outcomes []calibrati
 	certificate := result.Certificate(calibration.Certificate{
 		Task: opt.Task.Name, Specialist: t.Model.Hash(), Score: t.Model.ScoreDefinition(), Scope: "all", Split: split, Floor: floor,
 		Labels: sourcesOf(opt.Examples), IssuedAt: opt.Now().UTC(), Tier: "linear", AuditRate: opt.Task.Audit,
-		ValidIf: calibration.Conditions(),
+		ValidIf: calibration.Conditions(), Teacher: opt.Teacher, PromptHash: opt.PromptHash, From: opt.From, To: opt.To,
 	})
 	t.Certificate = &certificate
+	t.Baseline = baselineOf(opt.Task.Fields, held, truth, t.Certificate)
 	return nil
 }
 
@@ -166,6 +223,67 @@ func learnable(fields []task.Field, labelled []task.Example) error {
 		}
 	}
 	return fmt.Errorf("all %d labelled examples have the same answer, category or otherwise: there is nothing to tell apart; add examples with other labels", len(labelled))
+}
+
+// baselineOf counts what traffic looked like to the model when it was certified.
+func baselineOf(fields []task.Field, held []task.Prediction, rows []task.Example, c *calibration.Certificate) drift.Baseline {
+	classes := newClasses(fields)
+	lengths := make([]int, len(rows))
+	for i := range rows {
+		lengths[i] = len(rows[i].Text)
+	}
+	slices.Sort(lengths)
+	b := drift.Baseline{Rows: len(rows), Classes: make([]int, classes.n), LongAbove: lengths[len(lengths)*9/10]}
+	for i := range held {
+		sign := classes.sign(&held[i], len(rows[i].Text), c)
+		b.Escalated += one(sign.Escalated)
+		b.Novel += one(sign.Novel)
+		b.Long += one(sign.Length > b.LongAbove)
+		if sign.Class >= 0 {
+			b.Classes[sign.Class]++
+		}
+	}
+	return b
+}
+
+func one(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// classes numbers the values of a task's first category, for warnings about their shares.
+type classes struct {
+	field int
+	n     int
+	index map[string]int
+}
+
+func newClasses(fields []task.Field) classes {
+	c := classes{field: slices.IndexFunc(fields, func(f task.Field) bool { return f.Kind == task.Category })}
+	if c.field < 0 {
+		return c
+	}
+	c.n, c.index = len(fields[c.field].Values), map[string]int{}
+	for i, v := range fields[c.field].Values {
+		c.index[v] = i
+	}
+	return c
+}
+
+// sign is what one prediction shows without a label. A nil certificate escalates everything.
+func (c classes) sign(p *task.Prediction, length int, certificate *calibration.Certificate) drift.Sign {
+	s := drift.Sign{Length: length, Class: -1, Escalated: !certificate.Accepts(p.Score, p.InScope)}
+	if certificate != nil {
+		s.Novel = p.InScope < certificate.Floor
+	}
+	if c.field >= 0 && c.field < len(p.Values) {
+		if i, known := c.index[p.Values[c.field].Text()]; known {
+			s.Class = i
+		}
+	}
+	return s
 }
 
 func partition(fields []task.Field, examples []task.Example) (labelled, unlabelled []task.Example) {

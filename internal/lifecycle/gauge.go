@@ -1,0 +1,189 @@
+package lifecycle
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"occam/internal/calibration"
+	"occam/internal/drift"
+	"occam/internal/task"
+)
+
+const (
+	// settleRows comparisons with a model that was certified on people's labels say how often the generalist itself disagrees
+	// with people; until then settleSlack on top of the risk is allowed for that.
+	settleRows  = 200
+	settleSlack = 0.10
+	monitorRuns = 10_000 // audits within which a false alarm is as unlikely as the certificate's failure
+)
+
+// A gauge keeps the evidence about one model since it was stored: what the generalist says of its answers, and signs that
+// need no labels. It lives as JSON between restarts.
+type gauge struct {
+	Monitor *drift.Monitor `json:"monitor"`
+	Watch   *drift.Watch   `json:"watch,omitempty"`
+	Risk    float64        `json:"risk"` // share of accepted answers that may disagree with the generalist
+	// Settling counts down the comparisons until Risk is known: a certificate on people's labels does not say how often the
+	// generalist disagrees with people.
+	Settling int `json:"settling,omitempty"`
+	// Of the present stage of the model's life:
+	Stage     State `json:"stage"`
+	Compared  int   `json:"compared"`
+	Disagreed int   `json:"disagreed"`
+	Missing   int   `json:"missing"`
+	// Since the model was stored:
+	Total      int `json:"total"`
+	TotalWrong int `json:"total_wrong"`
+
+	dirty bool
+}
+
+// newGauge starts the evidence about a certified model. teacherError is a bound on how often the generalist is wrong, if
+// that was measured (0 where the labels are the generalist's own answers), negative if not.
+func newGauge(c *calibration.Certificate, b drift.Baseline, teacherError float64) (*gauge, error) {
+	g := &gauge{Risk: acceptedRisk(c)}
+	switch {
+	case c.Teacher != "": // the promise is agreement with the generalist, and that is what audits see
+	case teacherError >= 0:
+		g.Risk += teacherError
+	default:
+		g.Settling = settleRows
+	}
+	var err error
+	if g.Monitor, err = newMonitor(g.allowed(), c.Delta); err != nil {
+		return nil, err
+	}
+	if b.Rows > 0 {
+		g.Watch, err = drift.NewWatch(b)
+	}
+	return g, err
+}
+
+// acceptedRisk is the promised bound on the share of wrong answers among the accepted.
+func acceptedRisk(c *calibration.Certificate) float64 {
+	if c.Promise == calibration.System && c.Coverage > 0 {
+		return min(c.Risk/c.Coverage, 0.5)
+	}
+	return c.Risk
+}
+
+func newMonitor(risk, delta float64) (*drift.Monitor, error) {
+	return drift.NewMonitor(drift.Options{Risk: min(risk, 0.9), Delta: delta, Horizon: monitorRuns})
+}
+
+func (g *gauge) allowed() float64 {
+	if g.Settling > 0 {
+		return g.Risk + settleSlack
+	}
+	return g.Risk
+}
+
+// enter starts the counts of a new stage; the monitor goes on.
+func (g *gauge) enter(s State) {
+	if g.Stage == s {
+		return
+	}
+	g.Stage, g.Compared, g.Disagreed, g.Missing, g.dirty = s, 0, 0, 0, true
+}
+
+// restart forgets the alarm and its evidence, because a person judged it false.
+func (g *gauge) restart(delta float64) (err error) {
+	g.Monitor, err = newMonitor(g.allowed(), delta)
+	g.dirty = true
+	return err
+}
+
+// observe adds one accepted answer that was compared with the generalist's, and reports whether the alarm stands.
+func (g *gauge) observe(a drift.Audit, delta float64) (alarm bool, err error) {
+	g.dirty = true
+	if a == drift.Missing {
+		g.Missing++
+		return g.Monitor.Observe(a), nil
+	}
+	g.Compared++
+	g.Total++
+	if a == drift.Wrong {
+		g.Disagreed++
+		g.TotalWrong++
+	}
+	if g.Settling > 0 {
+		if g.Settling--; g.Settling == 0 {
+			err = g.settle(delta)
+		}
+	}
+	return g.Monitor.Observe(a), err
+}
+
+// settle fixes the allowed disagreement from what was seen while the certificate was fresh. It never goes below the
+// promise, and never above the slack that was allowed so far.
+func (g *gauge) settle(delta float64) (err error) {
+	if g.Monitor.Status().Alarm {
+		return nil
+	}
+	seen := calibration.Upper(g.TotalWrong, g.Total, delta)
+	g.Risk = min(max(g.Risk, seen), g.Risk+settleSlack)
+	g.Monitor, err = newMonitor(g.Risk, delta)
+	return err
+}
+
+// evidence is what a decision needs of the gauge.
+func (g *gauge) evidence() Evidence {
+	e := Evidence{Compared: g.Compared, Disagreed: g.Disagreed, Risk: g.allowed()}
+	if s := g.Monitor.Status(); s.Alarm {
+		e.Alarm = s.Reason
+	}
+	return e
+}
+
+// warnings are label-free signs of change, none where the model is older than baselines.
+func (g *gauge) warnings() []drift.Warning {
+	if g.Watch == nil {
+		return nil
+	}
+	return g.Watch.Warnings()
+}
+
+func (g *gauge) encode() ([]byte, error) { return json.Marshal(g) }
+
+func decodeGauge(data []byte) (*gauge, error) {
+	g := &gauge{Monitor: new(drift.Monitor)}
+	if err := json.Unmarshal(data, g); err != nil {
+		return nil, fmt.Errorf("the stored evidence about a model is damaged: %w", err)
+	}
+	return g, nil
+}
+
+// A Comparison is a tier's prediction beside the generalist's answer to the same request.
+type Comparison struct {
+	RequestID  string
+	Task       string
+	Specialist string // hash of the weights that predicted
+	Input      string
+	Predicted  task.Prediction
+	Values     []task.Value // the generalist's answer, nil when Missing
+	Model      string       // that gave Values, as its provider names it; "" where that is not known
+	Provider   string
+	KeyID      string
+	PromptHash string
+	Answered   bool // the prediction was the app's answer: this is an audit
+	Accepted   bool // the certificate accepts the prediction
+	Missing    bool // the generalist gave no valid answer: nothing is known
+	Agreed     bool
+	Simulated  bool
+}
+
+// counts reports whether a comparison is part of a uniform sample of the accepted requests, which is what the monitor needs.
+// Beside an incumbent the generalist answers only what that passed on, so there only audits count.
+func (c *Comparison) counts(r Record) bool {
+	return c.Answered || c.Accepted && r.Incumbent == "" && (r.State == Shadow || r.State == Canary)
+}
+
+func (c *Comparison) audit() drift.Audit {
+	switch {
+	case c.Missing:
+		return drift.Missing
+	case c.Agreed:
+		return drift.Right
+	}
+	return drift.Wrong
+}

@@ -1,0 +1,124 @@
+package lifecycle
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"occam/internal/calibration"
+	"occam/internal/drift"
+)
+
+func certificate(teacher string) *calibration.Certificate {
+	return &calibration.Certificate{Promise: calibration.Served, Risk: .03, Delta: .05, Coverage: .9, Teacher: teacher}
+}
+
+func audits(t *testing.T, g *gauge, r *rand.Rand, n int, errorRate float64) (alarmAt int) {
+	t.Helper()
+	for i := range n {
+		a := drift.Right
+		if r.Float64() < errorRate {
+			a = drift.Wrong
+		}
+		alarm, err := g.observe(a, .05)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if alarm {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+func TestGaugeRaisesTheAlarmAndRemembersIt(t *testing.T) {
+	g, err := newGauge(certificate("gpt-4o"), drift.Baseline{}, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.enter(Live)
+	r := rand.New(rand.NewPCG(1, 2))
+	if at := audits(t, g, r, 2000, .02); at > 0 {
+		t.Fatalf("false alarm after %d audits: %s", at, g.evidence().Alarm)
+	}
+	if at := audits(t, g, r, 2000, .20); at == 0 || at > 300 {
+		t.Fatalf("an error rate of 20 %% noticed after %d audits", at)
+	}
+	data, err := g.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := decodeGauge(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b := g.evidence(), again.evidence(); a != b || a.Alarm == "" {
+		t.Errorf("before %+v, after %+v", a, b)
+	}
+	if err := again.restart(.05); err != nil || again.evidence().Alarm != "" {
+		t.Errorf("restarted: %v, %+v", err, again.evidence())
+	}
+	if _, err := decodeGauge([]byte(`{"monitor":{}}`)); err == nil {
+		t.Error("damaged evidence is read")
+	}
+}
+
+func TestFailedAuditsAreNeverRight(t *testing.T) {
+	g, err := newGauge(certificate("gpt-4o"), drift.Baseline{}, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 500 {
+		if _, err := g.observe(drift.Missing, .05); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if e := g.evidence(); e.Compared != 0 || e.Alarm != "" || g.Missing != 500 || g.Monitor.Status().Audits != 500 {
+		t.Errorf("%+v, %+v", e, g)
+	}
+}
+
+// A model certified on people's labels disagrees with a generalist that is wrong itself. That is no drift; more of it is.
+func TestTheGeneralistsOwnMistakesAreNoAlarm(t *testing.T) {
+	false_, late := 0, 0
+	for seed := range uint64(40) {
+		g, err := newGauge(certificate(""), drift.Baseline{}, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := rand.New(rand.NewPCG(seed, 7))
+		if audits(t, g, r, 3000, .02+.03) > 0 {
+			false_++
+			continue
+		}
+		if at := audits(t, g, r, 1500, .25); at == 0 {
+			late++
+		}
+	}
+	if false_ > 4 || late > 0 {
+		t.Errorf("%d of 40 false alarms, %d of 40 not noticed", false_, late)
+	}
+	measured, err := newGauge(certificate(""), drift.Baseline{}, .04)
+	if err != nil || measured.Settling != 0 || measured.allowed() != .07 {
+		t.Errorf("with a measured generalist: %v, %+v", err, measured)
+	}
+}
+
+func TestWhichComparisonsCount(t *testing.T) {
+	for _, tc := range []struct {
+		c    Comparison
+		r    Record
+		want bool
+	}{
+		{Comparison{Answered: true, Accepted: true}, Record{State: Live}, true},
+		{Comparison{Accepted: true}, Record{State: Shadow}, true},
+		{Comparison{Accepted: false}, Record{State: Shadow}, false},
+		{Comparison{Accepted: true}, Record{State: Canary}, true},
+		{Comparison{Accepted: true}, Record{State: Canary, Incumbent: "x"}, false},
+		{Comparison{Answered: true, Accepted: true}, Record{State: Canary, Incumbent: "x"}, true},
+		{Comparison{Accepted: true}, Record{State: Live}, false},
+	} {
+		if got := tc.c.counts(tc.r); got != tc.want {
+			t.Errorf("%+v in %+v counts: %v", tc.c, tc.r, got)
+		}
+	}
+}

@@ -1,0 +1,82 @@
+package lifecycle
+
+import (
+	"fmt"
+	"time"
+
+	"occam/internal/calibration"
+	"occam/internal/store"
+	"occam/internal/task"
+)
+
+// Progress is what is known of a task's training runs. It is stored before a run begins, so that a crash forgets none.
+type Progress struct {
+	Looks    int       `json:"looks"`     // certifications so far; each spends part of the confidence
+	At       time.Time `json:"at"`        // of the last run's begin
+	Rows     int64     `json:"rows"`      // that could calibrate then
+	ByPerson int64     `json:"by_person"` // labels by people then
+	Needed   int64     `json:"needed"`    // rows that a certificate takes, as the last run's shortfall says; 0: no figure
+	Result   string    `json:"result"`    // of the last run, in a sentence
+}
+
+const (
+	firstRows    = 400                // labelled rows before the first run
+	growth       = 1.5                // a run that certified nothing is repeated when there is so much more
+	retrainAfter = 7 * 24 * time.Hour // of a live model, when there is also retrainGrowth more to learn from
+	retrainMore  = 1.25
+	newLabels    = 200 // by people, since the last run, for a live model to be retrained at once
+	restTime     = time.Minute
+)
+
+// firstRun is how many rows the first run waits for: enough to learn from, and enough for a certificate if there are few
+// errors.
+func firstRun(target task.Target) int64 {
+	goal := calibration.Goal{Promise: string(target.Promise), Risk: 1 - target.Accuracy, Delta: 1 - target.Confidence, Look: 1}
+	return max(firstRows, int64(3*goal.MinLabels()))
+}
+
+// WantsTraining says whether a task should be trained now, and why, or what it waits for. s counts what there is to learn
+// from, uniform rows since Record.AlarmAt.
+func WantsTraining(r Record, target task.Target, p Progress, s store.ExampleCount, now time.Time) (reason string, ok bool) {
+	switch {
+	case r.Paused:
+		return "paused", false
+	case now.Sub(p.At) < restTime && !p.At.IsZero():
+		return "the last run has only just begun", false
+	case r.State == Candidate || r.State == Shadow || r.State == Canary:
+		return "a model is being tried", false
+	}
+	first := p.At.IsZero() || r.State == Suspended && p.At.Before(r.AlarmAt)
+	if first {
+		if need := firstRun(target); s.Uniform < need {
+			return waiting(s, need), false
+		}
+		return fmt.Sprintf("%d labelled requests are there to learn from", s.Uniform), true
+	}
+	if r.State == Live {
+		return wantsRetraining(p, s, now)
+	}
+	need := max(int64(growth*float64(p.Rows)), p.Needed)
+	if s.Uniform < need && s.ByPerson < p.ByPerson+newLabels {
+		return waiting(s, need), false
+	}
+	return fmt.Sprintf("%d labelled requests are there, %d at the last run", s.Uniform, p.Rows), true
+}
+
+func wantsRetraining(p Progress, s store.ExampleCount, now time.Time) (string, bool) {
+	if s.ByPerson >= p.ByPerson+newLabels {
+		return fmt.Sprintf("people gave %d labels since the last run", s.ByPerson-p.ByPerson), true
+	}
+	if now.Sub(p.At) >= retrainAfter && float64(s.Uniform) >= retrainMore*float64(p.Rows) {
+		return fmt.Sprintf("the model is older than %d days and there is more to learn from", int(retrainAfter.Hours()/24)), true
+	}
+	return "the live model is recent", false
+}
+
+func waiting(s store.ExampleCount, need int64) string {
+	text := fmt.Sprintf("waits for %d labelled requests drawn at random; there are %d", need, s.Uniform)
+	if s.Barred > 0 && s.Uniform < need {
+		text += fmt.Sprintf(" (%d answers may not be learned from: their provider's terms forbid training)", s.Barred)
+	}
+	return text
+}
