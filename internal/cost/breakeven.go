@@ -36,6 +36,13 @@ func (w Workload) peakPerRequest(a *Assumptions) float64 {
 	return a.PeakFactor.Value / (a.ServerHours.Value * secondsPerHour)
 }
 
+// scaled is the workload with more or fewer requests, its peak in proportion.
+func (w Workload) scaled(factor float64) Workload {
+	w.Volume *= factor
+	w.PeakPerSecond *= factor
+	return w
+}
+
 // A Scenario is the question put to Analyze.
 type Scenario struct {
 	Workload
@@ -50,12 +57,12 @@ type Scenario struct {
 
 // A MeasuredTier is what a trained tier was measured to do on held-out data.
 type MeasuredTier struct {
-	Tier           string  // "embedded", "llama-3.2-1b" or "llama-3.2-3b"
+	Tier           string  // "embedded", "llama-3.2-1b", "llama-3.2-3b", or the name of an API model
 	Coverage       float64 // share it may answer under its certificate, with its interval
 	CoverageLow    float64
 	CoverageHigh   float64
 	ServedAccuracy float64 // of the answers it gives
-	Accuracy       float64 // if it had to answer everything
+	Accuracy       float64 // if it answers everything: the lower end of its interval
 	Source         string  // "measured on 3,080 test rows"
 }
 
@@ -155,7 +162,7 @@ func (s *Scenario) prepare(b *Book) error {
 	}
 	s.generalist = apiTier{price: p}
 	for _, m := range s.Measured {
-		if err := s.Assumptions.adopt(m); err != nil {
+		if err := s.Assumptions.adopt(b, m); err != nil {
 			return err
 		}
 	}
@@ -168,24 +175,53 @@ func (s *Scenario) prepare(b *Book) error {
 	return nil
 }
 
-// adopt replaces the assumed coverage of a tier by the measured one.
-func (a *Assumptions) adopt(m MeasuredTier) error {
-	name := map[string]string{"embedded": "coverage_embedded", "llama-3.2-1b": "coverage_llama_1b",
-		"llama-3.2-3b": "coverage_llama_3b"}[m.Tier]
+// Names of the tiers that can be trained, as MeasuredTier has them.
+const (
+	tierEmbedded = "embedded"
+	tierLlama1B  = "llama-3.2-1b"
+	tierLlama3B  = "llama-3.2-3b"
+)
+
+// adopt replaces the assumed coverage of a trained tier by the measured one. Other names are those of API models, of which
+// only the accuracy counts.
+func (a *Assumptions) adopt(b *Book, m MeasuredTier) error {
+	name := map[string]string{tierEmbedded: "coverage_embedded", tierLlama1B: "coverage_llama_1b",
+		tierLlama3B: "coverage_llama_3b"}[m.Tier]
 	if name == "" {
-		return fmt.Errorf("unknown tier %q: embedded, llama-3.2-1b and llama-3.2-3b can be measured", m.Tier)
+		if len(b.prices[m.Tier]) == 0 {
+			return fmt.Errorf("unknown tier %q: %s, %s, %s and the API models of the price book can be measured",
+				m.Tier, tierEmbedded, tierLlama1B, tierLlama3B)
+		}
+		return nil
 	}
 	low, high := m.CoverageLow, m.CoverageHigh
 	if low == 0 && high == 0 {
 		low, high = m.Coverage, m.Coverage
 	}
-	if err := a.SetRange(name, low, m.Coverage, high, cmp.Or(m.Source, "measured")); err != nil {
-		return err
+	return a.SetRange(name, low, m.Coverage, high, cmp.Or(m.Source, "measured"))
+}
+
+// measured finds what was measured of a tier or an API model.
+func (s Scenario) measured(tier string) (MeasuredTier, bool) {
+	for _, m := range s.Measured {
+		if m.Tier == tier {
+			return m, true
+		}
 	}
-	if m.ServedAccuracy > 0 {
-		return a.Set("accuracy_specialist", m.ServedAccuracy, cmp.Or(m.Source, "measured"))
+	return MeasuredTier{}, false
+}
+
+// proof is what still has to be shown before a tier may answer everything by itself: nothing where its measured accuracy
+// meets the target.
+func (s Scenario) proof(tier string) []string {
+	m, ok := s.measured(tier)
+	switch {
+	case !ok || m.Accuracy == 0:
+		return []string{unmeasured}
+	case s.Target > 0 && m.Accuracy >= s.Target:
+		return nil
 	}
-	return nil
+	return []string{fmt.Sprintf("an accuracy of %.1f %% is enough for you: that is what was measured", 100*m.Accuracy)}
 }
 
 // plan evaluates a recipe at the median assumptions.
@@ -235,8 +271,7 @@ func (s Scenario) simulate(plans []Plan, rng *rand.Rand) {
 	cheaper := make([]int, len(plans))
 	for range s.Draws {
 		a := s.Assumptions.draw(rng)
-		w := s.Workload
-		w.Volume *= a.VolumeFactor.Value
+		w := s.Workload.scaled(a.VolumeFactor.Value)
 		nothing := s.doNothing().evaluate(w, &a).total()
 		for i, p := range plans {
 			total := p.recipe.evaluate(w, &a).total()

@@ -265,6 +265,62 @@ func TestMeasuredCoverageReplacesTheAssumption(t *testing.T) {
 	}
 }
 
+// What was measured decides whether a plan may stand alone: at the target it has no open condition, below it says so.
+func TestMeasuredAccuracyMeetsTheTargetOrNot(t *testing.T) {
+	s := published(1e6)
+	s.Target = 0.95
+	s.Measured = []MeasuredTier{{Tier: "gpt-6-luna", Accuracy: 0.96}, {Tier: "ministral-3b-2512", Accuracy: 0.80},
+		{Tier: "llama-3.2-3b", Coverage: 1, Accuracy: 0.97}}
+	a := analyze(t, s)
+	if a.Best != "switch to gpt-6-luna" || !a.Refused {
+		t.Errorf("best is %q", a.Best)
+	}
+	if p := planNamed(t, a, "switch to ministral-3b-2512"); len(p.Conditions) != 1 || !strings.Contains(p.Conditions[0], "80.0 %") {
+		t.Errorf("%v", p.Conditions)
+	}
+	if p := planNamed(t, a, referencePlan); len(p.Conditions) != 0 {
+		t.Errorf("%v", p.Conditions)
+	}
+	s.Target = 0.99
+	if a := analyze(t, s); a.Best != "router: embedded + gpt-4o" {
+		t.Errorf("best is %q though nothing cheaper meets the target", a.Best)
+	}
+}
+
+// One point of accuracy at $0.50 a wrong answer is $5,000 a month, more than everything else.
+func TestWrongAnswersOutweighTheBill(t *testing.T) {
+	s := published(1e6)
+	for name, v := range map[string]float64{"wrong_answer_usd": 0.5, "accuracy_generalist": 0.95, "accuracy_cheap_model": 0.94,
+		"accuracy_specialist": 0.97, "coverage_embedded": 0.8} {
+		if err := s.Assumptions.Set(name, v, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := analyze(t, s)
+	errs := func(name string) float64 { return planNamed(t, a, name).Parts.Errors }
+	if got := errs("switch to gpt-6-luna") - errs("all gpt-4o"); math.Abs(got-5000) > 1e-6 {
+		t.Errorf("a point of accuracy is worth %g", got)
+	}
+	if got, want := errs("router: embedded + gpt-4o"), 1e6*0.5*(0.8*0.03+0.2*0.05); math.Abs(got-want) > 1e-6 {
+		t.Errorf("the router's wrong answers cost %g, want %g", got, want)
+	}
+}
+
+func TestSharedServerAndColdStart(t *testing.T) {
+	s := published(1e6)
+	a := analyze(t, s)
+	if p := planNamed(t, a, "shared "+referencePlan); math.Abs(p.MonthlyUSD-73.4883) > 1e-6 {
+		t.Errorf("a tenth of a server costs %g", p.MonthlyUSD)
+	}
+	// 5 % escalate anyway; two cold starts of 300 s a month send their requests along as well.
+	down := 2 * 300 / (730.5 * 3600)
+	escalated := 1 - 0.95*(1-down)
+	want := 734.883 + 1750*(escalated+0.01*(1-escalated))
+	if p := planNamed(t, a, "router: "+referencePlan+" + gpt-4o"); math.Abs(p.MonthlyUSD-want) > 1e-6 {
+		t.Errorf("the hosted router costs %g, want %g", p.MonthlyUSD, want)
+	}
+}
+
 func TestPayback(t *testing.T) {
 	nothing := economy{apiEach: 0.00175}
 	self := economy{hosting: Curve{Server: 735, ServersEach: 1e-9}, oneOff: 8000}

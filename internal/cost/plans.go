@@ -36,6 +36,7 @@ type recipe struct {
 	setup      func(*Assumptions) Assumption // hours, once
 	upkeep     func(*Assumptions) Assumption // hours a month
 	accuracy   func(*Assumptions) Assumption // of the front where there is one, else of the model behind
+	behind     func(*Assumptions) Assumption // accuracy of the model behind a front
 }
 
 // An apiTier is a model paid by the token.
@@ -47,6 +48,7 @@ type apiTier struct {
 
 // A frontTier answers a share of the requests: on rented servers, or by the token.
 type frontTier struct {
+	name     string // as in MeasuredTier; "" for a tuned model paid by the token
 	host     Host
 	llama    *llamaSpec // served on the host's GPU; nil: the embedded specialist on its CPU
 	api      *apiTier   // paid by the token instead of a host
@@ -96,7 +98,7 @@ func (r recipe) evaluate(w Workload, a *Assumptions) economy {
 	if a.WrongAnswerUSD.Value > 0 {
 		wrong := 1 - r.accuracy(a).Value
 		if r.front != nil && r.back != nil {
-			wrong = wrong*(1-escalated) + (1-a.AccuracyGeneralist.Value)*escalated
+			wrong = wrong*(1-escalated) + (1-r.behind(a).Value)*escalated
 		}
 		e.errorEach = wrong * a.WrongAnswerUSD.Value
 	}

@@ -19,7 +19,8 @@ const (
 func (s Scenario) doNothing() recipe {
 	return recipe{
 		name: "all " + s.Generalist, group: DoNothing, back: &s.generalist, notes: []string{"do nothing"},
-		setup: noHours, upkeep: noHours, accuracy: func(a *Assumptions) Assumption { return a.AccuracyGeneralist },
+		setup: noHours, upkeep: noHours,
+		accuracy: s.accuracyOf(s.Generalist, false, func(a *Assumptions) Assumption { return a.AccuracyGeneralist }),
 	}
 }
 
@@ -67,7 +68,7 @@ func (s Scenario) cheaperModels(b *Book) []Price {
 func (s Scenario) switches(cheap []Price) []recipe {
 	var out []recipe
 	for _, p := range cheap {
-		out = append(out, s.switchTo("switch to "+p.Model, SwitchModel, apiTier{price: p}, unmeasured))
+		out = append(out, s.switchTo("switch to "+p.Model, SwitchModel, apiTier{price: p}, s.proof(p.Model)...))
 	}
 	return out
 }
@@ -77,8 +78,23 @@ func (s Scenario) switchTo(name string, g Group, t apiTier, conditions ...string
 		name: name, group: g, back: &t, conditions: conditions,
 		setup:    func(a *Assumptions) Assumption { return a.SetupHoursSwitch },
 		upkeep:   func(a *Assumptions) Assumption { return a.UpkeepSwitch },
-		accuracy: func(a *Assumptions) Assumption { return a.AccuracyCheap },
+		accuracy: s.accuracyOf(t.price.Model, false, func(a *Assumptions) Assumption { return a.AccuracyCheap }),
 	}
+}
+
+// accuracyOf is the measured accuracy of a tier, of the answers it gives behind a certificate (served) or of all; otherwise
+// what is assumed.
+func (s Scenario) accuracyOf(tier string, served bool,
+	assumed func(*Assumptions) Assumption) func(*Assumptions) Assumption {
+	m, ok := s.measured(tier)
+	v := m.Accuracy
+	if served {
+		v = m.ServedAccuracy
+	}
+	if !ok || v == 0 {
+		return assumed
+	}
+	return func(*Assumptions) Assumption { return Assumption{Value: v, Low: v, High: v} }
 }
 
 // sameModel are the plans that keep a model and change how it is called: batch, prompt cache; and the decision and tuned
@@ -96,7 +112,7 @@ func (s Scenario) sameModel(cheap []Price) (plans []recipe, infeasible []string)
 	if len(cheap) > 0 {
 		if batch, ok := cheap[0].Batch(); ok && cheap[0].BatchPermille < 1000 {
 			plans = append(plans, s.switchTo("switch to "+cheap[0].Model+", batch API", BatchAPI, apiTier{price: batch},
-				unmeasured, dayLate))
+				append(s.proof(cheap[0].Model), dayLate)...))
 		}
 	}
 	minimum := s.Assumptions.CacheMinimum.Value
@@ -121,7 +137,8 @@ func (s Scenario) byToken(b *Book) []recipe {
 		switch {
 		case p.EndedBy(s.At):
 		case p.Kind == Decision:
-			r := s.switchTo("decide with "+p.Model, DecisionAPI, apiTier{price: p}, unmeasured, noCopying)
+			r := s.switchTo("decide with "+p.Model, DecisionAPI, apiTier{price: p},
+				append(s.proof(p.Model), noCopying)...)
 			r.notes = append(r.notes, "one decision a request")
 			out = append(out, r)
 		case p.Train > 0:
@@ -150,31 +167,37 @@ var (
 		func(a *Assumptions) Assumption { return a.UpkeepEmbedded }}
 )
 
+// trained is a plan with a specialist in front: alone, or as a router with an API model behind it.
 func (s Scenario) trained(name string, g Group, front *frontTier, back *apiTier, h hours, conditions ...string) recipe {
 	return recipe{name: name, group: g, front: front, back: back, conditions: conditions, setup: h.setup, upkeep: h.upkeep,
-		accuracy: func(a *Assumptions) Assumption { return a.AccuracySpecialist }}
+		behind:   s.doNothing().accuracy,
+		accuracy: s.accuracyOf(front.name, back != nil, func(a *Assumptions) Assumption { return a.AccuracySpecialist })}
 }
 
 // hosted are Llama 3.2 1B and 3B on the GPUs of the book: alone, sharing a server with other tasks, and behind a router.
 func (s Scenario) hosted(b *Book) (plans []recipe, infeasible []string) {
 	llamas := []struct {
+		tier     string
 		spec     llamaSpec
 		coverage func(*Assumptions) Assumption
 	}{
-		{llama1B, func(a *Assumptions) Assumption { return a.Coverage1B }},
-		{llama3B, func(a *Assumptions) Assumption { return a.Coverage3B }},
+		{tierLlama1B, llama1B, func(a *Assumptions) Assumption { return a.Coverage1B }},
+		{tierLlama3B, llama3B, func(a *Assumptions) Assumption { return a.Coverage3B }},
 	}
 	hosts, why := s.gpuHosts(b)
 	for _, h := range hosts {
 		for _, l := range llamas {
-			front := &frontTier{host: h, llama: &l.spec, coverage: l.coverage}
-			shared := &frontTier{host: h, llama: &l.spec, coverage: l.coverage, shared: true}
+			front := &frontTier{name: l.tier, host: h, llama: &l.spec, coverage: l.coverage}
+			shared := &frontTier{name: l.tier, host: h, llama: &l.spec, coverage: l.coverage, shared: true}
 			name := l.spec.name + " on " + h.SKU
-			alone := s.trained(name, HostedModel, front, nil, hostedHours, unmeasured)
+			alone := s.trained(name, HostedModel, front, nil, hostedHours, s.proof(l.tier)...)
 			alone.notes = append(alone.notes, "no spare server: an outage or a cold start stops the task")
+			if h.Kind == "spot" {
+				alone.conditions = append(alone.conditions, "the task may stop whenever the spot machine is taken away")
+			}
 			plans = append(plans, alone,
-				s.trained("shared "+name, SharedHost, shared, nil, hostedHours, unmeasured,
-					"enough other tasks share the server"),
+				s.trained("shared "+name, SharedHost, shared, nil, hostedHours,
+					append(s.proof(l.tier), "enough other tasks share the server")...),
 				s.trained("router: "+name+" + "+s.Generalist, RouterPlan, front, &s.generalist, hostedHours))
 		}
 	}
@@ -219,14 +242,17 @@ func (s Scenario) embedded(b *Book, cheap []Price) (plans []recipe, infeasible [
 	if vm.SKU == "" {
 		return nil, []string{"embedded specialist: the book has no machine without a GPU"}
 	}
-	front := &frontTier{host: vm, coverage: func(a *Assumptions) Assumption { return a.CoverageEmbedded }}
+	front := &frontTier{name: tierEmbedded, host: vm,
+		coverage: func(a *Assumptions) Assumption { return a.CoverageEmbedded }}
 	plans = append(plans,
-		s.trained("embedded specialist alone", EmbeddedVM, front, nil, embeddedHours, unmeasured),
+		s.trained("embedded specialist alone", EmbeddedVM, front, nil, embeddedHours, s.proof(tierEmbedded)...),
 		s.trained("router: embedded + "+s.Generalist, RouterPlan, front, &s.generalist, embeddedHours))
 	if len(cheap) > 0 {
 		back := apiTier{price: cheap[0]}
-		plans = append(plans, s.trained("router: embedded + "+cheap[0].Model, RouterPlan, front, &back, embeddedHours,
-			unmeasured))
+		r := s.trained("router: embedded + "+cheap[0].Model, RouterPlan, front, &back, embeddedHours,
+			s.proof(cheap[0].Model)...)
+		r.behind = s.switchTo("", SwitchModel, back).accuracy
+		plans = append(plans, r)
 	}
 	return plans, nil
 }

@@ -80,8 +80,7 @@ func (s Scenario) verdict(out *Analysis, nothing, best, cheapest Plan) string {
 // nothing; the assumption that matters most comes first.
 func (s Scenario) sensitivity(r recipe) []Swing {
 	saving := func(a *Assumptions) float64 {
-		w := s.Workload
-		w.Volume *= a.VolumeFactor.Value
+		w := s.Workload.scaled(a.VolumeFactor.Value)
 		return s.doNothing().evaluate(w, a).total().At(w.Volume) - r.evaluate(w, a).total().At(w.Volume)
 	}
 	var out []Swing
