@@ -178,7 +178,8 @@ func TestDemoOnce(t *testing.T) {
 		BreakEven     *float64 `json:"break_even_per_month"`
 		Simulated     bool
 	}
-	decode(t, mustRun(t, "", "demo", "--once", "--json", "--tickets", "400"), &report)
+	kept := filepath.Join(t.TempDir(), "kept")
+	decode(t, mustRun(t, "", "demo", "--once", "--json", "--tickets", "400", "--keep", kept), &report)
 	if !report.LedgerMatches {
 		t.Error("the ledger does not equal the provider's bill")
 	}
@@ -190,6 +191,37 @@ func TestDemoOnce(t *testing.T) {
 	}
 	if report.Coverage < .5 || report.USD.Spent >= report.USD.GeneralistOnly {
 		t.Errorf("coverage %.2f, spent %.4f of %.4f", report.Coverage, report.USD.Spent, report.USD.GeneralistOnly)
+	}
+	reportOn(t, kept, report.USD.Spent)
+}
+
+// reportOn runs what finance runs over the ledger that a demo kept: verification, statement, invoice check, FOCUS export.
+func reportOn(t *testing.T, kept string, spent float64) {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	cfg := write("occam.yaml", "data_dir: "+kept+"\nproviders: {openai: {type: openai, base_url: http://127.0.0.1:9/v1}}\n")
+	if out := mustRun(t, "", "ledger", "verify", "--config", cfg); !strings.Contains(out, "ok: every row") {
+		t.Errorf("verify: %s", out)
+	}
+	focus := filepath.Join(dir, "focus.csv")
+	right := write("right.csv", fmt.Sprintf("model,cost_usd\ngpt-4o,%.6f\n", spent))
+	out := mustRun(t, "", "report", "--config", cfg, "--invoice", right, "--focus", focus)
+	if !strings.Contains(out, "Simulated") || !strings.Contains(out, "Saved $") {
+		t.Errorf("report: %s", out)
+	}
+	if rows, err := os.ReadFile(focus); err != nil || !bytes.Contains(rows, []byte("gpt-4o")) {
+		t.Errorf("FOCUS: %v", err)
+	}
+	wrong := write("wrong.csv", fmt.Sprintf("model,cost_usd\ngpt-4o,%.6f\n", spent+1))
+	if code, _, stderr := run(t, "", "report", "--config", cfg, "--invoice", wrong); code != exitBar || !strings.Contains(stderr, "differ") {
+		t.Errorf("a wrong invoice: exit %d %s", code, stderr)
 	}
 }
 
