@@ -136,26 +136,59 @@ func TestDeltaIsSharedOut(t *testing.T) {
 
 func TestShortfallSaysHowManyMore(t *testing.T) {
 	goal := Goal{Promise: Served, Risk: 0.05, Delta: 0.05}
-	_, err := Certify(goal, nil, nil)
-	var short *Shortfall
-	if !errors.As(err, &short) || short.More != 59 {
-		t.Fatalf("no rows at all: %v", err)
+	shortfall := func(n int, wrong bool, grid []float64) *Shortfall {
+		t.Helper()
+		rows := make([]Outcome, n)
+		for i := range rows {
+			rows[i] = Outcome{float64(i) / float64(n), wrong}
+		}
+		_, err := Certify(goal, grid, rows)
+		var short *Shortfall
+		if !errors.As(err, &short) {
+			t.Fatalf("%d rows: %v", n, err)
+		}
+		return short
 	}
-	right := make([]Outcome, 40)
-	for i := range right {
-		right[i].Score = float64(i)
+	grid := evenGrid(100)
+	if s := shortfall(0, false, grid); s.More != 3*59 || !strings.Contains(s.Error(), "(1-0.05)^n <= 0.05 takes n = 59") {
+		t.Errorf("no rows at all: %v", s)
 	}
-	_, err = Certify(goal, []float64{0}, right)
-	if !errors.As(err, &short) || short.Needed != 59 || short.More != 19 || !strings.Contains(err.Error(), "label about 19 more") {
-		t.Fatalf("40 right rows: %v", err)
+	if s := shortfall(40, false, grid); s.Needed < 59 || s.Needed > 200 || s.More != s.Needed-40 || !strings.Contains(s.Error(), "more") {
+		t.Errorf("40 right rows: %+v, %v", s, s)
 	}
-	wrong := make([]Outcome, 4000)
-	for i := range wrong {
-		wrong[i] = Outcome{float64(i), true}
+	if s := shortfall(4000, true, grid); s.More != 0 || !strings.Contains(s.Error(), "train a better specialist") {
+		t.Errorf("all wrong: %v", s)
 	}
-	_, err = Certify(goal, []float64{0}, wrong)
-	if !errors.As(err, &short) || short.More != 0 || !strings.Contains(err.Error(), "train a better specialist") {
-		t.Fatalf("all wrong: %v", err)
+	if s := shortfall(100, false, nil); !strings.Contains(s.Error(), "unlabelled traffic") {
+		t.Errorf("no grid: %v", s)
+	}
+}
+
+// Whoever labels as many rows as advised must be certified more often than not.
+func TestShortfallAdvisesEnough(t *testing.T) {
+	rng := rand.New(rand.NewPCG(71, 72))
+	draw := func(rows []Outcome, n int) []Outcome {
+		for range n {
+			rows = append(rows, population(rng))
+		}
+		return rows
+	}
+	asked, enough := 0, 0
+	for range 200 {
+		goal, grid := Goal{Promise: Served, Risk: 0.05, Delta: 0.1}, evenGrid(200)
+		rows := draw(nil, 120)
+		_, err := Certify(goal, grid, rows)
+		var short *Shortfall
+		if !errors.As(err, &short) || short.More == 0 {
+			continue
+		}
+		asked++
+		_, err = Certify(goal, grid, draw(rows, short.More))
+		enough += one(err == nil)
+	}
+	t.Logf("advice was enough in %d of %d", enough, asked)
+	if asked < 50 || 2*enough < asked {
+		t.Errorf("advice was enough in %d of %d", enough, asked)
 	}
 }
 

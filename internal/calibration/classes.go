@@ -67,17 +67,16 @@ func poolSmall(result Result, members [][]Outcome) (small []bool, tests int) {
 // provenAt reports whether the certified threshold is proven for one class. Starts stand close to it in coverage: at half the
 // grid and every tenth from there on; they are fixed before any label is seen.
 func provenAt(goal Goal, result Result, grid []float64, members []Outcome) bool {
-	const starts = 5
+	const tries = 5
 	ladder := newLadder(grid, members)
-	levels := make([]float64, len(ladder.grid))
-	for j := range starts {
-		position := int(math.Ceil((0.5+0.1*float64(j))*float64(len(levels)))) - 1
-		if position >= 0 {
-			levels[position] += goal.Spend() / starts
+	var begin []start
+	for j := range tries {
+		if position := int(math.Ceil((0.5+0.1*float64(j))*float64(len(ladder.grid)))) - 1; position >= 0 {
+			begin = append(begin, start{position, goal.Spend() / tries})
 		}
 	}
 	proven := false
-	fallback(ladder.grid, levels, goal.Risk, func(i int, _ float64) {
+	fallback(ladder.grid, begin, goal.Risk, func(i int, _ float64) {
 		proven = proven || ladder.grid[i].threshold == result.Threshold
 	})
 	return proven

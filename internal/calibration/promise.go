@@ -71,26 +71,29 @@ func (l *ladder) walk(allowed int) (own []rung, stopped float64) {
 //
 // looked is the last threshold tested: no label below it was looked at.
 func (l *ladder) served(goal Goal) (result Result, looked float64, proven bool) {
-	levels := l.starts(goal)
+	begin := starts(goal, l.n, len(l.grid))
 	best := -1
 	var spent float64
-	looked = fallback(l.grid, levels, goal.Risk, func(i int, level float64) { best, spent = i, level })
+	looked = fallback(l.grid, begin, goal.Risk, func(i int, level float64) { best, spent = i, level })
 	if best < 0 {
 		return Result{}, 0, false
 	}
 	r := l.grid[best]
 	return Result{
 		Goal: goal, Threshold: r.threshold, N: l.n, Accepted: r.accepted, Errors: r.errors,
-		Level: spent, Upper: Upper(r.errors, r.accepted, spent), Method: methodName(levels),
+		Level: spent, Upper: Upper(r.errors, r.accepted, spent), Method: fmt.Sprintf("fallback-%d", len(begin)),
 	}, looked, true
 }
 
-// fallback tests the rungs in order, calls rejected for each one whose risk is proven, with the level that proved it, and
+// fallback tests the rungs in order, from starts in ascending order; it calls rejected for each one whose risk is proven, with the level that proved it, and
 // returns the last threshold tested.
-func fallback(rungs []rung, levels []float64, risk float64, rejected func(i int, level float64)) (looked float64) {
+func fallback(rungs []rung, starts []start, risk float64, rejected func(i int, level float64)) (looked float64) {
 	level := 0.0
 	for i, r := range rungs {
-		level += levels[i]
+		for len(starts) > 0 && starts[0].position == i {
+			level += starts[0].level
+			starts = starts[1:]
+		}
 		if level == 0 || !usable(r.threshold) {
 			continue
 		}
@@ -104,42 +107,40 @@ func fallback(rungs []rung, levels []float64, risk float64, rejected func(i int,
 	return looked
 }
 
-// Where the starts stand and what they are given. The figures were chosen on sixteen real score columns together (see
+// Where the starts stand and what they are given. The figures were chosen on fourteen real score columns together (see
 // docs/guarantees.md); coverage hardly changes with them.
 const (
 	firstStart  = 3   // rows expected above the first start, in units of the fewest that could pass with no error
 	startGrowth = 2.5 // each start expects so many times the rows of the one before …
 	levelGrowth = 2.0 // … and is given so many times its level
-	lastStart   = 0.5 // no start stands beyond this coverage
+	lastStart   = 0.5 // no start stands beyond this coverage …
+	leastStart  = 1.5 // … unless fewer than this were expected above it, in the unit of firstStart
 )
 
-// starts shares Spend over positions of the grid. It depends on the goal, the number of rows and the length of the grid only,
-// never on the rows themselves.
-func (l *ladder) starts(goal Goal) []float64 {
-	levels := make([]float64, len(l.grid))
-	if len(levels) == 0 || l.n == 0 {
-		return levels
+// A start is a position on the grid at which testing begins anew, with the level it is given.
+type start struct {
+	position int
+	level    float64
+}
+
+// starts shares goal.Spend over positions of a grid of the given size. They depend on the goal, the number of rows and the
+// size of the grid only, never on the rows themselves.
+func starts(goal Goal, rows, size int) []start {
+	if rows == 0 || size == 0 {
+		return nil
 	}
-	var positions []int
-	var weights []float64
-	first, weight, total := firstStart*float64(goal.MinLabels())/float64(l.n), 1.0, 0.0
-	for coverage := min(first, lastStart); coverage <= lastStart; coverage *= startGrowth {
-		position := int(math.Ceil(coverage*float64(len(levels)))) - 1
-		positions = append(positions, min(max(position, 0), len(levels)-1))
-		weights = append(weights, weight)
+	least := float64(goal.MinLabels()) / float64(rows)
+	last := min(1, max(lastStart, leastStart*least))
+	var chosen []start
+	weight, total := 1.0, 0.0
+	for coverage := min(firstStart*least, last); coverage <= last; coverage *= startGrowth {
+		position := int(math.Ceil(coverage*float64(size))) - 1
+		chosen = append(chosen, start{min(max(position, 0), size-1), weight})
 		total += weight
 		weight *= levelGrowth
 	}
-	for j, position := range positions {
-		levels[position] += goal.Spend() * weights[j] / total
+	for j := range chosen {
+		chosen[j].level *= goal.Spend() / total
 	}
-	return levels
-}
-
-func methodName(levels []float64) string {
-	starts := 0
-	for _, level := range levels {
-		starts += one(level > 0)
-	}
-	return fmt.Sprintf("fallback-%d", starts)
+	return chosen
 }

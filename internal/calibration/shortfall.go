@@ -3,6 +3,7 @@ package calibration
 import (
 	"fmt"
 	"math"
+	"sort"
 )
 
 // A Shortfall is the error of Certify when nothing can be proven: the generalist must keep answering. It carries what was seen
@@ -67,59 +68,53 @@ func (l *ladder) explainSystem(s *Shortfall) {
 	s.Arithmetic = "the most confident answers hold too many errors, or no row passes the in-scope floor"
 }
 
-// explainServed looks for the grid threshold that needs the fewest rows in all, taking the error rate there to be Jeffreys'
-// mean (errors + 1/2) / (accepted + 1), but never so high that luck alone explains it away.
+// explainServed looks for the smallest number of rows at which one of the starts that Certify would then use passes its test
+// with probability planPower. It takes the error rate above a start to be the median of Jeffreys' posterior there, about
+// (errors + 1/6) / (accepted + 1/3).
 func (l *ladder) explainServed(s *Shortfall) {
-	for _, r := range l.grid {
-		if !usable(r.threshold) || r.accepted == 0 {
-			continue
-		}
-		rate := (float64(r.errors) + 0.5) / float64(r.accepted+1)
-		if r.errors == 0 {
-			rate = 0
-		}
-		accepted := acceptedNeeded(s.Goal.Risk, rate, s.Goal.Spend())
-		if accepted == 0 {
-			continue
-		}
-		needed := int(math.Ceil(float64(accepted) * float64(l.n) / float64(r.accepted)))
-		if s.Needed == 0 || needed < s.Needed {
-			s.Needed, s.Threshold, s.Accepted, s.Errors = needed, r.threshold, r.accepted, r.errors
-			s.Arithmetic = fmt.Sprintf("at error rate %s, %d accepted labels are needed for the exact binomial test at level %.3g; "+
-				"the threshold accepts %d of %d rows (%d wrong), so that takes %d labels in all",
-				percent(rate), accepted, s.Goal.Spend(), r.accepted, l.n, r.errors, needed)
-		}
-	}
-	if s.Needed > 0 {
+	const most = 10_000_000
+	if len(l.grid) == 0 {
+		s.Needed = max(s.Goal.MinLabels(), l.n+1)
+		s.Arithmetic = "there are no thresholds to try: give the scores of unlabelled traffic as the grid"
 		return
 	}
 	least := s.Goal.MinLabels()
-	if l.n < least {
-		s.Needed = least
-		s.Arithmetic = fmt.Sprintf("even without an error (1-%g)^n <= %.3g takes n = %d accepted labels", s.Goal.Risk, s.Goal.Spend(), least)
-		return
-	}
-	s.Arithmetic = "at no threshold is the observed error rate below the target"
-}
-
-// acceptedNeeded returns the number of accepted rows from which the exact binomial test at the given level proves risk when
-// errors come at rate, or 0 when rate is not below risk or more than a million rows would be needed. Example: risk .05, rate
-// 0, level .05 gives 59.
-func acceptedNeeded(risk, rate, level float64) int {
-	const most = 1_000_000
-	proves := func(n int) bool { return BinCDF(int(math.Ceil(rate*float64(n))), n, risk) <= level }
-	if rate >= risk || !proves(most) {
-		return 0
-	}
-	low, high := 0, most // proves(high); monotone but for the rounding of the error count
-	for high-low > 1 {
-		if mid := (low + high) / 2; proves(mid) {
-			high = mid
-		} else {
-			low = mid
+	for n := max(l.n+1, least); n <= most && l.n > 0; n += 1 + n/20 {
+		for _, begin := range starts(s.Goal, n, len(l.grid)) {
+			if l.plan(s, n, begin) {
+				return
+			}
 		}
 	}
-	return high
+	if l.n < firstStart*least { // too few to tell whether the specialist is good enough
+		s.Needed = max(firstStart*least, l.n+1)
+		s.Arithmetic = fmt.Sprintf("even without an error (1-%g)^n <= %.3g takes n = %d accepted labels; %d rows are too few to judge the error rate",
+			s.Goal.Risk, s.Goal.Spend(), least, l.n)
+		return
+	}
+	s.Arithmetic = "at no start is the observed error rate far enough below the target"
+}
+
+// planPower is the chance of success that a number of labels is advised for.
+const planPower = 0.8
+
+// plan reports whether n rows would do at one start, and if so writes the arithmetic.
+func (l *ladder) plan(s *Shortfall, n int, begin start) bool {
+	r := l.grid[begin.position]
+	accepted := int(float64(n) * float64(begin.position+1) / float64(len(l.grid)))
+	rate := (float64(r.errors) + 1.0/6) / (float64(r.accepted) + 1.0/3)
+	if !usable(r.threshold) || rate >= s.Goal.Risk {
+		return false
+	}
+	allowed := sort.Search(accepted+1, func(k int) bool { return BinCDF(k, accepted, s.Goal.Risk) > begin.level }) - 1
+	if allowed < 0 || BinCDF(allowed, accepted, rate) < planPower {
+		return false
+	}
+	s.Needed, s.Threshold, s.Accepted, s.Errors = n, r.threshold, r.accepted, r.errors
+	s.Arithmetic = fmt.Sprintf("among the %d most confident rows %d were wrong, which suggests an error rate of %s; %d labels would put about %d rows there, "+
+		"and the exact binomial test at level %.3g passes with at most %d wrong, which is then %.0f %% likely",
+		r.accepted, r.errors, percent(rate), n, accepted, begin.level, allowed, 100*planPower)
+	return true
 }
 
 func percent(share float64) string { return fmt.Sprintf("%.3g %%", 100*share) }
