@@ -13,13 +13,18 @@ type ledgerDB interface {
 	// balances. durable says that it is on the disk itself. Errors: errConflict (a row contradicts the ledger), errUntrusted
 	// (nothing this process does can be believed any more).
 	apply(ctx context.Context, accounts []account, build func(map[accountID]Balance) []statement) (durable bool, err error)
-	// stateOf returns the state of an attempt, "" when it is not in the ledger.
-	stateOf(id string) (State, error)
+	// find returns an attempt, nil when it is not in the ledger.
+	find(ctx context.Context, id string) (*row, error)
+	// end returns the lane as the database has it.
+	end(ctx context.Context, mine lane) (lane, error)
+	close()
 }
 
 var (
 	errConflict  = errors.New("a row contradicts the ledger")
 	errUntrusted = errors.New("the database can no longer be trusted")
+	errFenced    = errors.New("the lane's end is not where this process left it")
+	errDown      = errors.New("the database is away")
 )
 
 // A sqliteLedger applies transactions on the store's one write connection.
@@ -31,13 +36,29 @@ type sqliteLedger struct {
 
 var _ ledgerDB = (*sqliteLedger)(nil)
 
-func (l *sqliteLedger) stateOf(id string) (state State, err error) {
-	err = l.db.QueryRow(`SELECT state FROM attempts WHERE id = ?`, id).Scan(&state)
+func (l *sqliteLedger) find(ctx context.Context, id string) (*row, error) {
+	r := &row{}
+	into, finish := r.targets()
+	err := l.db.QueryRowContext(ctx, `SELECT `+rowColumns+` FROM attempts WHERE id = ?`, id).Scan(into...)
 	if errors.Is(err, sql.ErrNoRows) {
-		return "", nil
+		return nil, nil
 	}
-	return state, err
+	if err != nil {
+		return nil, err
+	}
+	return r, finish()
 }
+
+func (l *sqliteLedger) end(ctx context.Context, mine lane) (lane, error) {
+	have := lane{head: head{lane: mine.lane}}
+	var hash []byte
+	err := l.db.QueryRowContext(ctx, `SELECT seq, n, hash, epoch FROM lanes WHERE lane = ?`, mine.lane).
+		Scan(&have.seq, &have.n, &hash, &have.epoch)
+	copy(have.hash[:], hash)
+	return have, err
+}
+
+func (l *sqliteLedger) close() {} // the connection is the store's
 
 func (l *sqliteLedger) apply(ctx context.Context, accounts []account, build func(map[accountID]Balance) []statement) (bool, error) {
 	if err := l.prepare(ctx); err != nil {
@@ -99,7 +120,7 @@ func (s *statement) check(n int64) error {
 	case n == 0 && s.must == mustTouch:
 		return errConflict
 	case n == 0 && s.must == mustBeOurs:
-		return fmt.Errorf("%w: another process has taken over the ledger", errUntrusted)
+		return errFenced
 	}
 	return nil
 }

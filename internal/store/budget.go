@@ -89,11 +89,21 @@ func (d dialect) balance(ctx context.Context, db querier, a account) (Balance, e
 	var b Balance
 	err := db.QueryRowContext(ctx, d.bind(`SELECT spent, reserved FROM budgets WHERE name = ? AND period = ?`), a.name, a.start).
 		Scan(&b.Spent, &b.Reserved)
-	if !errors.Is(err, sql.ErrNoRows) || a.of == nil {
+	if !errors.Is(err, sql.ErrNoRows) {
 		return b, err
 	}
-	err = db.QueryRowContext(ctx, d.bind(`SELECT COALESCE(SUM(cost), 0) FROM rollups WHERE span = ? AND bucket >= ?
-		AND (? = '' OR key_id = ?) AND (? = '' OR task = ?)`), hour, a.start, a.of.Key, a.of.Key, a.of.Task, a.of.Task).Scan(&b.Spent)
+	return spentBefore(func(into *Balance, query string, args ...any) error {
+		return db.QueryRowContext(ctx, d.bind(query), args...).Scan(&into.Spent)
+	}, a)
+}
+
+// spentBefore asks the ledger's sums what was spent of a budget before it had an account.
+func spentBefore(ask func(into *Balance, query string, args ...any) error, a account) (b Balance, err error) {
+	if a.of == nil {
+		return b, nil // it has one
+	}
+	err = ask(&b, `SELECT CAST(COALESCE(SUM(cost), 0) AS BIGINT) FROM rollups WHERE span = ? AND bucket >= ?
+		AND (? = '' OR key_id = ?) AND (? = '' OR task = ?)`, hour, a.start, a.of.Key, a.of.Key, a.of.Task, a.of.Task)
 	return b, err
 }
 

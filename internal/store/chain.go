@@ -23,14 +23,8 @@ type row struct {
 	intentHigh  cost.Amount
 	closedAt    int64 // Unix nanoseconds, 0 while open
 	holds       []hold
+	written     bool // the intent is durable, in the database or in the spill file
 }
-
-// A lane is one process's own sequence of chain entries. SQLite has one lane; each process that shares a PostgreSQL database
-// appends to its own, so that they need not wait for each other's commits.
-const (
-	laneBits = 8
-	maxLanes = 1 << laneBits
-)
 
 // A kind says what a chain entry vouches for.
 type kind byte
@@ -112,7 +106,13 @@ func flag(b bool) int64 {
 type headFile struct {
 	mu     sync.Mutex
 	file   *os.File
-	synced int64 // the last entry of this process's lane known to be on the disk itself
+	synced map[int64]int64 // by lane, the last entry known to be on the disk itself
+}
+
+// An outsideHead is a head as the file has it.
+type outsideHead struct {
+	head
+	synced int64
 }
 
 const (
@@ -128,12 +128,12 @@ func openHeadFile(path string, readOnly bool) (*headFile, error) {
 	}
 	file, err := os.OpenFile(path, mode, 0o600)
 	if readOnly && os.IsNotExist(err) {
-		return &headFile{}, nil
+		return &headFile{synced: map[int64]int64{}}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("store: open the ledger's head file: %w", err)
 	}
-	return &headFile{file: file}, nil
+	return &headFile{file: file, synced: map[int64]int64{}}, nil
 }
 
 // write stores h; durable says that the commit that made it is on the disk itself.
@@ -141,9 +141,9 @@ func (f *headFile) write(h head, durable bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if durable {
-		f.synced = h.seq
+		f.synced[h.lane] = h.seq
 	}
-	line := fmt.Sprintf(headLine, h.lane, h.seq, h.n, f.synced, h.hash[:])
+	line := fmt.Sprintf(headLine, h.lane, h.seq, h.n, f.synced[h.lane], h.hash[:])
 	line = fmt.Sprintf("%s sum=%08x\n", line, crc32.ChecksumIEEE([]byte(line)))
 	slot := make([]byte, headSlot)
 	copy(slot, line)
@@ -155,42 +155,50 @@ func (f *headFile) write(h head, durable bool) error {
 func (f *headFile) sync(h head) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.synced = max(f.synced, h.seq)
+	f.synced[h.lane] = max(f.synced[h.lane], h.seq)
 }
 
 // read returns the newest head stored for a lane; ok is false when there is none.
-func (f *headFile) read(lane int64) (newest head, synced int64, ok bool, err error) {
+func (f *headFile) read(laneNumber int64) (newest outsideHead, ok bool, err error) {
 	if f.file == nil {
-		return head{}, 0, false, nil
+		return newest, false, nil
 	}
 	slots := make([]byte, 2*headSlot)
-	n, err := f.file.ReadAt(slots, lane*2*headSlot)
+	n, err := f.file.ReadAt(slots, laneNumber*2*headSlot)
 	if err != nil && err != io.EOF {
-		return head{}, 0, false, fmt.Errorf("store: read the ledger's head file: %w", err)
+		return newest, false, fmt.Errorf("store: read the ledger's head file: %w", err)
 	}
 	for _, slot := range []string{string(slots[:min(n, headSlot)]), string(slots[min(n, headSlot):n])} {
-		h, s, good := parseHead(slot)
-		if good && h.lane == lane && (!ok || h.seq > newest.seq) {
-			newest, synced, ok = h, s, true
+		h, good := parseHead(slot)
+		if good && h.lane == laneNumber && (!ok || h.seq > newest.seq) {
+			newest, ok = h, true
 		}
 	}
-	return newest, synced, ok, nil
+	return newest, ok, nil
 }
 
-func parseHead(slot string) (h head, synced int64, ok bool) {
+func parseHead(slot string) (h outsideHead, ok bool) {
 	line, rest, found := strings.Cut(slot, " sum=")
 	if !found {
-		return head{}, 0, false
+		return h, false
 	}
 	var sum uint32
 	var hash []byte
 	if _, err := fmt.Sscanf(rest, "%08x\n", &sum); err != nil || sum != crc32.ChecksumIEEE([]byte(line)) {
-		return head{}, 0, false
+		return h, false
 	}
-	if _, err := fmt.Sscanf(line, strings.Replace(headLine, "%064x", "%x", 1), &h.lane, &h.seq, &h.n, &synced, &hash); err != nil {
-		return head{}, 0, false
+	if _, err := fmt.Sscanf(line, strings.Replace(headLine, "%064x", "%x", 1), &h.lane, &h.seq, &h.n, &h.synced, &hash); err != nil {
+		return h, false
 	}
-	return h, synced, copy(h.hash[:], hash) == len(h.hash)
+	return h, copy(h.hash[:], hash) == len(h.hash)
+}
+
+// clear forgets every head.
+func (f *headFile) clear() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.synced)
+	return f.file.Truncate(0)
 }
 
 func (f *headFile) close() error {

@@ -21,6 +21,9 @@ func Import(ctx context.Context, dsn string, opts Options, r io.Reader) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := s.checkImport(ctx); err != nil {
+		return err
+	}
 	lanes, err := s.readLanes(ctx, s.write)
 	if err != nil {
 		return err
@@ -30,11 +33,48 @@ func Import(ctx context.Context, dsn string, opts Options, r io.Reader) (err err
 			return fmt.Errorf("store: import: the ledger holds %d entries already; import into a new store", h.seq)
 		}
 	}
-	if _, err := s.write.ExecContext(ctx, `DELETE FROM lanes`); err != nil {
-		return fmt.Errorf("store: import: %w", err)
+	if err := s.execAll(ctx, `DELETE FROM lanes`, `INSERT INTO records VALUES ('store', 'unfinished import', 1, '', 0)`); err != nil {
+		return err
 	}
 	i := &importer{store: s, ledger: s.ledger(), now: opts.Now(), open: map[int64]*row{}, ends: map[int64]int64{}}
-	return i.read(ctx, r)
+	defer i.ledger.close()
+	if err := i.read(ctx, r); err != nil {
+		return errors.Join(err, s.clearLedger(ctx))
+	}
+	return s.execAll(ctx, `DELETE FROM records WHERE kind = 'store' AND name = 'unfinished import'`)
+}
+
+// checkImport refuses a store in which an import was interrupted: its end is missing.
+func (s *Store) checkImport(ctx context.Context) error {
+	var n int
+	if err := s.write.QueryRowContext(ctx, `SELECT COUNT(*) FROM records WHERE kind = 'store' AND name = 'unfinished import'`).Scan(&n); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if n > 0 {
+		return errors.New("store: an import into this store was interrupted: import into a new one")
+	}
+	return nil
+}
+
+// clearLedger undoes an import that failed.
+func (s *Store) clearLedger(ctx context.Context) error {
+	if err := s.heads.clear(); err != nil {
+		return err
+	}
+	return s.execAll(ctx, `DELETE FROM attempts`, `DELETE FROM chain`, `DELETE FROM rollups`, `DELETE FROM latencies`, `DELETE FROM rates`,
+		`DELETE FROM days`, `DELETE FROM lanes`, `DELETE FROM records WHERE kind = 'store' AND name = 'unfinished import'`)
+}
+
+// execAll runs statements in one transaction.
+func (s *Store) execAll(ctx context.Context, statements ...string) error {
+	return s.Update(ctx, func(tx *Tx) error {
+		for _, statement := range statements {
+			if _, err := tx.exec(statement); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // An importer turns lines back into transactions.

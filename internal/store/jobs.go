@@ -160,7 +160,7 @@ func (g Jobs) Finish(id, owner string, result json.RawMessage, failure error, re
 	}
 	return g.t.change(ErrLeaseLost, `UPDATE jobs SET
 		state = CASE WHEN cancel = 1 THEN 'cancelled' WHEN tries >= max_tries THEN 'failed' ELSE 'queued' END,
-		ended_at = CASE WHEN cancel = 1 OR tries >= max_tries THEN ? ELSE 0 END, owner = '', run_at = ?, result = ?, failure = ?
+		ended_at = CASE WHEN cancel = 1 OR tries >= max_tries THEN ? ELSE ended_at END, owner = '', run_at = ?, result = ?, failure = ?
 		WHERE id = ? AND owner = ? AND state = 'running'`, nanos(now), nanos(retryAt), text, clip(failure.Error(), 1000), id, owner)
 }
 
@@ -168,5 +168,5 @@ func (g Jobs) Finish(id, owner string, result json.RawMessage, failure error, re
 func (g Jobs) Stop(id string) error {
 	return g.t.change(fmt.Errorf("store: job %s: %w, or it has ended", id, ErrNotFound), `UPDATE jobs SET cancel = 1,
 		state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END,
-		ended_at = CASE WHEN state = 'queued' THEN ? ELSE 0 END WHERE id = ? AND state IN ('queued', 'running')`, nanos(g.t.now()), id)
+		ended_at = CASE WHEN state = 'queued' THEN ? ELSE ended_at END WHERE id = ? AND state IN ('queued', 'running')`, nanos(g.t.now()), id)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -111,23 +112,44 @@ var schemaVersion = len(migrations)
 
 // migrate brings the database up to schemaVersion. A database that a newer binary has migrated is refused, untouched.
 func migrate(ctx context.Context, db *sql.DB, d dialect) error {
-	if _, err := db.ExecContext(ctx, d.ddl(`CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL) STRICT`)); err != nil {
-		return fmt.Errorf("store: read the schema version: %w", err)
-	}
-	have, err := readVersion(ctx, db)
-	if err != nil {
-		return err
-	}
-	for v := have; v < schemaVersion; v++ {
-		if err := migrateOne(ctx, db, d, v); err != nil {
-			return fmt.Errorf("store: migrate the database from version %d to %d: %w", v, v+1, err)
+	for {
+		more, err := migrateNext(ctx, db, d)
+		if err != nil || !more {
+			return err
 		}
 	}
-	return nil
+}
+
+// migrateNext applies the next migration, with the version it leads to, in one transaction. more is false when there is none.
+func migrateNext(ctx context.Context, db *sql.DB, d dialect) (more bool, err error) {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return false, fmt.Errorf("store: open the database: %w", err)
+	}
+	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
+	if err := d.lock(ctx, tx, lockSchema); err != nil {
+		return false, fmt.Errorf("store: migrate the database: %w", err)
+	}
+	if _, err := tx.ExecContext(ctx, d.ddl(`CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL) STRICT`)); err != nil {
+		return false, fmt.Errorf("store: read the schema version: %w", err)
+	}
+	have, err := readVersion(ctx, tx)
+	if err != nil || have == schemaVersion {
+		return false, err
+	}
+	for _, statement := range append(slices.Clone(migrations[have]), fmt.Sprintf(`INSERT INTO schema_version VALUES (%d)`, have+1)) {
+		if _, err := tx.ExecContext(ctx, d.ddl(statement)); err != nil {
+			return false, fmt.Errorf("store: migrate the database from version %d to %d: %w, in %.60s…", have, have+1, err, statement)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return false, fmt.Errorf("store: migrate the database from version %d to %d: %w", have, have+1, err)
+	}
+	return true, nil
 }
 
 // readVersion returns the database's schema version, 0 when it is new.
-func readVersion(ctx context.Context, db *sql.DB) (int, error) {
+func readVersion(ctx context.Context, db querier) (int, error) {
 	var have int
 	if err := db.QueryRowContext(ctx, `SELECT COALESCE(MAX(version), 0) FROM schema_version`).Scan(&have); err != nil {
 		return 0, fmt.Errorf("store: read the schema version: %w", err)
@@ -137,21 +159,6 @@ func readVersion(ctx context.Context, db *sql.DB) (int, error) {
 			"it was used by a newer occam; install that version or restore a backup taken before the upgrade", have, schemaVersion)
 	}
 	return have, nil
-}
-
-// migrateOne applies migration v and its version in one transaction.
-func migrateOne(ctx context.Context, db *sql.DB, d dialect, v int) error {
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
-	for _, statement := range append(migrations[v], fmt.Sprintf(`INSERT INTO schema_version VALUES (%d)`, v+1)) {
-		if _, err := tx.ExecContext(ctx, d.ddl(statement)); err != nil {
-			return fmt.Errorf("%w, in %.60s…", err, statement)
-		}
-	}
-	return tx.Commit()
 }
 
 // A dialect is what differs between the SQL of the two databases.

@@ -49,6 +49,9 @@ func (s *Store) connectSQLite(ctx context.Context, mode Mode) (err error) {
 
 // ledger returns where this store's transactions go.
 func (s *Store) ledger() ledgerDB {
+	if s.dialect == postgres {
+		return newPGLedger(s.pg, s.durability)
+	}
 	return &sqliteLedger{db: s.write, durable: s.durability == Full}
 }
 

@@ -74,7 +74,7 @@ func (t *Tx) now() time.Time { return t.store.now() }
 func (t *Tx) exec(query string, args ...any) (int64, error) {
 	result, err := t.tx.ExecContext(t.ctx, t.store.dialect.bind(query), args...)
 	if err != nil {
-		return 0, fmt.Errorf("store: %w", t.store.dialect.named(err))
+		return 0, fmt.Errorf("store: %w", err)
 	}
 	return result.RowsAffected()
 }
@@ -116,14 +116,6 @@ func (t *Tx) all(scan func(*sql.Rows) error, query string, args ...any) error {
 		return fmt.Errorf("store: %w", err)
 	}
 	return nil
-}
-
-// named turns the database's complaint about a second row with the same key into ErrExists.
-func (d dialect) named(err error) error {
-	if errors.Is(classify(err), errConflict) {
-		return fmt.Errorf("%w (%w)", ErrExists, err)
-	}
-	return err
 }
 
 // nanos and moment convert times; 0 is the zero time.

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // A Mode says what a process may do with the store.
@@ -39,6 +41,13 @@ type Options struct {
 	Durability Durability
 	// AcceptRollback opens a database that is older than its head file says. The loss is written into the chain.
 	AcceptRollback bool
+	// Dir is, with PostgreSQL, the folder for this process's own files: head, spill, copies of models. Each process has its own.
+	Dir string
+	// SpillBytes bounds the file that takes the ledger's events while PostgreSQL is away. Default 256 MiB.
+	SpillBytes int64
+	// Lease is how long a process that shares PostgreSQL may show no life before another one closes what it left open.
+	// Default 6 s.
+	Lease time.Duration
 	// Waiting bounds the intents that wait for a commit; more get ErrBusy. Default 512.
 	Waiting int
 	// FreeQueue bounds the free rows that wait for a batch; more make RecordFree wait. Default 8192.
@@ -59,6 +68,12 @@ func (o *Options) defaults() {
 	if o.FreeDelay <= 0 {
 		o.FreeDelay = 50 * time.Millisecond
 	}
+	if o.SpillBytes <= 0 {
+		o.SpillBytes = 256 << 20
+	}
+	if o.Lease <= 0 {
+		o.Lease = 6 * time.Second
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -76,6 +91,8 @@ type Store struct {
 	read       *sql.DB
 	heads      *headFile
 	lock       *os.File
+	owner      string // of lanes: one name for each data folder
+	pg         *pgx.ConnConfig
 	writer     *writer // nil when read-only
 	changes    changes
 	now        func() time.Time
@@ -91,7 +108,7 @@ type Store struct {
 // damaged, or replaced by an older copy.
 var ErrRolledBack = errors.New("store: the database is older than its head file")
 
-// Open opens the store named by dsn, "sqlite:DIR", creating it where there is none, brings its schema up to date, checks the
+// Open opens the store named by dsn, "sqlite:DIR" or "postgres://…", creating it where there is none, brings its schema up to date, checks the
 // end of the ledger against the head file, and closes the attempts that a dead process left open (see Intend).
 func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 	s, err := connect(ctx, dsn, &opts)
@@ -107,14 +124,22 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 // connect opens the database without touching the ledger.
 func connect(ctx context.Context, dsn string, opts *Options) (*Store, error) {
 	opts.defaults()
-	scheme, rest, ok := strings.Cut(dsn, ":")
-	s := &Store{dir: rest, durability: opts.Durability, now: opts.Now, log: opts.Log}
-	if !ok || scheme != "sqlite" || rest == "" {
-		return nil, fmt.Errorf("store: %q names no store; use sqlite:DIR", redact(dsn))
+	scheme, rest, _ := strings.Cut(dsn, ":")
+	s := &Store{dir: opts.Dir, durability: opts.Durability, now: opts.Now, log: opts.Log}
+	var err error
+	switch {
+	case scheme == "sqlite" && rest != "":
+		s.dir = rest
+		err = s.connectSQLite(ctx, opts.Mode)
+	case scheme == "postgres" || scheme == "postgresql":
+		err = s.connectPostgres(ctx, dsn, opts.Mode)
+	default:
+		err = fmt.Errorf("store: %q names no store; use sqlite:DIR or postgres://user:password@host/database", redact(dsn))
 	}
-	if err := s.connectSQLite(ctx, opts.Mode); err != nil {
+	if err != nil {
 		return nil, errors.Join(s.hint(err), s.closeFiles())
 	}
+	s.changes.dialect = s.dialect
 	return s, nil
 }
 
@@ -131,125 +156,72 @@ func redact(dsn string) string {
 
 // start checks and continues the ledger's chain, then lets writes in.
 func (s *Store) start(ctx context.Context, opts Options) error {
-	h, epoch, err := s.claimLane(ctx)
+	if err := s.checkImport(ctx); err != nil {
+		return err
+	}
+	mine, err := s.claimLane(ctx)
 	if err != nil {
 		return err
 	}
-	note, err := s.checkHead(ctx, h, opts)
+	note, err := s.checkHeads(ctx, mine, opts)
 	if err != nil {
 		return err
 	}
-	s.writer = newWriter(s, h, epoch, opts)
+	s.writer = newWriter(s, mine, opts)
+	if s.dialect == postgres {
+		if s.writer.spill, err = openSpill(filepath.Join(s.dir, spillName), opts.SpillBytes); err != nil {
+			return err
+		}
+	}
 	if note != "" {
-		s.log.Warn("ledger: "+note, "lane", h.lane)
+		s.log.Warn("ledger: "+note, "lane", mine.lane)
 		if err := s.writer.commit(ctx, []*event{{kind: kindNote, note: note}}); err != nil {
 			return err
 		}
 	}
-	recovered, err := s.recoverOpen(ctx)
-	if err != nil {
+	if err := s.recover(ctx); err != nil {
 		return err
-	}
-	if recovered > 0 {
-		s.log.Warn("ledger: closed attempts that a dead process left open", "attempts", recovered)
 	}
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
-	s.tasks.Add(1)
-	go func() { defer s.tasks.Done(); s.checkpoints(background) }()
+	if s.dialect == postgres {
+		s.tasks.Go(func() { s.watchLanes(background, opts.Lease) })
+		s.tasks.Go(func() { s.listen(background) })
+	} else {
+		s.tasks.Go(func() { s.checkpoints(background) })
+	}
 	go s.writer.run()
 	return nil
 }
 
-// claimLane makes this process the owner of lane 0 and returns the end of its chain. The new epoch shuts out a former owner
-// that is still running.
-func (s *Store) claimLane(ctx context.Context) (head, int64, error) {
-	h, epoch := head{}, int64(1)
-	var hash []byte
-	err := s.write.QueryRowContext(ctx, `SELECT seq, n, hash, epoch + 1 FROM lanes WHERE lane = 0`).Scan(&h.seq, &h.n, &hash, &epoch)
-	if errors.Is(err, sql.ErrNoRows) {
-		_, err = s.write.ExecContext(ctx, `INSERT INTO lanes VALUES (0, '', 1, 0, 0, 0, ?)`, h.hash[:])
-	} else if err == nil {
-		copy(h.hash[:], hash)
-		_, err = s.write.ExecContext(ctx, `UPDATE lanes SET epoch = ? WHERE lane = 0`, epoch)
+// recover writes what the last process of this folder spilled and closes what it left open. On SQLite every other lane, which
+// only an import can have made, is dead too.
+func (s *Store) recover(ctx context.Context) error {
+	w := s.writer
+	for w.spill != nil && w.spill.holds() {
+		if err := w.replay(ctx); err != nil {
+			return err
+		}
 	}
+	closed, err := s.closeOpen(ctx, w.lane(), func(batch []*event) error { return w.commit(ctx, batch) })
+	if closed > 0 {
+		s.log.Warn("ledger: closed attempts that a dead process left open", "attempts", closed)
+	}
+	if err != nil || s.dialect == postgres {
+		return err
+	}
+	lanes, err := s.readLanes(ctx, s.write)
 	if err != nil {
-		return head{}, 0, fmt.Errorf("store: claim the ledger: %w", err)
+		return err
 	}
-	return h, epoch, nil
-}
-
-// checkHead compares the end of the chain with the head file. It returns a remark to be written into the chain when the
-// ledger may go on although something is missing.
-func (s *Store) checkHead(ctx context.Context, h head, opts Options) (note string, err error) {
-	outside, synced, ok, err := s.heads.read(h.lane)
-	if err != nil {
-		return "", err
-	}
-	switch {
-	case !ok && h.seq == 0:
-		return "", nil
-	case !ok:
-		return fmt.Sprintf("no head file; went on from entry %d", h.seq), nil
-	}
-	same, err := s.entryIs(ctx, s.write, outside)
-	if err != nil || same {
-		return "", err
-	}
-	found := fmt.Sprintf("the head file says entry %d, the database ends at entry %d", outside.seq, h.seq)
-	if opts.AcceptRollback {
-		return "rollback accepted: " + found, nil
-	}
-	if opts.Durability == Normal && h.seq < outside.seq && h.seq >= synced {
-		return "entries lost that were not on the disk yet (durability normal): " + found, nil
-	}
-	return "", fmt.Errorf("%w: %s. Put the newest database back; or, to go on without the lost entries, "+
-		"accept the rollback (it will be written into the ledger)", ErrRolledBack, found)
-}
-
-// entryIs reports whether the chain holds exactly the entry h.
-func (s *Store) entryIs(ctx context.Context, db querier, h head) (bool, error) {
-	if h.seq == 0 {
-		return true, nil
-	}
-	var hash []byte
-	err := db.QueryRowContext(ctx, s.dialect.bind(`SELECT hash FROM chain WHERE lane = ? AND seq = ?`), h.lane, h.seq).Scan(&hash)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("store: read the ledger's chain: %w", err)
-	}
-	return string(hash) == string(h.hash[:]), nil
-}
-
-// recoverOpen closes every attempt that the lane's former owner left open. Whether it was sent is not known, so it cost
-// between nothing and its upper bound.
-func (s *Store) recoverOpen(ctx context.Context) (int, error) {
-	rows, err := s.queryRows(ctx, s.write, `state = 'open' ORDER BY n`)
-	if err != nil {
-		return 0, err
-	}
-	holds, err := s.readHolds(ctx, s.write)
-	if err != nil {
-		return 0, err
-	}
-	for from := 0; from < len(rows); from += maxBatch {
-		batch := make([]*event, 0, maxBatch)
-		for _, r := range rows[from:min(from+maxBatch, len(rows))] {
-			r.State, r.Price = Estimated, r.intentPrice
-			r.Cost, r.CostLow, r.CostHigh, r.closedAt = r.intentHigh, 0, r.intentHigh, s.now().UnixNano()
-			r.Reason, r.holds = "process ended before the outcome", holds[r.n]
-			if r.Price == "" {
-				r.State, r.Cost, r.CostHigh = Unpriced, 0, 0
+	for number, l := range lanes {
+		if number != w.lane() && s.hasOpen(ctx, number) {
+			if err := s.takeOver(ctx, w.ledger, l); err != nil {
+				return err
 			}
-			batch = append(batch, &event{kind: kindOutcome, row: r})
-		}
-		if err := s.writer.commit(ctx, batch); err != nil {
-			return 0, fmt.Errorf("store: close %d attempts left open: %w", len(rows), err)
 		}
 	}
-	return len(rows), nil
+	return nil
 }
 
 // Dir returns the folder that holds the store's files.
@@ -260,9 +232,16 @@ func (s *Store) Close() error {
 	s.once.Do(func() {
 		var errs []error
 		if s.writer != nil {
-			errs = append(errs, s.writer.close())
-			s.stop()
-			s.tasks.Wait()
+			if s.stop != nil {
+				errs = append(errs, s.writer.close())
+				s.stop()
+				s.tasks.Wait()
+				s.releaseLane()
+			}
+			s.writer.ledger.close()
+			if s.writer.spill != nil {
+				errs = append(errs, s.writer.spill.close())
+			}
 		}
 		errs = append(errs, s.closeFiles())
 		s.err = errors.Join(errs...)
@@ -290,6 +269,7 @@ const (
 	databaseName = "occam.db"
 	headName     = "occam.head"
 	lockName     = "occam.lock"
+	spillName    = "occam.spill"
 )
 
 // headPath is where the head file of a store in dir is.

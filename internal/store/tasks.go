@@ -75,7 +75,8 @@ func (g Tasks) Advance(next TaskState, reason, actor string) (TaskState, error) 
 	now := g.t.now()
 	from := ""
 	if next.Version == 0 {
-		_, err = g.t.exec(`INSERT INTO tasks (`+taskColumns+`) VALUES (?,?,1,?,?)`, next.Name, next.State, data, nanos(now))
+		err = g.t.change(fmt.Errorf("store: task %s: %w", next.Name, ErrExists),
+			`INSERT INTO tasks (`+taskColumns+`) VALUES (?,?,1,?,?) ON CONFLICT (name) DO NOTHING`, next.Name, next.State, data, nanos(now))
 	} else {
 		have, getErr := g.Get(next.Name)
 		if getErr != nil {

@@ -29,6 +29,7 @@ type transaction struct {
 	written    []row // each event's row as it is written
 	statements []statement
 	balances   map[accountID]Balance // of the accounts that the batch touches
+	begun      map[string]int64      // positions of the intents that the batch begins
 
 	rollups   map[rollupKey]*sums
 	latencies map[latencyKey]int64
@@ -38,7 +39,7 @@ type transaction struct {
 
 func newTransaction(from head, now time.Time) *transaction {
 	return &transaction{end: from, now: now, rollups: map[rollupKey]*sums{}, latencies: map[latencyKey]int64{},
-		rates: map[rateKey]int64{}, days: map[int64][2]int64{}}
+		rates: map[rateKey]int64{}, days: map[int64][2]int64{}, begun: map[string]int64{}}
 }
 
 const (
@@ -89,8 +90,12 @@ func (t *transaction) add(e *event) {
 	}
 	if e.kind == kindIntent || e.kind == kindFree {
 		t.begin(&r)
+		t.begun[r.ID] = r.n
 	}
 	if e.kind == kindOutcome {
+		if n := t.begun[r.ID]; n != 0 { // a replay may hold both
+			r.n = n
+		}
 		t.do(mustTouch, closeAttempt, append(r.outcomeArgs(), r.n)...)
 		t.release(&r)
 	}

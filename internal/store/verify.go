@@ -62,10 +62,10 @@ func (d dialect) snapshot() sql.IsolationLevel {
 }
 
 // outsideHeads reads the head file. It is read before the database, which may only be ahead of it.
-func (s *Store) outsideHeads() (map[int64]head, error) {
-	heads := map[int64]head{}
+func (s *Store) outsideHeads() (map[int64]outsideHead, error) {
+	heads := map[int64]outsideHead{}
 	for lane := range int64(maxLanes) {
-		h, _, ok, err := s.heads.read(lane)
+		h, ok, err := s.heads.read(lane)
 		if err != nil {
 			return nil, err
 		}
@@ -212,12 +212,12 @@ func (v *verifier) rowsMissed(ctx context.Context) error {
 }
 
 // outside compares the chain with the head file.
-func (v *verifier) outside(ctx context.Context, heads map[int64]head) {
+func (v *verifier) outside(ctx context.Context, heads map[int64]outsideHead) {
 	if len(heads) == 0 && v.report.Entries > 0 {
 		v.report.Remarks = append(v.report.Remarks, "no head file: an older copy of the database would not be noticed")
 	}
 	for lane, h := range heads {
-		same, err := v.store.entryIs(ctx, v.tx, h)
+		same, err := v.store.entryIs(ctx, v.tx, h.head)
 		if err != nil {
 			v.report.problem("lane %d: %v", lane, err)
 		} else if !same {

@@ -100,25 +100,3 @@ func scanEntry(rows *sql.Rows) (*entry, error) {
 	}
 	return e, nil
 }
-
-// readLanes returns the recorded end of every lane.
-func (s *Store) readLanes(ctx context.Context, db querier) (map[int64]head, error) {
-	rows, err := db.QueryContext(ctx, `SELECT lane, seq, n, hash FROM lanes`)
-	if err != nil {
-		return nil, fmt.Errorf("store: read the lanes: %w", err)
-	}
-	defer rows.Close()
-	lanes := map[int64]head{}
-	for rows.Next() {
-		var h head
-		var hash []byte
-		if err := rows.Scan(&h.lane, &h.seq, &h.n, &hash); err != nil {
-			return nil, fmt.Errorf("store: read the lanes: %w", err)
-		}
-		if copy(h.hash[:], hash) != len(h.hash) || len(hash) != len(h.hash) {
-			h.seq = -1 // matches no chain
-		}
-		lanes[h.lane] = h
-	}
-	return lanes, rows.Err()
-}

@@ -10,10 +10,11 @@ import (
 )
 
 const (
-	maxBatch = 1024                   // events in one transaction
-	maxOpen  = 1 << 16                // intents of one process without an outcome
-	retryGap = 100 * time.Millisecond // between tries while the database refuses
-	lastTry  = 3 * time.Second        // how long Close goes on trying
+	maxBatch  = 1024                   // events in one transaction
+	maxOpen   = 1 << 16                // intents of one process without an outcome
+	retryGap  = 100 * time.Millisecond // between tries while the database refuses
+	lastTry   = 3 * time.Second        // how long Close goes on trying
+	replayGap = time.Second            // between tries to reach a database that is away
 )
 
 // An event is one change of the ledger: the intent, the outcome, or both halves of a row, or a note on the chain; or an example
@@ -49,8 +50,10 @@ func (e *event) answer(err error) {
 type writer struct {
 	store  *Store
 	ledger ledgerDB
-	epoch  int64
+	spill  *spill               // nil on SQLite, which is as near as the file would be
 	end    atomic.Pointer[head] // stored by the writer goroutine only
+	epoch  atomic.Int64
+	retry  time.Time // not before then is the spill replayed
 
 	intents chan *event // bounded: full means ErrBusy
 	free    chan *event // bounded: full means wait
@@ -69,15 +72,27 @@ type writer struct {
 	broken   error        // the database can no longer be trusted by this process
 }
 
-func newWriter(s *Store, end head, epoch int64, opts Options) *writer {
+func newWriter(s *Store, mine lane, opts Options) *writer {
 	w := &writer{
-		store: s, ledger: s.ledger(), epoch: epoch, delay: opts.FreeDelay, open: map[string]*row{},
+		store: s, ledger: s.ledger(), delay: opts.FreeDelay, open: map[string]*row{},
 		intents: make(chan *event, opts.Waiting), free: make(chan *event, opts.FreeQueue),
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), quit: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	w.end.Store(&end)
+	w.own(mine)
 	return w
 }
+
+// own makes a lane this writer's.
+func (w *writer) own(mine lane) {
+	w.end.Store(&mine.head)
+	w.epoch.Store(mine.epoch)
+}
+
+// head returns the end of the chain as it was last committed.
+func (w *writer) head() head { return *w.end.Load() }
+
+// lane returns the number of the lane that this writer appends to.
+func (w *writer) lane() int64 { return w.end.Load().lane }
 
 // begin admits a caller that will queue an event; it must call w.queueing.Done after that.
 func (w *writer) begin() error {
@@ -159,7 +174,7 @@ func (w *writer) queueOutcome(a Attempt, done chan error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	intent := w.open[a.ID]
-	if intent == nil || intent.n == 0 {
+	if intent == nil || !intent.written {
 		return fmt.Errorf("%w: %s", ErrNoIntent, a.ID)
 	}
 	delete(w.open, a.ID)
@@ -293,19 +308,14 @@ func (w *writer) drain(kept []*event) {
 	w.setBroken(fmt.Errorf("%w: %d rows were not written at close", ErrUnavailable, lost))
 }
 
-// deliver commits a batch and answers its callers. It returns the events that must be written yet.
+// deliver makes a batch durable and answers its callers. It returns the events that must be written yet.
 func (w *writer) deliver(batch []*event) (kept []*event, refused bool) {
 	batch = w.dropAbandoned(batch)
-	err := w.commit(context.Background(), batch)
-	if errors.Is(err, errConflict) {
-		if batch, err = w.refuseConflicts(batch); err == nil {
-			err = w.commit(context.Background(), batch)
-		}
-	}
+	left, err := w.persist(context.Background(), batch)
 	if err != nil {
-		return w.fail(batch, err), true
+		return w.fail(left, err), true
 	}
-	for _, e := range batch {
+	for _, e := range left {
 		if e.refused != nil {
 			w.forget(e.ID)
 			e.answer(e.refused)
@@ -319,6 +329,157 @@ func (w *writer) deliver(batch []*event) (kept []*event, refused bool) {
 		e.answer(nil)
 	}
 	return kept, false
+}
+
+// persist writes a batch to the database or, while that is away, to the spill file. It returns the events whose callers have
+// not been answered.
+func (w *writer) persist(ctx context.Context, batch []*event) (left []*event, err error) {
+	if w.spill != nil && w.spill.holds() {
+		if time.Now().After(w.retry) {
+			w.replayFor(ctx, retryGap)
+		}
+		if w.spill.holds() { // what came first goes first
+			return batch, w.spillOut(batch)
+		}
+	}
+	err = w.commit(ctx, batch)
+	if errors.Is(err, errConflict) {
+		if batch, err = w.refuseConflicts(ctx, batch); err == nil {
+			err = w.commit(ctx, batch)
+		}
+	}
+	if w.spill != nil && (errors.Is(err, errDown) || errors.Is(err, errFenced)) {
+		w.store.log.Warn("ledger: the database is away, writing to the spill file", "error", err)
+		err = w.spillOut(batch)
+	}
+	return batch, err
+}
+
+// spillOut writes a batch to the spill file. Budgets cannot be checked there, so attempts that have one are refused.
+func (w *writer) spillOut(batch []*event) error {
+	var rows []*event
+	for _, e := range batch {
+		if len(e.budgets) > 0 {
+			e.refused = fmt.Errorf("%w: budgets cannot be checked while the database is away", ErrUnavailable)
+			continue
+		}
+		rows = append(rows, e)
+	}
+	if w.spill.size == w.spill.done {
+		w.retry = time.Now().Add(replayGap)
+	}
+	if err := w.spill.append(rows); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range rows {
+		if e.row != nil {
+			e.row.written = true
+		}
+	}
+	return nil
+}
+
+// replayFor replays the spill for at most about so long, or until it is empty or the database refuses.
+func (w *writer) replayFor(ctx context.Context, limit time.Duration) {
+	for stop := time.Now().Add(limit); w.spill.holds() && time.Now().Before(stop); {
+		if err := w.replay(ctx); err != nil {
+			w.retry = time.Now().Add(replayGap)
+			w.store.log.Debug("ledger: the spill file waits", "error", err)
+			return
+		}
+	}
+	if !w.spill.holds() {
+		w.store.log.Info("ledger: the database is back, everything that was spilled is in it")
+	}
+}
+
+// replay writes the next events of the spill file to the database. Those that are in it already are passed over.
+func (w *writer) replay(ctx context.Context) error {
+	if err := w.rejoin(ctx); err != nil {
+		return err
+	}
+	batch, end, damaged, err := w.spill.next(maxBatch)
+	if err != nil {
+		return err
+	}
+	if damaged > 0 {
+		batch = append(batch, &event{kind: kindNote, note: fmt.Sprintf("%d lines of the spill file were damaged", damaged)})
+	}
+	left, err := w.unknown(ctx, batch)
+	if err != nil {
+		return err
+	}
+	if err := w.commit(ctx, left); err != nil {
+		return err
+	}
+	w.place(batch)
+	return w.spill.replayed(end)
+}
+
+// rejoin finds the end of this writer's lane again, or another lane when it was taken over meanwhile. After a failed commit it
+// is not known whether the lane moved.
+func (w *writer) rejoin(ctx context.Context) error {
+	mine := lane{head: w.head(), epoch: w.epoch.Load()}
+	have, err := w.ledger.end(ctx, mine)
+	if err != nil {
+		return err
+	}
+	if have.epoch != mine.epoch {
+		w.store.log.Warn("ledger: another process took over this one's lane", "lane", mine.lane)
+		if have, err = w.store.claimLane(ctx); err != nil {
+			return err
+		}
+	}
+	w.own(have)
+	return nil
+}
+
+// unknown returns the events of the spill that the database does not have yet, and gives them the positions that it has for
+// their attempts.
+func (w *writer) unknown(ctx context.Context, batch []*event) (left []*event, err error) {
+	known := map[string]*row{}
+	for _, e := range batch {
+		if e.row == nil {
+			left = append(left, e)
+			continue
+		}
+		have, ok := known[e.ID]
+		if !ok {
+			if have, err = w.ledger.find(ctx, e.ID); err != nil {
+				return nil, err
+			}
+		}
+		switch {
+		case e.kind != kindOutcome && have == nil, e.kind == kindOutcome && have != nil && have.State == Pending:
+			left = append(left, e)
+			if have != nil {
+				e.row.n = have.n
+			}
+			have = e.row
+		case e.kind == kindOutcome && (have == nil || have.State != e.State):
+			w.store.log.Error("ledger: an outcome came too late", "attempt", e.ID, "refused", e.State)
+		case have != nil:
+			e.row.n = have.n
+		}
+		known[e.ID] = have
+	}
+	return left, nil
+}
+
+// place tells open intents of this process, which were spilled, where they are in the database by now.
+func (w *writer) place(batch []*event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range batch {
+		if e.row == nil {
+			continue
+		}
+		if open := w.open[e.ID]; open != nil && e.kind == kindIntent {
+			open.n = e.row.n
+		}
+	}
 }
 
 // dropAbandoned removes intents whose callers went away before they were written.
@@ -383,26 +544,26 @@ func (w *writer) setBroken(err error) {
 
 // refuseConflicts answers events that contradict the ledger (an attempt recorded twice, an outcome for an attempt that is
 // closed), and returns the others.
-func (w *writer) refuseConflicts(batch []*event) (left []*event, err error) {
+func (w *writer) refuseConflicts(ctx context.Context, batch []*event) (left []*event, err error) {
 	seen := map[string]bool{}
 	for _, e := range batch {
-		var state State
+		var have *row
 		if e.row != nil {
-			if state, err = w.ledger.stateOf(e.ID); err != nil {
+			if have, err = w.ledger.find(ctx, e.ID); err != nil {
 				return batch, err
 			}
 		}
 		begins := e.kind == kindIntent || e.kind == kindFree
 		switch {
-		case begins && (state != "" || seen[e.ID]):
+		case begins && (have != nil || seen[e.ID]):
 			w.store.log.Error("ledger: attempt recorded twice", "attempt", e.ID)
 			if e.kind == kindIntent {
 				w.forget(e.ID)
 			}
 			e.answer(fmt.Errorf("%w: %s", ErrDuplicate, e.ID))
-		case e.kind == kindOutcome && state != Pending:
-			w.store.log.Error("ledger: outcome of a closed attempt", "attempt", e.ID, "have", state, "refused", e.State)
-			e.answer(fmt.Errorf("%w: %s is %s", ErrNoIntent, e.ID, state))
+		case e.kind == kindOutcome && (have == nil || have.State != Pending):
+			w.store.log.Error("ledger: outcome of an attempt that is not open", "attempt", e.ID, "refused", e.State)
+			e.answer(fmt.Errorf("%w: %s", ErrNoIntent, e.ID))
 		default:
 			left = append(left, e)
 		}
@@ -421,23 +582,20 @@ func (w *writer) commit(ctx context.Context, batch []*event) error {
 	if len(batch) == 0 {
 		return nil
 	}
-	from := w.head()
-	var t *transaction
-	durable, err := w.ledger.apply(ctx, accountsOf(batch), func(balances map[accountID]Balance) []statement {
-		t = newTransaction(from, w.store.now())
-		t.balances = balances
-		for _, e := range batch {
-			t.add(e)
-		}
-		return t.finish(from, w.epoch)
-	})
+	if err := w.locate(ctx, batch); err != nil {
+		return err
+	}
+	t, durable, err := w.store.append(ctx, w.ledger, w.head(), w.epoch.Load(), batch)
+	if errors.Is(err, errFenced) && w.spill == nil {
+		return fmt.Errorf("%w: another process has taken over the ledger", errUntrusted)
+	}
 	if err != nil {
 		return err
 	}
 	w.mu.Lock()
 	for i, e := range batch {
 		if e.row != nil {
-			e.row.n, e.row.holds = t.written[i].n, t.written[i].holds
+			e.row.n, e.row.holds, e.row.written = t.written[i].n, t.written[i].holds, e.refused == nil
 		}
 	}
 	w.mu.Unlock()
@@ -446,6 +604,42 @@ func (w *writer) commit(ctx context.Context, batch []*event) error {
 		w.store.log.Error("ledger: write the head file", "error", err)
 	}
 	return nil
+}
+
+// locate finds the rows of outcomes whose intents went through the spill file.
+func (w *writer) locate(ctx context.Context, batch []*event) error {
+	begun := map[string]bool{}
+	for _, e := range batch {
+		if e.kind == kindIntent {
+			begun[e.ID] = true
+		}
+		if e.kind != kindOutcome || e.row.n != 0 || begun[e.ID] {
+			continue
+		}
+		have, err := w.ledger.find(ctx, e.ID)
+		if err != nil {
+			return err
+		}
+		if have == nil {
+			return fmt.Errorf("%w: outcome of %s without an intent", errConflict, e.ID)
+		}
+		e.row.n = have.n
+	}
+	return nil
+}
+
+// append commits a batch to a lane that ends at from.
+func (s *Store) append(ctx context.Context, l ledgerDB, from head, epoch int64, batch []*event) (*transaction, bool, error) {
+	var t *transaction
+	durable, err := l.apply(ctx, accountsOf(batch), func(balances map[accountID]Balance) []statement {
+		t = newTransaction(from, s.now())
+		t.balances = balances
+		for _, e := range batch {
+			t.add(e)
+		}
+		return t.finish(from, epoch)
+	})
+	return t, durable, err
 }
 
 // close stops the writer after it has written what waits.
@@ -459,6 +653,3 @@ func (w *writer) close() error {
 	<-w.stopped
 	return w.isBroken()
 }
-
-// head returns the end of the chain as it was last committed.
-func (w *writer) head() head { return *w.end.Load() }

@@ -157,9 +157,12 @@ func testRates(t *testing.T, b Backend) {
 
 // testHistories runs random histories with restarts and compares every sum with a plain model of it.
 func testHistories(t *testing.T, b Backend) {
-	runs := 0
+	runs, limit := 0, 12
+	if b.Shared || testing.Short() {
+		limit = 4
+	}
 	rapid.Check(t, func(r *rapid.T) {
-		if runs++; runs > 12 { // each run is a database: the default of 100 would take too long
+		if runs++; runs > limit { // each run is a database: the default of 100 would take too long
 			return
 		}
 		dsn, opts := b.New(t)
