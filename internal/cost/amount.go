@@ -23,11 +23,11 @@ func (a Amount) USD() float64 { return float64(a) / float64(USD) }
 
 // String writes the amount exactly, with all nine decimals, as "$12.345678901".
 func (a Amount) String() string {
-	sign := ""
+	sign, n := "", uint64(a)
 	if a < 0 {
-		sign, a = "-", -a
+		sign, n = "-", -n // two's complement: right for the smallest amount too
 	}
-	return fmt.Sprintf("%s$%d.%09d", sign, a/USD, a%USD)
+	return fmt.Sprintf("%s$%d.%09d", sign, n/uint64(USD), n%uint64(USD))
 }
 
 // Usage is what a provider says it billed, in tokens. Cached and CacheWrite are parts of Input; Reasoning is part of Output.

@@ -102,12 +102,30 @@ func (p Plan) breakEvenText() string {
 	return count(math.Ceil(*p.BreakEven))
 }
 
+// outlook says from when a plan pays, all in, and how sure that is.
+func (p Plan) outlook() string {
+	if p.Group == DoNothing {
+		return ""
+	}
+	s := fmt.Sprintf("all in, it is cheaper than doing nothing in %.0f %% of the samples", 100*p.Cheaper)
+	if q := p.TotalBreakEven; q != nil {
+		s += fmt.Sprintf(", from %s requests a month on [%s, %s]", count(q.P50), count(q.P10), count(q.P90))
+	}
+	if p.PaybackMonths == nil {
+		return s + "; its one-off costs never come back"
+	}
+	return s + fmt.Sprintf("; its one-off costs are back after %.1f months", *p.PaybackMonths)
+}
+
 // explain writes the notes of the plans that matter, the sensitivity, and every assumption with its source.
 func (a *Analysis) explain(b *strings.Builder) {
 	for _, name := range []string{a.Best, a.BestIf} {
-		if i := slices.IndexFunc(a.Plans, func(p Plan) bool { return p.Name == name }); i >= 0 &&
-			len(a.Plans[i].Notes) > 0 {
-			fmt.Fprintf(b, "\n  %s\n", wrap(name+": "+strings.Join(a.Plans[i].Notes, "; "), 96, "    "))
+		if i := slices.IndexFunc(a.Plans, func(p Plan) bool { return p.Name == name }); i >= 0 {
+			notes := append([]string(nil), a.Plans[i].Notes...)
+			if o := a.Plans[i].outlook(); o != "" {
+				notes = append(notes, o)
+			}
+			fmt.Fprintf(b, "\n  %s\n", wrap(name+": "+strings.Join(notes, "; "), 96, "    "))
 		}
 	}
 	if len(a.Sensitivity) > 0 {
