@@ -20,7 +20,7 @@ export async function checkRoute(name, body) {
     try {
       await body();
     } catch (error) {
-      if (error?.status !== 404 || !/unknown request url/i.test(error.message)) throw error;
+      if ((error?.status ?? error?.statusCode) !== 404 || !/unknown request url/i.test(error.message)) throw error;
       throw new Skip(error.message);
     }
   });

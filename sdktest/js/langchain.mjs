@@ -1,0 +1,65 @@
+// LangChain for JavaScript against the gateway.
+import { ChatOpenAI, OpenAIEmbeddings } from '@langchain/openai';
+import { tool } from '@langchain/core/tools';
+import { z } from 'zod';
+import { assert, baseURL, categories, check, checkRoute, rejects, tickets } from './check.mjs';
+
+const model = (name = 'gpt-4o', extra = {}) =>
+  new ChatOpenAI({ model: name, apiKey: 'test-key', maxRetries: 0, configuration: { baseURL }, ...extra });
+const Ticket = z.object({ category: z.enum(categories), order_id: z.string().nullable() });
+
+await check('invoke', async () => {
+  const answer = await model().invoke('Say hello.');
+  assert(answer.content.includes('simulated') && answer.usage_metadata.output_tokens > 0, JSON.stringify(answer));
+});
+
+await check('stream', async () => {
+  let text = '', usage;
+  for await (const chunk of await model().stream('Say hello.')) {
+    text += chunk.content;
+    usage = chunk.usage_metadata ?? usage;
+  }
+  assert(text.includes('simulated') && usage?.output_tokens > 0, `${text} ${JSON.stringify(usage)}`);
+});
+
+await check('batch', async () => {
+  const answers = await model().batch(['one', 'two', 'three', 'four']);
+  assert(answers.length === 4 && answers.every((a) => a.content.includes('simulated')), JSON.stringify(answers));
+});
+
+await check('structured output', async () => {
+  const triage = model().withStructuredOutput(Ticket, { name: 'ticket', method: 'jsonSchema' });
+  let right = 0;
+  for (const t of tickets) {
+    const answer = await triage.invoke(t.text);
+    if (answer.category === t.category && answer.order_id === t.order_id) right++;
+  }
+  assert(right >= 0.9 * tickets.length, `${right} of ${tickets.length} right`);
+});
+
+await check('structured output by function calling', async () => {
+  const triage = model().withStructuredOutput(Ticket, { name: 'ticket', method: 'functionCalling' });
+  const answer = await triage.invoke(tickets[0].text);
+  assert(categories.includes(answer.category), JSON.stringify(answer));
+});
+
+await check('tools', async () => {
+  const now = tool(async () => '12:00', { name: 'now', schema: z.object({ zone: z.string() }) });
+  const answer = await model().bindTools([now]).invoke('What time is it?');
+  assert(answer.tool_calls[0].name === 'now' && typeof answer.tool_calls[0].args.zone === 'string', JSON.stringify(answer));
+});
+
+await check('error 429', async () => {
+  const error = await rejects(() => model('sim:status=429').invoke('Say hello.'), Error);
+  assert(error.status === 429, `status ${error.status}: ${error}`);
+});
+
+await check('timeout', async () => {
+  await rejects(() => model('sim:hang', { timeout: 300 }).invoke('Say hello.'), Error);
+});
+
+await checkRoute('embeddings', async () => {
+  const embeddings = new OpenAIEmbeddings({ model: 'text-embedding-3-small', apiKey: 'test-key', maxRetries: 0, configuration: { baseURL } });
+  const [vector] = await embeddings.embedDocuments(['a']);
+  assert(vector.length === 1536, `${vector.length}`);
+});
