@@ -176,6 +176,18 @@ type Reply struct {
 	Body   io.ReadCloser
 }
 
+// Finish reads the little that a stream may still send after its end mark, so that its connection can be used again.
+func (r *Reply) Finish() {
+	b, ok := r.Body.(*watchedBody)
+	if !ok {
+		return
+	}
+	b.dog.hurry(finishPatience)
+	_, _ = io.CopyN(io.Discard, b.ReadCloser, 1<<10) // whatever goes wrong, Close follows
+}
+
+const finishPatience = 100 * time.Millisecond
+
 // Send makes one exchange. A reply with any status is a Reply; the error is always a *Failure.
 func (u *Upstream) Send(ctx context.Context, c *Call) (*Reply, error) {
 	ctx, dog := newWatchdog(ctx, u.timeouts)
@@ -248,6 +260,9 @@ func (d *watchdog) feed() {
 	d.mu.Unlock()
 	d.timer.Reset(max(wait, 0))
 }
+
+// hurry leaves the exchange only a little time.
+func (d *watchdog) hurry(wait time.Duration) { d.timer.Reset(wait) }
 
 func (d *watchdog) stop() {
 	d.timer.Stop()

@@ -1,8 +1,9 @@
 package gateway
 
 import (
+	"math"
 	"net/http"
-	"slices"
+	"strings"
 	"sync"
 
 	"occam/internal/cascade"
@@ -12,6 +13,9 @@ import (
 	"occam/internal/task"
 )
 
+// generalist is the tier name of a task's large model.
+const generalist = "generalist"
+
 // chat answers POST /v1/chat/completions. It is the whole path of one request.
 func (s *Server) chat(x *exchange) {
 	body, refused := x.body()
@@ -19,14 +23,12 @@ func (s *Server) chat(x *exchange) {
 		x.refuse(refused)
 		return
 	}
-	req, err := openai.ParseRequest(body)
-	if err != nil {
+	var err error
+	if x.request, err = openai.ParseRequest(body); err != nil {
 		x.refuse(err.(*openai.Error)) // ParseRequest promises it
 		return
 	}
-	x.request = req
-	match, err := x.recognize()
-	if err != nil {
+	if err := x.recognize(); err != nil {
 		x.refuse(openai.BadRequest("messages", "The messages cannot be read: "+err.Error()+"."))
 		return
 	}
@@ -34,23 +36,22 @@ func (s *Server) chat(x *exchange) {
 		x.passThrough()
 		return
 	}
-	x.input, x.reason = match.Input, cascade.NoTier
-	x.inputHash = inputHash(match.Input)
 	plan := cascade.Plan(make([]cascade.Step, 0, 4), x.task.deciding, cascade.Request{
-		Plain: x.plain(), Readable: match.Readable, Hash: x.inputHash,
+		Plain: x.plain(), Readable: x.readable, Hash: x.inputHash,
 	})
 	p := predictions.Get().(*task.Prediction)
 	defer predictions.Put(p)
+	x.reason = cascade.NoTier
 	for i, step := range plan {
 		if step.Role == cascade.Skip {
 			x.reason = step.Reason
 			continue
 		}
 		tier := &x.task.Tiers[i]
-		attempt, reason := x.predict(tier, p)
+		t, reason := x.try(tier, p)
 		accepted := reason == cascade.Certified
 		if accepted && step.Role == cascade.Answer {
-			x.answer(tier, p, attempt)
+			x.answer(t, p)
 			x.audit(tier, p)
 			return
 		}
@@ -58,7 +59,7 @@ func (s *Server) chat(x *exchange) {
 			reason = step.Reason
 		}
 		x.reason = reason
-		x.declined(attempt, reason)
+		t.decline(reason)
 		if reason != cascade.Failed {
 			x.watch(tier, p, accepted)
 		}
@@ -67,13 +68,13 @@ func (s *Server) chat(x *exchange) {
 }
 
 // recognize finds the request's task. Without tasks nothing of the messages is decoded.
-func (x *exchange) recognize() (task.Match, error) {
+func (x *exchange) recognize() error {
 	if len(x.snap.Tasks) == 0 {
-		return task.Match{}, nil
+		return nil
 	}
 	messages, err := x.request.Messages()
 	if err != nil {
-		return task.Match{}, err
+		return err
 	}
 	q := task.Query{Model: x.request.Model, Schema: x.request.Schema, Messages: make([]task.Message, len(messages))}
 	for i, m := range messages {
@@ -82,8 +83,10 @@ func (x *exchange) recognize() (task.Match, error) {
 	match, ok := x.snap.recognizer.Recognize(q)
 	if ok {
 		x.task = x.snap.tasks[match.Task]
+		x.input, x.readable = match.Input, match.Readable
+		x.inputHash = inputHash(match.Input)
 	}
-	return match, nil
+	return nil
 }
 
 // plain reports whether a tier's answer could stand in for the generalist's: one text in the task's own format.
@@ -91,37 +94,83 @@ func (x *exchange) plain() bool {
 	return x.request.Plain && (x.request.Schema == nil || x.snap.sameSchema(x.task, x.request.Schema))
 }
 
-// predict asks one tier and decides. The attempt is that of a tier in this process, not recorded yet; a tier at an
-// upstream records its own.
-func (x *exchange) predict(tier *Tier, p *task.Prediction) (store.Attempt, cascade.Reason) {
-	a := x.attempt()
-	a.Tier, a.Model = tier.Name, tier.label
+// A trial is one tier's attempt at a request whose row is not closed yet.
+type trial struct {
+	x *exchange
+	store.Attempt
+	paid  *paid // of a tier at an upstream
+	reply openai.Reply
+}
+
+// try asks one tier and decides.
+func (x *exchange) try(tier *Tier, p *task.Prediction) (*trial, cascade.Reason) {
+	if tier.Specialist == nil {
+		return x.consult(tier, p)
+	}
+	t := &trial{x: x, Attempt: x.attempt()}
+	t.Tier, t.Model = tier.Name, tier.label
 	err := engine.Predict(tier.Specialist, x.input, p)
-	a.Latency = x.opts.Now().Sub(a.At)
+	t.Latency = x.opts.Now().Sub(t.At)
 	if err != nil {
 		x.opts.Log.Error("a tier failed", "request", x.id, "task", x.task.Name, "tier", tier.Name, "error", err)
-		return a, cascade.Failed
+		return t, cascade.Failed
 	}
+	t.Confidence = p.Confidence
+	return t, tier.Decide(x.task.Fields, x.input, p)
+}
+
+// consult asks a tier at an upstream. Its acceptance score is the log-probability of its answer's text.
+func (x *exchange) consult(tier *Tier, p *task.Prediction) (*trial, cascade.Reason) {
+	edit := openai.Edit{NoStream: true, Logprobs: true, ResponseFormat: x.task.format, System: x.task.System}
+	a, r, ok := x.complete(&call{route: tier.Route, edit: edit, tier: tier.Name})
+	t := &trial{x: x, paid: a, reply: r}
+	if !ok {
+		t.paid = nil // its row is closed
+		return t, cascade.Failed
+	}
+	values, err := task.ParseAnswer(x.task.Fields, []byte(strings.TrimSpace(r.Content)))
+	if err != nil {
+		return t, cascade.InvalidOutput
+	}
+	*p = task.Prediction{Values: values, Confidence: math.Exp(r.LogProb), Score: r.LogProb}
 	a.Confidence = p.Confidence
-	return a, tier.Decide(x.task.Fields, x.input, p)
+	return t, tier.Decide(x.task.Fields, x.input, p)
 }
 
-// answer writes a tier's prediction as the app's answer and records it after it was sent: it cost nothing.
-func (x *exchange) answer(tier *Tier, p *task.Prediction, a store.Attempt) {
-	text := task.AppendAnswer(nil, x.task.Fields, p.Values)
-	answer := openai.Answer{ID: "chatcmpl-" + x.id, Created: a.At.Unix(), Model: x.request.Model, Content: string(text)}
-	a.Reason, a.Answered, a.Status = string(cascade.Certified), true, http.StatusOK
-	x.own(&answer, &a)
-	a.Reference = x.reference(len(text))
-	a.Latency = x.opts.Now().Sub(x.began)
-	x.record(a)
+// decline closes the row of a tier that may not answer.
+func (t *trial) decline(reason cascade.Reason) {
+	switch {
+	case t.paid != nil:
+		t.paid.Reason = string(reason)
+		t.paid.account(&t.reply, true, 0, t.reply.Content, int64(len(t.reply.Content)))
+	case t.ID != "":
+		t.Reason = string(reason)
+		t.x.record(t.Attempt)
+	}
 }
 
-// own writes an answer that this process made.
+// answer writes a tier's prediction as the app's answer. What cost money is recorded before, what cost nothing after.
+func (x *exchange) answer(t *trial, p *task.Prediction) {
+	text := task.AppendAnswer(make([]byte, 0, 128), x.task.Fields, p.Values)
+	answer := openai.Answer{ID: "chatcmpl-" + x.id, Created: x.began.Unix(), Model: x.request.Model, Content: string(text)}
+	if t.paid != nil {
+		t.paid.Answered, t.paid.Reason = true, string(cascade.Certified)
+		t.paid.account(&t.reply, true, 0, t.reply.Content, int64(len(t.reply.Content)))
+		x.own(&answer, &t.paid.Attempt)
+		return
+	}
+	t.Reason, t.Answered, t.Status = string(cascade.Certified), true, http.StatusOK
+	x.own(&answer, &t.Attempt)
+	t.Reference = x.reference(len(text))
+	t.Latency = x.opts.Now().Sub(x.began)
+	x.record(t.Attempt)
+}
+
+// own writes an answer that this process made. An app that went away has no use for it.
 func (x *exchange) own(answer *openai.Answer, a *store.Attempt) {
 	x.headers(a)
 	h := x.w.Header()
-	h["X-Occam-Cost-Usd"] = []string{costHeader(a)}
+	h["X-Occam-Cost-Usd"] = []string{x.cost()}
 	var body []byte
 	if x.request.Stream {
 		h["Content-Type"] = []string{"text/event-stream; charset=utf-8"}
@@ -133,15 +182,10 @@ func (x *exchange) own(answer *openai.Answer, a *store.Attempt) {
 	}
 	x.wrote = true
 	x.deadline()
-	_, _ = x.w.Write(body) // an app that went away has no use for its answer, and nothing was paid
+	_, _ = x.w.Write(body)
 }
 
-// declined records a tier that predicted and may not answer.
-func (x *exchange) declined(a store.Attempt, reason cascade.Reason) {
-	a.Reason = string(reason)
-	x.record(a)
-}
-
+// record puts an attempt that cost nothing into the ledger.
 func (x *exchange) record(a store.Attempt) {
 	ctx, cancel := x.detached(ledgerPatience)
 	defer cancel()
@@ -150,47 +194,24 @@ func (x *exchange) record(a store.Attempt) {
 	}
 }
 
-// watch keeps a prediction to compare with the generalist's answer.
-func (x *exchange) watch(tier *Tier, p *task.Prediction, accepted bool) {
-	x.watched = append(x.watched, watched{tier: tier, p: clone(p), accepted: accepted})
-}
-
-func clone(p *task.Prediction) task.Prediction {
-	c := *p
-	c.Values, c.FieldConfidence = slices.Clone(p.Values), slices.Clone(p.FieldConfidence)
-	return c
-}
-
 // doubtful handles a request that no tier may answer, as the task says: the generalist answers, or a person, or both.
 func (x *exchange) doubtful() {
-	if x.task.OnDoubt != "generalist" && x.task.OnDoubt != "" {
+	if x.task.OnDoubt == "review" || x.task.OnDoubt == "both" {
 		x.review()
 	}
 	if x.task.OnDoubt == "review" {
 		x.held()
 		return
 	}
-	x.escalate()
-}
-
-func (x *exchange) review() {
-	if x.opts.OnReview == nil {
-		return
-	}
-	r := Review{RequestID: x.id, At: x.began, Task: x.task.Task, Input: x.input, Reason: string(x.reason)}
-	if n := len(x.watched); n > 0 {
-		r.Guess = x.watched[n-1].p.Values
-	}
-	x.opts.OnReview(r)
+	x.relay(&call{route: x.task.paid, edit: x.teach(), tier: generalist})
 }
 
 // held tells the app, in the shape of a refusal, that a person will answer.
 func (x *exchange) held() {
 	a := x.attempt()
 	a.Tier, a.Model, a.Reason, a.Status = "person", "person", string(cascade.Doubt), http.StatusOK
-	answer := openai.Answer{ID: "chatcmpl-" + x.id, Created: a.At.Unix(), Model: x.request.Model,
-		Refusal: "No model may answer this request with the required certainty. It waits for a person under request " + x.id + "."}
-	x.own(&answer, &a)
+	x.own(&openai.Answer{ID: "chatcmpl-" + x.id, Created: x.began.Unix(), Model: x.request.Model,
+		Refusal: "No model may answer this request with the required certainty. It waits for a person under request " + x.id + "."}, &a)
 	a.Latency = x.opts.Now().Sub(x.began)
 	x.record(a)
 }
@@ -204,17 +225,7 @@ func (x *exchange) passThrough() {
 		return
 	}
 	x.reason = cascade.PassThrough
-	x.relay(route, openai.Edit{})
-}
-
-// escalate sends a task's request to the generalist. A request that named the task instead of a model may lack what the
-// generalist needs to know; that is added.
-func (x *exchange) escalate() {
-	edit := openai.Edit{Usage: true}
-	if x.request.Model == x.task.Name {
-		edit.ResponseFormat, edit.System = x.task.format, x.task.System
-	}
-	x.relay(x.task.paid, edit)
+	x.relay(&call{route: route, edit: openai.Edit{Usage: x.snap.Limits.AskUsage}})
 }
 
 // inputHash is the 64-bit FNV-1a hash of a task's input: it finds repeats in the ledger without storing the text.

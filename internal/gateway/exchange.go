@@ -6,16 +6,15 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"strconv"
-	"sync"
 	"time"
 
 	"occam/internal/cascade"
 	"occam/internal/cost"
 	"occam/internal/openai"
 	"occam/internal/store"
-	"occam/internal/task"
 )
 
 // An exchange is one request of an app on its way to one answer.
@@ -31,18 +30,13 @@ type exchange struct {
 	request   *openai.Request
 	task      *Task // nil: pass through
 	input     string
+	readable  bool // the input could be read from the messages
 	inputHash uint64
-	attempts  int // rows written so far
+	attempts  int // rows begun so far
+	spent     cost.Amount
+	unpriced  bool // some attempt has no price
 	watched   []watched
 	reason    cascade.Reason // why the last tier did not answer
-	doubt     *task.Prediction
-}
-
-// A watched prediction waits for the generalist's answer to be compared with.
-type watched struct {
-	tier     *Tier
-	p        task.Prediction
-	accepted bool
 }
 
 // refuse ends the request with an error.
@@ -88,14 +82,20 @@ func (x *exchange) body() ([]byte, *openai.Error) {
 	if n := x.r.ContentLength; n > 0 { // a length that is only claimed gets no memory
 		buf.Grow(int(min(n, 64<<10)) + bytes.MinRead)
 	}
+	control := http.NewResponseController(x.w)
+	_ = control.SetReadDeadline(time.Now().Add(x.snap.Limits.Body)) // not every connection has one
 	_, err := buf.ReadFrom(http.MaxBytesReader(x.w, x.r.Body, limit))
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
 		return nil, tooLarge
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		x.w.Header().Set("Connection", "close")
+		return nil, &openai.Error{Status: 408, Type: "invalid_request_error", Code: "body_too_slow", Message: "The body did not arrive in time."}
 	case err != nil:
 		return nil, openai.BadRequest("", "The body could not be read to its end.")
 	}
+	_ = control.SetReadDeadline(time.Time{}) // from here on the connection is only watched for its end
 	return buf.Bytes(), nil
 }
 
@@ -136,51 +136,12 @@ func orNone(s string) string {
 	return s
 }
 
-// costHeader writes what an attempt cost in dollars, exactly, or that it is not known.
-func costHeader(a *store.Attempt) string {
-	if a.State == store.Unpriced {
+// cost is what the request's attempts cost so far, in dollars, exactly; or that it is not known.
+func (x *exchange) cost() string {
+	if x.unpriced {
 		return "unpriced"
 	}
-	text := a.Cost.String()
-	return text[1:] // without the dollar sign
-}
-
-// A ratio is what a task's requests taught about tokens per byte, from replies that the provider billed.
-type ratio struct {
-	mu                      sync.Mutex
-	bodyBytes, inputTokens  int64
-	answerBytes, outputToks int64
-}
-
-func (r *ratio) learn(body int, input int64, answer int64, output int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.bodyBytes += int64(body)
-	r.inputTokens += input
-	r.answerBytes += answer
-	r.outputToks += output
-}
-
-// estimate returns what the generalist would have billed. Before anything was learnt it takes four bytes a token, the
-// provider's own rule of thumb for English.
-func (r *ratio) estimate(body, answer int) cost.Usage {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	scale := func(n int, tokens, bytes int64) int64 {
-		if bytes == 0 || tokens == 0 {
-			return int64(n+3) / 4
-		}
-		return int64(float64(n)*float64(tokens)/float64(bytes) + 0.5)
-	}
-	return cost.Usage{Input: scale(body, r.inputTokens, r.bodyBytes), Output: scale(answer, r.outputToks, r.answerBytes)}
-}
-
-func (s *Server) ratio(name string) *ratio {
-	if r, ok := s.ratios.Load(name); ok {
-		return r.(*ratio)
-	}
-	r, _ := s.ratios.LoadOrStore(name, new(ratio))
-	return r.(*ratio)
+	return x.spent.String()[len("$"):]
 }
 
 // detached is a context for what must happen whether or not the app is still there.

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// Bounds on connections, against clients that send or take their bytes one by one.
+// Bounds on connections, against clients that send their bytes one by one.
 const (
-	headerPatience = 10 * time.Second
-	idlePatience   = 2 * time.Minute
-	maxHeaderBytes = 64 << 10
+	defaultHeaderPatience = 10 * time.Second
+	idlePatience          = 2 * time.Minute
+	maxHeaderBytes        = 64 << 10
 )
 
 // Serve serves the gateway on a listener until ctx ends; then it drains: /readyz fails, new connections are refused, and
@@ -22,7 +22,7 @@ const (
 func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration) error {
 	web := &http.Server{
 		Handler:           s,
-		ReadHeaderTimeout: headerPatience,
+		ReadHeaderTimeout: s.headerPatience,
 		IdleTimeout:       idlePatience,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.opts.Log.Handler(), slog.LevelDebug),

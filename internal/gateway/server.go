@@ -90,8 +90,11 @@ type Server struct {
 	audits   chan func()
 	ratios   sync.Map // task name → *ratio
 	wg       sync.WaitGroup
-	stop     context.CancelFunc
-	life     context.Context
+
+	headerPatience time.Duration // how long a request's header may take to arrive
+
+	stop context.CancelFunc
+	life context.Context
 }
 
 const (
@@ -113,7 +116,7 @@ func New(o Options) (*Server, error) {
 	if o.Rand == nil {
 		o.Rand = rand.Float64
 	}
-	s := &Server{opts: o, audits: make(chan func(), auditQueue)}
+	s := &Server{opts: o, audits: make(chan func(), auditQueue), headerPatience: defaultHeaderPatience}
 	s.life, s.stop = context.WithCancel(context.Background())
 	s.handler = s.routes()
 	for range auditWorkers {

@@ -51,8 +51,10 @@ type Limits struct {
 	BodyBytes  int64         // default 4 MiB
 	ReplyBytes int64         // default 32 MiB, of a reply that is not streamed
 	InFlight   int           // default 512; more requests get 503
+	Body       time.Duration // default 30 s: a body that takes longer to arrive is refused
 	Write      time.Duration // default 30 s: a client that takes no byte for so long is gone
 	Drain      bool          // an app that goes away does not cancel what it asked for: the answer is read to its end and billed
+	AskUsage   bool          // streams that pass through are asked for usage, which is taken out again; else it is estimated
 	Patience   engine.Patience
 	MaxOutput  int64 // default 131072: most tokens a model is taken to write when neither request nor target says
 }
@@ -66,6 +68,9 @@ func (l *Limits) complete() {
 	}
 	if l.InFlight <= 0 {
 		l.InFlight = 512
+	}
+	if l.Body <= 0 {
+		l.Body = 30 * time.Second
 	}
 	if l.Write <= 0 {
 		l.Write = 30 * time.Second
@@ -90,6 +95,11 @@ func (s *Snapshot) prepare() error {
 		}
 		s.tasks[t.Task] = t
 		list = append(list, t.Task)
+	}
+	for name, r := range s.Models {
+		if len(r.Targets) == 0 {
+			return fmt.Errorf("gateway: model %s has no upstream", name)
+		}
 	}
 	s.recognizer = task.NewRecognizer(list)
 	return nil

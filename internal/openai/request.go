@@ -31,8 +31,9 @@ type Request struct {
 	Format       string // response_format.type, "" if none
 	Plain        bool   // nothing is asked for but one text answer: no tools, logprobs, audio or stop sequences
 	User         string
+	Opaque       int64 // images, sounds and files in the messages
 
-	model, stream, streamOptions, includeUsage, messages, format Span
+	model, stream, streamOptions, includeUsage, messages, format, logprobs Span
 }
 
 // A Message is one turn. Text joins its text parts with newlines; Opaque marks content that is not plain text (images,
@@ -99,7 +100,7 @@ func (r *Request) member(c *cursor, key []byte) (err error) {
 			err = BadRequest(string(key), string(key)+" must not be negative.")
 		}
 	case "messages":
-		r.messages, err = arraySpan(c)
+		r.messages, err = r.turns(c)
 	case "response_format":
 		err = r.responseFormat(c)
 	case "user":
@@ -111,6 +112,9 @@ func (r *Request) member(c *cursor, key []byte) (err error) {
 	default:
 		var s Span
 		s, err = c.span()
+		if string(key) == "logprobs" {
+			r.logprobs = s
+		}
 		r.Plain = r.Plain && (err != nil || plainMember(string(key), string(s.of(c.data))))
 	}
 	if errors.Is(err, errNoString) || errors.Is(err, errNoBool) || errors.Is(err, errNoInteger) {
@@ -132,11 +136,46 @@ func plainMember(key, value string) bool {
 	return !slices.Contains(shaping, key)
 }
 
-func arraySpan(c *cursor) (Span, error) {
+// turns walks over the messages and counts what is not text in them.
+func (r *Request) turns(c *cursor) (Span, error) {
+	start := c.pos
 	if c.peek() != '[' {
 		return Span{}, BadRequest("messages", "Invalid type for 'messages': it must be an array.")
 	}
-	return c.span()
+	err := c.array(func() error {
+		if c.peek() != '{' {
+			return BadRequest("messages", "Every message must be an object.")
+		}
+		return c.object(func(key []byte) error {
+			if string(key) == "content" && c.peek() == '[' {
+				return c.array(func() error { return r.part(c) })
+			}
+			return c.value()
+		})
+	})
+	return Span{start, c.pos}, err
+}
+
+// part walks over one content part.
+func (r *Request) part(c *cursor) error {
+	if c.peek() != '{' {
+		return c.value()
+	}
+	opaque := true
+	err := c.object(func(key []byte) error {
+		s, err := c.span()
+		if string(key) == "type" && err == nil {
+			switch string(s.of(c.data)) {
+			case `"text"`, `"input_text"`, `"output_text"`, `"refusal"`:
+				opaque = false
+			}
+		}
+		return err
+	})
+	if opaque {
+		r.Opaque++
+	}
+	return err
 }
 
 func (r *Request) options(c *cursor) (Span, error) {
@@ -192,9 +231,6 @@ func (r *Request) Messages() ([]Message, error) {
 	c := cursor{data: r.Body, pos: r.messages.From}
 	err := c.array(func() error {
 		var m Message
-		if c.peek() != '{' {
-			return BadRequest("messages", "Every message must be an object.")
-		}
 		err := c.object(func(key []byte) (err error) {
 			switch {
 			case string(key) == "role" && c.peek() == '"':
@@ -262,6 +298,7 @@ type Edit struct {
 	NoStream       bool   // turn a streaming request into one that is not
 	ResponseFormat []byte // set where the request has none
 	System         string // put in front where the request has no system message
+	Logprobs       bool   // ask for the tokens' log-probabilities
 }
 
 // Edited returns the body with the edit done: Body itself where nothing changes.
@@ -281,6 +318,13 @@ func (r *Request) Edited(e Edit) []byte {
 	}
 	if e.ResponseFormat != nil && r.format.absent() {
 		p.insert(r.model.To, append([]byte(`,"response_format":`), e.ResponseFormat...))
+	}
+	if e.Logprobs {
+		if r.logprobs.absent() {
+			p.insert(r.model.To, []byte(`,"logprobs":true`))
+		} else {
+			p.replace(r.logprobs, []byte("true"))
+		}
 	}
 	if e.System != "" && !r.hasSystem() {
 		text := appendText([]byte(`{"role":"system","content":`), e.System)

@@ -108,3 +108,48 @@ func AppendEvent(dst, data []byte) []byte {
 	dst = append(dst, data...)
 	return append(dst, "\n\n"...)
 }
+
+// A Stripper takes out of a stream of chunks what an app did not ask for when the gateway asked for usage in its place: the
+// usage chunk, and the "usage":null of the other chunks.
+type Stripper struct {
+	dropping bool // the blank line after a dropped chunk is dropped too
+}
+
+// Append appends whole lines of the stream to dst without what is to be taken out.
+func (s *Stripper) Append(dst, lines []byte) []byte {
+	for len(lines) > 0 {
+		end := bytes.IndexByte(lines, '\n') + 1
+		if end == 0 {
+			end = len(lines)
+		}
+		line := lines[:end]
+		lines = lines[end:]
+		data, isData := bytes.CutPrefix(line, []byte("data:"))
+		switch {
+		case s.dropping && len(bytes.TrimSpace(line)) == 0:
+			s.dropping = false
+		case isData && usageIsObject(data) && onlyUsage(data):
+			s.dropping = true
+		case isData && bytes.Contains(data, nullUsage):
+			dst = appendWithoutNull(dst, line)
+		default:
+			dst = append(dst, line...)
+		}
+	}
+	return dst
+}
+
+var nullUsage = []byte(`,"usage":null`)
+
+// onlyUsage reports whether a chunk holds nothing but usage.
+func onlyUsage(data []byte) bool {
+	r, ok := ParseReply(bytes.TrimSpace(data))
+	return ok && r.Choices == 0 && !r.Error
+}
+
+// appendWithoutNull appends a data line without its member "usage":null. A text that looks like it has its quotes escaped.
+func appendWithoutNull(dst, line []byte) []byte {
+	i := bytes.LastIndex(line, nullUsage)
+	dst = append(dst, line[:i]...)
+	return append(dst, line[i+len(nullUsage):]...)
+}

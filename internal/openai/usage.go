@@ -2,6 +2,8 @@ package openai
 
 import (
 	"bytes"
+	"math"
+	"strconv"
 
 	"occam/internal/cost"
 )
@@ -14,17 +16,19 @@ const maxTokens = 100_000_000
 type Reply struct {
 	Model   string
 	Usage   cost.Usage
-	Billed  bool   // Usage was there and can be true
-	Content string // text of the first choice
-	Refusal bool   // the model refused
-	Finish  string // finish_reason of the first choice
-	Choices int    // how many choices stand in it
-	Error   bool   // it holds an error object
+	Billed  bool    // Usage was there and can be true
+	Content string  // text of the first choice
+	Refusal bool    // the model refused
+	Finish  string  // finish_reason of the first choice
+	Choices int     // how many choices stand in it
+	Error   bool    // it holds an error object
+	LogProb float64 // of the first choice's text: the sum over its tokens; NaN where the reply has none
 }
 
 // ParseReply reads a whole reply. It is lenient where the gateway does not depend on a member: what it cannot read it leaves
 // at zero, and a reply that is no JSON object is an empty one; ok is false then.
 func ParseReply(body []byte) (r Reply, ok bool) {
+	r.LogProb = math.NaN()
 	c := cursor{data: body}
 	err := c.document(func() error { return c.object(func(key []byte) error { return r.member(&c, key) }) })
 	if err != nil {
@@ -71,8 +75,36 @@ func (r *Reply) choice(c *cursor, key []byte) (err error) {
 	case string(key) == "finish_reason" && c.peek() == '"':
 		r.Finish, _, err = c.str()
 		return err
+	case string(key) == "logprobs" && c.peek() == '{':
+		return c.object(func(key []byte) error {
+			if string(key) != "content" || c.peek() != '[' {
+				return c.value()
+			}
+			r.LogProb = 0
+			return c.array(func() error { return r.token(c) })
+		})
 	}
 	return c.value()
+}
+
+// token adds one token's log-probability. One that is missing or positive spoils the sum.
+func (r *Reply) token(c *cursor) error {
+	logProb := math.NaN()
+	if c.peek() != '{' {
+		r.LogProb = logProb
+		return c.value()
+	}
+	err := c.object(func(key []byte) error {
+		s, err := c.span()
+		if string(key) == "logprob" && err == nil {
+			if f, err := strconv.ParseFloat(string(s.of(c.data)), 64); err == nil && f <= 0 {
+				logProb = f
+			}
+		}
+		return err
+	})
+	r.LogProb += logProb
+	return err
 }
 
 // readUsage reads a usage object in the shape of chat completions (prompt_tokens), of responses (input_tokens) or of
@@ -180,7 +212,7 @@ func (m *Meter) See(data []byte) {
 		m.Ended = true
 		return
 	}
-	if m.quick(data) {
+	if m.Ended || m.quick(data) {
 		return
 	}
 	chunk, ok := ParseReply(data)
