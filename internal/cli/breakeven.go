@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -18,6 +19,7 @@ type breakevenFlags struct {
 	coverage                              float64
 	set                                   []string
 	article                               bool
+	task, config                          string
 	seed                                  uint64
 }
 
@@ -26,7 +28,7 @@ func (a *app) breakevenCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "breakeven", Short: "What each plan costs a month, and from which volume it pays", Args: noArgs,
 		Example: "  occam breakeven --volume 1M --tokens 500/50 --generalist gpt-4o --host g5.xlarge\n  occam breakeven --article",
-		RunE:    func(*cobra.Command, []string) error { return a.breakeven(f) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.breakeven(cmd.Context(), f) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.volume, "volume", "1M", "requests a month, such as 50k or 1M")
@@ -35,14 +37,16 @@ func (a *app) breakevenCommand() *cobra.Command {
 	flags.StringVar(&f.host, "host", "", "GPU server that stands for hosted models (default: all in the price book)")
 	flags.Float64Var(&f.coverage, "coverage", 0, "measured coverage of the embedded specialist, such as 0.84 (default: assumed)")
 	flags.StringArrayVar(&f.set, "set", nil, "override an assumption: name=value, such as engineer_usd_per_hour=0")
+	flags.StringVar(&f.task, "task", "", "take volume, tokens, peak and coverage from this task's recorded traffic")
+	flags.StringVar(&f.config, "config", "occam.yaml", "configuration file, with --task")
 	flags.BoolVar(&f.article, "article", false, "reproduce the published scenario, then with exact and today's prices")
 	flags.StringVar(&f.svg, "svg", "", "write the picture of cost against volume to this file")
 	flags.Uint64Var(&f.seed, "seed", 1, "seed of the uncertainty samples")
 	return cmd
 }
 
-func (a *app) breakeven(f breakevenFlags) error {
-	analysis, err := a.analyze(f)
+func (a *app) breakeven(ctx context.Context, f breakevenFlags) error {
+	analysis, err := a.analyze(ctx, f)
 	if err != nil {
 		return err
 	}
@@ -59,13 +63,18 @@ func (a *app) breakeven(f breakevenFlags) error {
 	return err
 }
 
-func (a *app) analyze(f breakevenFlags) (*cost.Analysis, error) {
+func (a *app) analyze(ctx context.Context, f breakevenFlags) (*cost.Analysis, error) {
 	if f.article {
 		return cost.ArticleAnalysis(cost.Default(), a.now())
 	}
 	scenario, err := a.scenario(f)
 	if err != nil {
 		return nil, err
+	}
+	if f.task != "" {
+		if err := a.fromTraffic(ctx, f, &scenario); err != nil {
+			return nil, err
+		}
 	}
 	return cost.Analyze(cost.Default(), scenario, rand.New(rand.NewPCG(f.seed, 0)))
 }

@@ -216,6 +216,12 @@ func reportOn(t *testing.T, kept string, spent float64) {
 	if !strings.Contains(out, "Simulated") || !strings.Contains(out, "Saved $") {
 		t.Errorf("report: %s", out)
 	}
+	if out := mustRun(t, "", "breakeven", "--config", cfg, "--task", "ticket-triage", "--host", "g5.xlarge"); !strings.Contains(out, "router: embedded + gpt-4o") {
+		t.Errorf("breakeven from traffic: %s", out)
+	}
+	if code, stdout, _ := run(t, "", "doctor", "--config", cfg); code != exitFailed || !strings.Contains(stdout, "BAD  provider openai") || !strings.Contains(stdout, "ok   ledger") {
+		t.Errorf("doctor with a provider that is down: exit %d\n%s", code, stdout)
+	}
 	if rows, err := os.ReadFile(focus); err != nil || !bytes.Contains(rows, []byte("gpt-4o")) {
 		t.Errorf("FOCUS: %v", err)
 	}

@@ -49,7 +49,9 @@ func serve(t *testing.T, configPath string) (base string, stderr *syncBuffer, st
 	ctx, cancel := context.WithCancel(context.Background())
 	stderr = &syncBuffer{}
 	exit := make(chan int, 1)
-	go func() { exit <- Run(ctx, []string{"serve", "--config", configPath}, strings.NewReader(""), io.Discard, stderr) }()
+	go func() {
+		exit <- Run(ctx, []string{"serve", "--config", configPath}, strings.NewReader(""), io.Discard, stderr)
+	}()
 	stop = sync.OnceValue(func() int { cancel(); return <-exit })
 	t.Cleanup(func() { stop() })
 	for range 600 {

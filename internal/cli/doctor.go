@@ -1,0 +1,176 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"occam/internal/config"
+	"occam/internal/lifecycle"
+)
+
+// A check is one finding of `occam doctor`.
+type check struct {
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	What string `json:"what"`
+}
+
+func (a *app) doctorCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use: "doctor", Short: "Check the configuration, the data folder, the models, the ledger and the providers", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context(), path) },
+	}
+	cmd.Flags().StringVar(&path, "config", "occam.yaml", "configuration file")
+	return cmd
+}
+
+func (a *app) doctor(ctx context.Context, path string) error {
+	cfg, err := config.Load(path, a.getenv)
+	if err != nil {
+		return err
+	}
+	checks := []check{{"configuration", true, fmt.Sprintf("%s: %d tasks, %d providers", path, len(cfg.Tasks), len(cfg.Providers))},
+		checkListen(cfg.Listen), checkFolder(cfg.DataDir), a.checkLedger(ctx, path), a.checkPrices(cfg)}
+	for name, t := range cfg.Tasks {
+		checks = append(checks, checkModel(name, t.Model))
+	}
+	for name, p := range cfg.Providers {
+		checks = append(checks, checkProvider(ctx, name, p))
+	}
+	failed := 0
+	for _, c := range checks {
+		if !c.OK {
+			failed++
+		}
+	}
+	if a.json {
+		err = a.printJSON(map[string]any{"ok": failed == 0, "checks": checks})
+	} else {
+		for _, c := range checks {
+			mark := "ok "
+			if !c.OK {
+				mark = "BAD"
+			}
+			fmt.Fprintf(a.stdout, "%s  %-22s %s\n", mark, c.Name, c.What)
+		}
+	}
+	if err == nil && failed > 0 {
+		return fmt.Errorf("%d of %d checks failed", failed, len(checks))
+	}
+	return err
+}
+
+func checkListen(address string) check {
+	listener, err := net.Listen("tcp", address)
+	switch {
+	case err == nil:
+		_ = listener.Close()
+		return check{"listen", true, address + " is free"}
+	case errors.Is(err, syscall.EADDRINUSE):
+		return check{"listen", true, address + " is in use: by a running occam, or by another program"}
+	}
+	return check{"listen", false, err.Error()}
+}
+
+func checkFolder(dir string) check {
+	info, err := os.Stat(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return check{"data_dir", true, dir + " does not exist yet: serve makes it"}
+	}
+	if err != nil || !info.IsDir() {
+		return check{"data_dir", false, fmt.Sprintf("%s is no folder that can be read: %v", dir, err)}
+	}
+	probe, err := os.CreateTemp(dir, ".doctor-*")
+	if err != nil {
+		return check{"data_dir", false, fmt.Sprintf("%s cannot be written: %v", dir, err)}
+	}
+	_ = probe.Close()
+	if err := os.Remove(probe.Name()); err != nil {
+		return check{"data_dir", false, err.Error()}
+	}
+	return check{"data_dir", true, dir + " can be written"}
+}
+
+func (a *app) checkLedger(ctx context.Context, path string) check {
+	s, err := a.readStore(ctx, path)
+	if err != nil {
+		return check{"ledger", errors.Is(err, os.ErrNotExist), err.Error()}
+	}
+	defer s.Close()
+	counts, err := s.Counts(ctx)
+	if err != nil {
+		return check{"ledger", false, err.Error()}
+	}
+	return check{"ledger", true, fmt.Sprintf("%d settled, %d estimated, %d unpriced, %d open, %d free; `occam ledger verify` reads all of it",
+		counts.Settled, counts.Estimated, counts.Unpriced, counts.Open, counts.Free)}
+}
+
+func (a *app) checkPrices(cfg *config.Config) check {
+	book, err := loadBook(cfg.DataDir)
+	if err != nil {
+		return check{"prices", false, err.Error()}
+	}
+	for name, t := range cfg.Tasks {
+		if t.Generalist == "" {
+			continue
+		}
+		price, known := book.Lookup("", t.Generalist, a.now())
+		if !known {
+			return check{"prices", false, fmt.Sprintf("tasks.%s: %s is unpriced: its cost and your saving cannot be told; see `occam prices import`", name, t.Generalist)}
+		}
+		if !price.Shutdown.IsZero() {
+			return check{"prices", true, fmt.Sprintf("tasks.%s: %s is shut down by its provider on %s", name, t.Generalist, day(price.Shutdown))}
+		}
+	}
+	return check{"prices", true, "book " + book.Version()}
+}
+
+func checkModel(task, path string) check {
+	name := "model of " + task
+	if path == "" {
+		return check{name, true, "none yet: the generalist answers"}
+	}
+	model, err := lifecycle.LoadModel(path)
+	if err != nil {
+		return check{name, false, err.Error()}
+	}
+	defer model.Close()
+	if model.Certificate == nil {
+		return check{name, true, filepath.Base(path) + ": not certified: " + model.Shortfall}
+	}
+	return check{name, true, fmt.Sprintf("%s: certified, answers %.1f %%", filepath.Base(path), 100*model.Certificate.Coverage)}
+}
+
+// checkProvider asks for the list of models, which costs nothing.
+func checkProvider(ctx context.Context, name string, p config.Provider) check {
+	label := "provider " + name
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.BaseURL+"/models", nil)
+	if err != nil {
+		return check{label, false, err.Error()}
+	}
+	if p.APIKey != "" && p.APIKey != "none" {
+		request.Header.Set("Authorization", "Bearer "+p.APIKey)
+	}
+	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	response, err := client.Do(request)
+	if err != nil {
+		return check{label, false, fmt.Sprintf("cannot be reached: %v", err)}
+	}
+	_ = response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return check{label, false, fmt.Sprintf("GET /models answers %s: check base_url and api_key", response.Status)}
+	}
+	return check{label, true, "answers at " + p.BaseURL}
+}
