@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestInterrupt: the real program, stopped by a real signal in the middle of its work and while it serves, ends cleanly.
+func TestInterrupt(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the program")
+	}
+	dir := t.TempDir()
+	program := filepath.Join(dir, "occam")
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	config := filepath.Join(dir, "occam.yaml")
+	text := "listen: 127.0.0.1:0\ndata_dir: data\nproviders: {up: {type: openai, base_url: http://127.0.0.1:9/v1}}\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		args []string
+		wait string
+		code int
+	}{
+		"serving":     {[]string{"serve", "--config", config}, "Ready in", 0},
+		"in training": {[]string{"demo", "--once"}, "train", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			command := exec.Command(program, tc.args...)
+			var stderr bytes.Buffer
+			said := make(chan bool, 1)
+			command.Stderr = writerFunc(func(p []byte) (int, error) {
+				stderr.Write(p)
+				if strings.Contains(stderr.String(), tc.wait) {
+					select {
+					case said <- true:
+					default:
+					}
+				}
+				return len(p), nil
+			})
+			if err := command.Start(); err != nil {
+				t.Fatal(err)
+			}
+			<-said
+			if err := command.Process.Signal(os.Interrupt); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- command.Wait() }()
+			select {
+			case <-ended:
+			case <-time.After(time.Minute):
+				_ = command.Process.Kill()
+				t.Fatalf("still running a minute after the interrupt:\n%s", stderr.String())
+			}
+			if code := command.ProcessState.ExitCode(); code != tc.code || strings.Contains(stderr.String(), "panic") {
+				t.Errorf("exit %d, want %d:\n%s", code, tc.code, stderr.String())
+			}
+		})
+	}
+	left, err := filepath.Glob(filepath.Join(os.TempDir(), "occam-demo-*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range left {
+		if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) < time.Minute {
+			t.Logf("a demo's folder is left: %s (another demo may be running)", dir)
+		}
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
