@@ -159,7 +159,11 @@ func TestPriceRoundsHalfUpOnce(t *testing.T) {
 func TestOwnPricesAgreeWithTheBook(t *testing.T) {
 	book := cost.Default()
 	for model, r := range defaultPrices() {
-		price, ok := book.Lookup("openai", model, time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC))
+		provider := "openai"
+		if strings.HasPrefix(model, "claude") {
+			provider = "anthropic"
+		}
+		price, ok := book.Lookup(provider, model, time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC))
 		if !ok {
 			t.Logf("%s is not in the book", model)
 			continue

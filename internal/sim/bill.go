@@ -24,6 +24,7 @@ func defaultPrices() map[string]Rates {
 	return map[string]Rates{
 		"gpt-4o":                 {Input: 2_500_000_000, Cached: 1_250_000_000, Output: 10_000_000_000},
 		"gpt-4o-mini":            {Input: 150_000_000, Cached: 75_000_000, Output: 600_000_000},
+		"claude-haiku-4-5":       {Input: 1_000_000_000, Cached: 100_000_000, Output: 5_000_000_000},
 		"text-embedding-3-small": {Input: 20_000_000, Cached: 20_000_000},
 	}
 }

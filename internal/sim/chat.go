@@ -99,13 +99,18 @@ type reply struct {
 	logprobs  bool
 }
 
-func (p *Provider) chat(ctx context.Context, w http.ResponseWriter, call *call) *apiError {
-	request, rates, err := p.parseChat(call.body)
+// answer composes, bills and sends the answer to one request, in the dialect of its route.
+func (p *Provider) answer(ctx context.Context, w http.ResponseWriter, call *call) *apiError {
+	request, err := call.dialect.parse(call.body)
+	if err != nil {
+		return err
+	}
+	rates, err := p.check(request)
 	if err != nil {
 		return err
 	}
 	answer := p.compose(call, request)
-	charge := Charge{RequestID: call.id, ClientID: clientID(call.request), ReplyID: answer.id, At: call.start, Route: "/v1/chat/completions",
+	charge := Charge{RequestID: call.id, ClientID: clientID(call.request), ReplyID: answer.id, At: call.start, Route: call.dialect.route,
 		Model: answer.model, Prompt: answer.prompt, Cached: answer.cached, Fault: call.fault.String()}
 	w.Header().Set("Openai-Version", "2020-10-01")
 	dice := rand.New(rand.NewPCG(call.seed, uint64(call.number)))
@@ -133,31 +138,36 @@ func clientID(r *http.Request) string {
 	return r.Header.Get("Idempotency-Key")
 }
 
-func (p *Provider) parseChat(body []byte) (*chatRequest, Rates, *apiError) {
+func parseChat(body []byte) (*chatRequest, *apiError) {
 	request := &chatRequest{}
 	if err := json.Unmarshal(body, request); err != nil {
-		return nil, Rates{}, badRequest("", "Invalid type in the request: "+err.Error())
+		return nil, badRequest("", "Invalid type in the request: "+err.Error())
 	}
+	return request, nil
+}
+
+// check refuses what a real provider refuses, and finds the model's prices.
+func (p *Provider) check(request *chatRequest) (Rates, *apiError) {
 	if request.Model == "" {
-		return nil, Rates{}, badRequest("model", "you must provide a model parameter")
+		return Rates{}, badRequest("model", "you must provide a model parameter")
 	}
 	rates, err := p.rates(request.Model)
 	if err != nil {
-		return nil, Rates{}, err
+		return Rates{}, err
 	}
 	switch n := len(request.Messages); {
 	case n == 0:
-		return nil, Rates{}, badRequest("messages", "Invalid 'messages': empty array. Expected an array with minimum length 1.")
+		return Rates{}, badRequest("messages", "Invalid 'messages': empty array. Expected an array with minimum length 1.")
 	case n > messagesMax:
-		return nil, Rates{}, badRequest("messages", fmt.Sprintf("Invalid 'messages': more than %d.", messagesMax))
+		return Rates{}, badRequest("messages", fmt.Sprintf("Invalid 'messages': more than %d.", messagesMax))
 	case request.N != nil && (*request.N < 1 || *request.N > choicesMax):
-		return nil, Rates{}, badRequest("n", fmt.Sprintf("Invalid 'n': must be between 1 and %d.", choicesMax))
+		return Rates{}, badRequest("n", fmt.Sprintf("Invalid 'n': must be between 1 and %d.", choicesMax))
 	case request.limit() < 1:
-		return nil, Rates{}, badRequest("max_tokens", "Invalid 'max_tokens': must be at least 1.")
+		return Rates{}, badRequest("max_tokens", "Invalid 'max_tokens': must be at least 1.")
 	case request.ResponseFormat.Type == "json_schema" && len(request.ResponseFormat.JSONSchema.Schema) == 0:
-		return nil, Rates{}, badRequest("response_format", "Missing required parameter: 'response_format.json_schema.schema'.")
+		return Rates{}, badRequest("response_format", "Missing required parameter: 'response_format.json_schema.schema'.")
 	}
-	return request, rates, nil
+	return rates, nil
 }
 
 // limit returns the most tokens that a choice may have.
@@ -183,7 +193,7 @@ func (r *chatRequest) input() string {
 
 // compose makes the whole answer before anything is sent.
 func (p *Provider) compose(call *call, request *chatRequest) *reply {
-	a := &reply{id: "chatcmpl-sim-" + strings.TrimPrefix(call.id, "req_sim_"), created: call.start.Unix(), model: request.Model,
+	a := &reply{id: call.dialect.idPrefix + "sim_" + strings.TrimPrefix(call.id, "req_sim_"), created: call.start.Unix(), model: request.Model,
 		logprobs: request.Logprobs}
 	a.prompt = p.counter.prompt(request)
 	a.cached = p.prefix.cached(request, &p.counter, a.prompt)
@@ -306,7 +316,7 @@ func (p *Provider) sendWhole(ctx context.Context, w http.ResponseWriter, call *c
 		return false
 	}
 	w.Header().Set("Openai-Processing-Ms", fmt.Sprint(time.Since(call.start).Milliseconds()))
-	body := encode(a.object())
+	body := encode(call.dialect.whole(a))
 	if call.fault.Kind != "" {
 		return p.failWhole(ctx, w, call, a, body)
 	}

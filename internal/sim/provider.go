@@ -53,7 +53,7 @@ type Options struct {
 
 	Latency Latency
 	Prices  map[string]Rates // by model; nil for the built-in ones. A model that is not listed does not exist
-	APIKey  string           // required as a bearer token unless empty
+	APIKey  string           // required as a bearer token, or in X-Api-Key, unless empty
 
 	// Script chooses the fault of each request that would be billed, in order of arrival. nil for none.
 	Script Script
@@ -93,8 +93,10 @@ func New(o Options) (*Provider, error) {
 }
 
 func (p *Provider) routes() {
-	p.mux.HandleFunc("POST /v1/chat/completions", p.billed(p.chat))
-	p.mux.HandleFunc("POST /v1/embeddings", p.billed(p.embeddings))
+	p.mux.HandleFunc("POST /v1/chat/completions", p.billed(&chatDialect, p.answer))
+	p.mux.HandleFunc("POST /v1/responses", p.billed(&responsesDialect, p.answer))
+	p.mux.HandleFunc("POST /v1/messages", p.billed(&messagesDialect, p.answer))
+	p.mux.HandleFunc("POST /v1/embeddings", p.billed(&chatDialect, p.embeddings))
 	p.mux.HandleFunc("GET /v1/models", p.models)
 	p.mux.HandleFunc("GET /v1/models/{model}", p.model)
 	p.mux.HandleFunc("GET /bill", p.serveBill)
@@ -125,6 +127,7 @@ type call struct {
 	id      string // request ID, as in the X-Request-Id header
 	body    []byte
 	request *http.Request
+	dialect *dialect
 	fault   Fault
 	seed    uint64 // of this request's answer: the same body gets the same
 	number  int64  // of arrival
@@ -132,10 +135,11 @@ type call struct {
 }
 
 // billed wraps a route that costs money: key, body, request ID, fault.
-func (p *Provider) billed(next handler) http.HandlerFunc {
+func (p *Provider) billed(d *dialect, next handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		number := p.served.Add(1) - 1
-		call := &call{id: fmt.Sprintf("req_sim_%08x_%06d", uint32(p.options.Seed), number), request: r, number: number, start: time.Now()}
+		call := &call{id: fmt.Sprintf("req_sim_%08x_%06d", uint32(p.options.Seed), number), request: r, dialect: d, number: number,
+			start: time.Now()}
 		w.Header().Set("X-Request-Id", call.id)
 		err := p.accept(w, call)
 		if err == nil && call.fault.early() {
@@ -148,14 +152,15 @@ func (p *Provider) billed(next handler) http.HandlerFunc {
 			err = next(r.Context(), w, call)
 		}
 		if err != nil {
-			writeError(w, err)
+			writeJSON(w, err.status, d.failure(err))
 		}
 	}
 }
 
 // accept reads and checks what every billed request has.
 func (p *Provider) accept(w http.ResponseWriter, call *call) *apiError {
-	if key := p.options.APIKey; key != "" && call.request.Header.Get("Authorization") != "Bearer "+key {
+	h := call.request.Header
+	if key := p.options.APIKey; key != "" && h.Get("Authorization") != "Bearer "+key && h.Get("X-Api-Key") != key {
 		return &apiError{status: http.StatusUnauthorized, kind: "invalid_request_error", code: "invalid_api_key",
 			message: "Incorrect API key provided."}
 	}

@@ -66,7 +66,7 @@ func (p *Provider) failWhole(ctx context.Context, w http.ResponseWriter, call *c
 	case ResetAfterHeaders, ResetMidBody, EndEarly, Stall, Trickle:
 		return p.failBody(ctx, w, f, body)
 	default:
-		o := a.object()
+		o := call.dialect.whole(a)
 		f.spoilUsage(&o)
 		body = encode(o)
 	}
@@ -112,6 +112,10 @@ func (p *Provider) failBody(ctx context.Context, w http.ResponseWriter, f Fault,
 // spoilUsage does to the usage of a reply or chunk what the fault says.
 func (f Fault) spoilUsage(in *object) {
 	usage := in.get("usage").(object)
+	prompt, completion, details := "prompt_tokens", "completion_tokens", "prompt_tokens_details"
+	if usage.get(prompt) == nil {
+		prompt, completion, details = "input_tokens", "output_tokens", "input_tokens_details"
+	}
 	switch f.Kind {
 	case UsageMissing:
 		in.remove("usage")
@@ -120,18 +124,18 @@ func (f Fault) spoilUsage(in *object) {
 		in.set("usage", nil)
 		return
 	case UsageNegative:
-		usage.set("prompt_tokens", -usage.get("prompt_tokens").(int64))
+		usage.set(prompt, -usage.get(prompt).(int64))
 		usage.set("total_tokens", -1)
 	case UsageHuge:
-		usage.set("completion_tokens", json.Number("98765432109876543210"))
+		usage.set(completion, json.Number("98765432109876543210"))
 	case UsageString:
-		usage.set("prompt_tokens", fmt.Sprint(usage.get("prompt_tokens")))
+		usage.set(prompt, fmt.Sprint(usage.get(prompt)))
 	case UsageFraction:
-		usage.set("completion_tokens", 12.5)
+		usage.set(completion, 12.5)
 	case UsageParts:
-		usage.set("prompt_tokens_details", object{{"cached_tokens", usage.get("prompt_tokens").(int64) * 3}})
+		usage.set(details, object{{"cached_tokens", usage.get(prompt).(int64) * 3}})
 	case UsagePartial:
-		usage.remove("completion_tokens")
+		usage.remove(completion)
 		usage.remove("total_tokens")
 	}
 	in.set("usage", usage)

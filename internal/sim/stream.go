@@ -36,14 +36,35 @@ func (s *streamer) run(ctx context.Context) bool {
 		s.cut()
 		return false
 	}
+	s.call.dialect.stream(ctx, s)
+	return !s.dead && ctx.Err() == nil
+}
+
+// streamChat sends the events of a chat completion.
+func streamChat(ctx context.Context, s *streamer) {
 	for i := range s.reply.choices {
 		s.choice(ctx, i)
 	}
-	if s.dead {
-		return false
+	if !s.dead {
+		s.finish(ctx)
 	}
-	s.finish(ctx)
-	return !s.dead && ctx.Err() == nil
+}
+
+// tokens makes, bills and sends a choice's tokens one by one; it reports whether it came to the end.
+func (s *streamer) tokens(ctx context.Context, c *choice, send func(token string)) bool {
+	if c.tool != nil {
+		s.line.addCompletion(toolNameTokens)
+	}
+	l := s.p.options.Latency
+	for _, token := range c.tokens {
+		if s.dead || !wait(ctx, l.draw(s.dice, l.PerToken)) {
+			s.dead = true
+			return false
+		}
+		s.line.addCompletion(1)
+		send(token)
+	}
+	return !s.dead
 }
 
 // choice streams one choice: role, tokens, finish reason.
@@ -53,23 +74,18 @@ func (s *streamer) choice(ctx context.Context, index int) {
 	if c.tool != nil {
 		head := object{{"index", 0}, {"id", c.tool.id}, {"type", "function"}, {"function", object{{"name", c.tool.name}, {"arguments", ""}}}}
 		first = object{{"role", "assistant"}, {"content", nil}, {"tool_calls", []any{head}}, {"refusal", nil}}
-		s.line.addCompletion(toolNameTokens)
 	}
 	s.delta(ctx, index, first, nil, nil)
-	l := s.p.options.Latency
-	for _, token := range c.tokens {
-		if s.dead || !wait(ctx, l.draw(s.dice, l.PerToken)) {
-			s.dead = true
-			return
-		}
-		s.line.addCompletion(1)
+	whole := s.tokens(ctx, c, func(token string) {
 		d := object{{"content", token}}
 		if c.tool != nil {
 			d = object{{"tool_calls", []any{object{{"index", 0}, {"function", object{{"arguments", token}}}}}}}
 		}
 		s.delta(ctx, index, d, nil, s.reply.logprobsOf([]string{token}))
+	})
+	if whole {
+		s.delta(ctx, index, object{}, c.finish, nil)
 	}
-	s.delta(ctx, index, object{}, c.finish, nil)
 }
 
 // finish sends the usage chunk, if it was asked for, and the end mark.
