@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -66,6 +67,11 @@ func (a *app) serve(ctx context.Context, path string) error {
 		return err
 	}
 	s.announce(a, cfg, path, started)
+	background, stop := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { newBell(cfg.Alerts.Webhook, s.store, s.log, a.now).watchSpend(background, cfg, s.book) })
+	defer watching.Wait()
+	defer stop()
 	return s.run(ctx)
 }
 
@@ -76,6 +82,7 @@ type server struct {
 	upstreams map[string]*engine.Upstream
 	tasks     []*task.Task
 	models    map[string]*lifecycle.LoadedModel // by task
+	book      *cost.Book
 	log       *slog.Logger
 	listener  net.Listener
 	done      chan struct{} // closed when the server stops
@@ -105,11 +112,10 @@ func (a *app) open(ctx context.Context, cfg *config.Config, tasks []*task.Task, 
 	if s.gateway, err = gateway.New(gateway.Options{Ledger: s.store, Log: s.log, Now: a.now, Other: pages}); err != nil {
 		return nil, err
 	}
-	book, err := loadBook(cfg.DataDir)
-	if err != nil {
+	if s.book, err = loadBook(cfg.DataDir); err != nil {
 		return nil, err
 	}
-	return s, s.gateway.Publish(s.snapshot(cfg, book))
+	return s, s.gateway.Publish(s.snapshot(cfg))
 }
 
 func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*store.Store, error) {
@@ -165,9 +171,9 @@ func (s *server) openUpstreams(cfg *config.Config) error {
 }
 
 // snapshot is what the data plane reads.
-func (s *server) snapshot(cfg *config.Config, book *cost.Book) *gateway.Snapshot {
+func (s *server) snapshot(cfg *config.Config) *gateway.Snapshot {
 	snapshot := &gateway.Snapshot{
-		Models: map[string]engine.Route{}, Fallback: s.upstreams[cfg.FirstProvider], Book: book,
+		Models: map[string]engine.Route{}, Fallback: s.upstreams[cfg.FirstProvider], Book: s.book,
 		Limits: gateway.Limits{BodyBytes: cfg.Limits.BodyBytes, InFlight: cfg.Limits.InFlight},
 	}
 	for name, m := range cfg.Models {

@@ -39,6 +39,9 @@ func (c *Config) check() error {
 	if c.Durability != "full" && c.Durability != "normal" {
 		return fmt.Errorf("durability is %q: it must be full or normal", c.Durability)
 	}
+	if c.Alerts.Webhook != "" && !validURL(c.Alerts.Webhook) {
+		return errors.New("alerts.webhook must be a full http(s) address")
+	}
 	return c.Limits.check()
 }
 

@@ -34,6 +34,7 @@ type Config struct {
 	Tasks      map[string]Task     `yaml:"tasks"`
 	Capture    Capture             `yaml:"capture"`
 	Limits     Limits              `yaml:"limits"`
+	Alerts     Alerts              `yaml:"alerts"`
 
 	FirstProvider string `yaml:"-"` // where a model that is not listed goes
 }
@@ -78,6 +79,11 @@ type Task struct {
 type Capture struct {
 	Prompts   bool     `yaml:"prompts"`
 	Retention Duration `yaml:"retention"`
+}
+
+// Alerts says where people are told of what needs them. Everything is logged too.
+type Alerts struct {
+	Webhook string `yaml:"webhook"` // takes a POST of {"text": "…"}, as Slack's incoming webhooks do
 }
 
 // Limits bounds what one process takes on.
@@ -183,6 +189,7 @@ func Parse(data []byte, getenv func(string) string) (*Config, error) {
 // YAML or shown in a decoding error.
 func (c *Config) expand(getenv func(string) string) {
 	c.Listen, c.DataDir, c.Store = expand(c.Listen, getenv), expand(c.DataDir, getenv), expand(c.Store, getenv)
+	c.Alerts.Webhook = expand(c.Alerts.Webhook, getenv)
 	for name, p := range c.Providers {
 		p.BaseURL, p.APIKey = expand(p.BaseURL, getenv), expand(p.APIKey, getenv)
 		c.Providers[name] = p
