@@ -43,12 +43,14 @@ const (
 	NotInCanary    Reason = "not_in_canary"   // the tier answers a share of the requests, and this one is outside
 	IsSuspended    Reason = "suspended"
 	IsOff          Reason = "off"
-	NotPlain       Reason = "not_plain"   // the request asks for what only the generalist can give: tools, several answers, logprobs …
-	Unreadable     Reason = "unreadable"  // the messages do not fit the task's template
-	NoTier         Reason = "no_tier"     // the task has no tier beside the generalist
-	PassThrough    Reason = "passthrough" // the request belongs to no task
-	Doubt          Reason = "review"      // no tier may answer and the task asks for a person
-	OverBudget     Reason = "escalation_budget"
+	NotPlain       Reason = "not_plain"         // the request asks for what only the generalist can give: tools, several answers, logprobs …
+	Unreadable     Reason = "unreadable"        // the messages do not fit the task's template
+	NoTier         Reason = "no_tier"           // the task has no tier beside the generalist
+	PassThrough    Reason = "passthrough"       // the request belongs to no task
+	Doubt          Reason = "review"            // no tier may answer and the task asks for a person
+	OverBudget     Reason = "escalation_budget" // the key has spent its escalations for now
+	Degraded       Reason = "budget"            // the key's money goes to a cheaper model
+	Auditing       Reason = "audit"             // the call only checks another tier's answer
 )
 
 // A Role is what one tier does for one request.

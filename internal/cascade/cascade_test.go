@@ -151,7 +151,7 @@ func TestBudget(t *testing.T) {
 			step := time.Duration(rapid.Int64Range(-int64(time.Minute), int64(time.Minute)).Draw(t, "step"))
 			now = now.Add(step)
 			elapsed += max(step, 0)
-			ok, wait := b.Take(now)
+			ok, wait := b.Take(now, 1)
 			if ok {
 				taken++
 			}
@@ -164,15 +164,27 @@ func TestBudget(t *testing.T) {
 				}
 				now = now.Add(wait + time.Millisecond)
 				elapsed += wait + time.Millisecond
-				if again, _ := b.Take(now); !again {
+				if again, _ := b.Take(now, 1); !again {
 					t.Fatalf("refused again after the wait of %v", wait)
 				}
 				taken++
 			}
 		}
 	})
+	large := Budget{PerMinute: 60, Burst: 10}
+	now := time.Unix(1_800_000_000, 0)
+	if ok, _ := large.Take(now, 25); !ok {
+		t.Error("what is more than the burst is never taken")
+	}
+	if ok, wait := large.Take(now, 1); ok || wait != 16*time.Second {
+		t.Errorf("a debt of 15 at one a second takes %v", wait)
+	}
+	large.Correct(-20)
+	if ok, _ := large.Take(now, 5); !ok {
+		t.Error("nothing was given back")
+	}
 	unlimited := Budget{}
-	if ok, _ := unlimited.Take(time.Time{}); !ok {
+	if ok, _ := unlimited.Take(time.Time{}, 1); !ok {
 		t.Error("the zero budget is unlimited")
 	}
 }

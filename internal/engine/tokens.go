@@ -47,3 +47,20 @@ func encodingOf(model string) tokenizer.Encoding {
 	}
 	return ""
 }
+
+// MaxOutput is the most tokens that a model writes in one answer, where its provider has published it; 0: unknown.
+func MaxOutput(model string) int64 {
+	model = model[strings.LastIndexByte(model, '/')+1:]
+	for _, known := range []struct {
+		prefix string
+		tokens int64
+	}{
+		{"gpt-4o", 16_384}, {"chatgpt-4o", 16_384}, {"gpt-4.1", 32_768}, {"gpt-4.5", 16_384}, {"gpt-5", 128_000},
+		{"o1", 100_000}, {"o3", 100_000}, {"o4", 100_000}, {"gpt-4-turbo", 4_096}, {"gpt-4", 8_192}, {"gpt-3.5", 4_096},
+	} {
+		if strings.HasPrefix(model, known.prefix) {
+			return known.tokens
+		}
+	}
+	return 0
+}

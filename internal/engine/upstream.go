@@ -27,6 +27,7 @@ type Options struct {
 	BaseURL   string // up to and with the version: https://api.openai.com/v1
 	Key       string // "" or "none": no Authorization header
 	Simulated bool   // everything that comes from it is labelled so
+	Hosted    bool   // its hardware is rented by the hour: its tokens cost nothing more
 	Timeouts  Timeouts
 }
 
@@ -57,6 +58,7 @@ type Upstream struct {
 	Name      string
 	PricedAs  string
 	Simulated bool
+	Hosted    bool
 
 	base      *url.URL
 	auth      []string // the value of the Authorization header
@@ -91,7 +93,7 @@ func NewUpstream(o Options) (*Upstream, error) {
 	if err != nil || (base.Scheme != "http" && base.Scheme != "https") || base.Host == "" || base.User != nil || base.Fragment != "" {
 		return nil, fmt.Errorf("engine: provider %s: base_url must be http(s)://host[:port]/path, without a user and password", o.Name)
 	}
-	u := &Upstream{Name: o.Name, PricedAs: cmp.Or(o.PricedAs, o.Name), Simulated: o.Simulated, base: base, timeouts: o.Timeouts.complete()}
+	u := &Upstream{Name: o.Name, PricedAs: cmp.Or(o.PricedAs, o.Name), Simulated: o.Simulated, Hosted: o.Hosted, base: base, timeouts: o.Timeouts.complete()}
 	if o.Key != "" && o.Key != "none" {
 		if strings.ContainsFunc(o.Key, func(r rune) bool { return r <= ' ' || r > '~' }) {
 			return nil, fmt.Errorf("engine: provider %s: api_key has white space or non-ASCII characters", o.Name)

@@ -37,7 +37,9 @@ type paid struct {
 	price  cost.Price
 	priced bool
 	high   cost.Usage // most that it can bill
-	closed bool
+
+	charged int64 // tokens counted against the key's rate
+	closed  bool
 }
 
 // send makes one attempt after another along the call's route until one gives a reply. Every attempt is in the ledger
@@ -52,8 +54,16 @@ func (x *exchange) send(c *call) (*paid, *engine.Reply, *openai.Error) {
 			return nil, nil, x.failed(err)
 		}
 		a := x.intent(c, target)
-		if err := x.opts.Ledger.Intend(ctx, a.Attempt); err != nil {
-			return nil, nil, x.ledgerDown(err)
+		if refused := x.maySpend(a); refused != nil {
+			return nil, nil, refused
+		}
+		if err := x.opts.Ledger.IntendWithin(ctx, a.Attempt, x.budgets()...); err != nil {
+			if errors.Is(err, store.ErrBudget) {
+				if instead, ok := x.cheaper(c); ok {
+					return x.send(instead)
+				}
+			}
+			return nil, nil, x.notIntended(err)
 		}
 		reply, err := target.Upstream.Send(ctx, &engine.Call{Path: chatPath, Body: a.body, Header: forwarded(x.r.Header)})
 		again := trip.Report(reply, err)
@@ -206,6 +216,7 @@ func (a *paid) finish(state store.State) {
 	if a.Answered {
 		a.Reference = a.x.referenceOf(a)
 	}
+	a.correct()
 	a.x.spent += a.Cost
 	a.x.unpriced = a.x.unpriced || state == store.Unpriced
 	ctx, cancel := a.x.detached(ledgerPatience)
@@ -215,10 +226,13 @@ func (a *paid) finish(state store.State) {
 	}
 }
 
-// ledgerDown is the answer when an intent cannot be written: nothing was sent, because what is sent must be recorded.
-func (x *exchange) ledgerDown(err error) *openai.Error {
-	if errors.Is(err, context.Canceled) {
+// notIntended is the answer when an intent cannot be written: nothing was sent, because what is sent must be recorded.
+func (x *exchange) notIntended(err error) *openai.Error {
+	switch {
+	case errors.Is(err, context.Canceled):
 		return &openai.Error{Status: 499, Type: "api_error", Code: "cancelled", Message: "The request was cancelled."}
+	case errors.Is(err, store.ErrBudget):
+		return x.overBudget()
 	}
 	x.opts.Log.Error("the ledger cannot be written; nothing was sent upstream", "request", x.id, "error", err)
 	x.retryAfter(time.Second)

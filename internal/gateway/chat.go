@@ -32,6 +32,10 @@ func (s *Server) chat(x *exchange) {
 		x.refuse(openai.BadRequest("messages", "The messages cannot be read: "+err.Error()+"."))
 		return
 	}
+	if refused := x.permitted(); refused != nil {
+		x.refuse(refused)
+		return
+	}
 	if x.task == nil {
 		x.passThrough()
 		return
@@ -201,6 +205,10 @@ func (x *exchange) doubtful() {
 	}
 	if x.task.OnDoubt == "review" {
 		x.held()
+		return
+	}
+	if refused := x.mayEscalate(); refused != nil {
+		x.refuse(refused)
 		return
 	}
 	x.relay(&call{route: x.task.paid, edit: x.teach(), tier: generalist})

@@ -75,7 +75,7 @@ func (x *exchange) audit(tier *Tier, p *task.Prediction) {
 
 // ask puts the request to the generalist for an audit. It returns its answer, nil where it gave no valid one.
 func (x *exchange) ask() (values []task.Value, simulated bool) {
-	x.reason = "audit"
+	x.reason = cascade.Auditing
 	edit := x.teach()
 	edit.Usage, edit.NoStream = false, true
 	a, r, ok := x.complete(&call{route: x.task.paid, edit: edit, tier: generalist, audit: true})

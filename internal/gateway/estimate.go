@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"strings"
 	"sync"
 
@@ -10,13 +11,7 @@ import (
 
 // bound is the most that a call can bill: no token is shorter than a byte of text.
 func (x *exchange) bound(target engine.Target, body int) cost.Usage {
-	output := x.request.MaxOutput
-	if output == 0 {
-		output = target.MaxOutput
-	}
-	if output == 0 {
-		output = x.snap.Limits.MaxOutput
-	}
+	output := cmp.Or(x.request.MaxOutput, target.MaxOutput, engine.MaxOutput(target.Model), x.snap.Limits.MaxOutput)
 	return cost.Usage{Input: int64(body) + overheadTokens + opaqueTokens*x.request.Opaque, Output: output * x.request.N}
 }
 

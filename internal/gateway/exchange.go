@@ -27,6 +27,9 @@ type exchange struct {
 	began time.Time
 	wrote bool // the answer's first byte is out: nothing may be escalated or refused any more
 
+	key     *store.Key // nil: the API asks for none
+	account *account
+
 	request   *openai.Request
 	task      *Task // nil: pass through
 	input     string
@@ -101,7 +104,11 @@ func (x *exchange) body() ([]byte, *openai.Error) {
 
 // attempt begins a row of the ledger for this request.
 func (x *exchange) attempt() store.Attempt {
-	a := store.Attempt{ID: store.NewID(x.opts.Now()), RequestID: x.id, Seq: x.attempts, At: x.opts.Now(), InputHash: x.inputHash}
+	now := x.opts.Now()
+	a := store.Attempt{ID: store.NewID(now), RequestID: x.id, Seq: x.attempts, At: now, InputHash: x.inputHash}
+	if x.key != nil {
+		a.KeyID = x.key.ID
+	}
 	if x.task != nil {
 		a.Task = x.task.Name
 	}

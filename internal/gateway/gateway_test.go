@@ -120,7 +120,7 @@ type book struct {
 
 func newBook(t *testing.T) *book { return &book{t: t, rows: map[string]*store.Attempt{}} }
 
-func (b *book) Intend(ctx context.Context, a store.Attempt) error {
+func (b *book) IntendWithin(ctx context.Context, a store.Attempt, _ ...store.Budget) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.down {

@@ -19,7 +19,7 @@ import (
 
 // A Ledger is where attempts are recorded. See store.Store for what each method promises.
 type Ledger interface {
-	Intend(context.Context, store.Attempt) error
+	IntendWithin(context.Context, store.Attempt, ...store.Budget) error
 	Finish(context.Context, store.Attempt) error
 	RecordFree(context.Context, store.Attempt) error
 }
@@ -89,6 +89,7 @@ type Server struct {
 	draining atomic.Bool
 	audits   chan func()
 	ratios   sync.Map // task name → *ratio
+	accounts sync.Map // key ID → *account
 	wg       sync.WaitGroup
 
 	headerPatience time.Duration // how long a request's header may take to arrive
@@ -193,6 +194,10 @@ func (s *Server) admit(handle func(*exchange)) http.HandlerFunc {
 			return
 		}
 		defer s.inFlight.Add(-1)
+		if refused := x.authenticate(); refused != nil {
+			x.refuse(refused)
+			return
+		}
 		handle(x)
 	}
 }

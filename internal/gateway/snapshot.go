@@ -19,6 +19,7 @@ type Snapshot struct {
 	Models   map[string]engine.Route // by the name that apps use
 	Fallback *engine.Upstream        // where a model that is not listed goes under its own name; nil: such a model is refused
 	Book     *cost.Book              // nil: everything is unpriced
+	Keys     *Keyring                // nil: the API asks for no key
 	Limits   Limits
 
 	recognizer *task.Recognizer

@@ -36,6 +36,8 @@ type KeyLimits struct {
 	Period            string      `json:"period,omitempty"`          // "day" or "month", in UTC
 	RequestsPerMinute int         `json:"requests_per_minute,omitempty"`
 	TokensPerMinute   int         `json:"tokens_per_minute,omitempty"`
+	Escalations       int         `json:"escalations_per_minute,omitempty"` // of a task's requests to a model that costs money
+	Degrade           string      `json:"degrade,omitempty"`                // model that answers when Budget is too small for the one asked for
 	Models            []string    `json:"models,omitempty"`
 	Tasks             []string    `json:"tasks,omitempty"`
 	LabelsPerDay      int         `json:"labels_per_day,omitempty"`

@@ -1,0 +1,259 @@
+package gateway
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"occam/internal/store"
+)
+
+// raw sends bytes to the gateway and returns all that comes back.
+func raw(t *testing.T, address, request string) string {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(2 * time.Second))
+	io.WriteString(c, request)
+	answer, _ := io.ReadAll(c)
+	return string(answer)
+}
+
+// S01: nothing in a request can choose where it goes.
+func TestS01NoRequestChoosesItsDestination(t *testing.T) {
+	w := newWorld(t)
+	w.model.p.Score = 0
+	address, _ := w.serve()
+	var visits atomic.Int64
+	canary := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { visits.Add(1) }))
+	defer canary.Close()
+	host := strings.TrimPrefix(canary.URL, "http://")
+	fields := []string{"base_url", "api_base", "api_url", "endpoint", "proxy", "provider", "azure_endpoint", "custom_llm_provider", "deployment_url", "url"}
+	for _, body := range []string{plainBody, streamBody, taskBody} {
+		for _, f := range fields {
+			for _, value := range []string{`"` + canary.URL + `"`, `{"base_url":"` + canary.URL + `","options":{"baseURL":"` + canary.URL + `"}}`} {
+				w.post(strings.Replace(body, "{", `{"`+f+`":`+value+`,`, 1))
+			}
+		}
+		w.post(strings.Replace(body, `"gpt-4o"`, `"`+canary.URL+`/gpt-4o"`, 1))
+		for _, h := range []string{"X-Base-Url", "X-Forwarded-Host", "X-Original-Url", "X-Rewrite-Url", "Forwarded", "X-Api-Base", "Helicone-Target-Url", "X-Portkey-Custom-Host", "X-Upstream"} {
+			raw(t, address, fmt.Sprintf("POST /v1/chat/completions?base_url=%s&api_base=%s HTTP/1.1\r\nHost: %s\r\n%s: %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+				canary.URL, canary.URL, host, h, canary.URL, len(body), body))
+		}
+		raw(t, address, fmt.Sprintf("POST %s/v1/chat/completions HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", canary.URL, host, len(body), body))
+	}
+	raw(t, address, "CONNECT "+host+" HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
+	if visits.Load() != 0 {
+		t.Errorf("%d requests went to another place", visits.Load())
+	}
+	if len(w.seen()) == 0 {
+		t.Error("nothing arrived at the right place either")
+	}
+}
+
+// S03: headers in both directions are lists of what may pass.
+func TestS03Headers(t *testing.T) {
+	w := newWorld(t)
+	w.handle = func(rw http.ResponseWriter, r *http.Request) {
+		for _, h := range []string{"Set-Cookie", "X-Goog-Api-Key", "Authorization", "Openai-Organization", "Server", "Via", "X-Internal", "Location", "Strict-Transport-Security"} {
+			rw.Header().Set(h, r.Header.Get("Authorization")) // an upstream that echoes the key
+		}
+		rw.Header().Set("X-Ratelimit-Remaining-Requests", "7")
+		io.WriteString(rw, w.reply())
+	}
+	req, _ := http.NewRequest("POST", w.web.URL+"/v1/chat/completions", strings.NewReader(plainBody))
+	secrets := []string{"Authorization", "Cookie", "X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "X-Real-Ip", "Api-Key", "X-Api-Key", "Proxy-Authorization",
+		"Te", "Trailer", "Upgrade", "Keep-Alive", "X-Occam-Task", "Openai-Organization", "Openai-Project"}
+	for _, h := range secrets {
+		req.Header.Set(h, "app-secret")
+	}
+	req.Header.Set("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	for name, values := range res.Header {
+		if strings.Contains(strings.Join(values, ""), "sk-provider-secret") {
+			t.Errorf("%s shows the provider's key", name)
+		}
+	}
+	if res.Header.Get("X-Ratelimit-Remaining-Requests") != "7" || res.Header.Get("Location") != "" {
+		t.Errorf("reply headers %v", res.Header)
+	}
+	got := w.headers[0]
+	for name, values := range got {
+		if strings.Contains(strings.Join(values, ""), "app-secret") {
+			t.Errorf("the provider saw %s", name)
+		}
+	}
+	if got.Get("Authorization") != "Bearer sk-provider-secret" || !strings.HasPrefix(got.Get("Traceparent"), "00-4bf92f3577b34da6a3ce929d0e0e4736-") {
+		t.Errorf("the provider got %v", got)
+	}
+}
+
+// S18: large bodies are refused before anything is done with them.
+func TestS18BodyLimit(t *testing.T) {
+	w := newWorld(t)
+	address, _ := w.serve()
+	big := `{"model":"gpt-4o","messages":[{"role":"user","content":"` + strings.Repeat("x", 10<<20) + `"}]}`
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for _, chunked := range []bool{false, true} {
+		req, _ := http.NewRequest("POST", "http://"+address+"/v1/chat/completions", strings.NewReader(big))
+		if chunked {
+			req.ContentLength = -1
+			req.Body = io.NopCloser(strings.NewReader(big))
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Logf("chunked %v: the connection was closed: %v", chunked, err) // allowed: the rest is not read
+			continue
+		}
+		body, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != 413 || !bytes.Contains(body, []byte("body_too_large")) {
+			t.Errorf("chunked %v: %d %s", chunked, res.StatusCode, body)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapSys) - int64(before.HeapSys); grown > 2*4<<20+4<<20 {
+		t.Errorf("the heap grew by %d MB for bodies beyond the limit of 4", grown>>20)
+	}
+	if len(w.seen()) != 0 {
+		t.Error("a body beyond the limit was sent on")
+	}
+	exact := `{"model":"gpt-4o","messages":[{"role":"user","content":"` + strings.Repeat("x", 4<<20-200) + `"}]}`
+	if res, _ := w.post(exact); res.StatusCode != 200 {
+		t.Errorf("a body within the limit got %d", res.StatusCode)
+	}
+}
+
+func bomb() []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	zeros := make([]byte, 1<<20)
+	for range 64 {
+		z.Write(zeros)
+	}
+	z.Close()
+	return b.Bytes()
+}
+
+// S19: nothing is inflated, neither what apps send nor what upstreams reply.
+func TestS19DecompressionBombs(t *testing.T) {
+	w := newWorld(t)
+	packed := bomb()
+	for _, encoding := range []string{"gzip", "deflate", "br", "zstd", "x-unknown"} {
+		req, _ := http.NewRequest("POST", w.web.URL+"/v1/chat/completions", bytes.NewReader(packed))
+		req.Header.Set("Content-Encoding", encoding)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != 415 {
+			t.Errorf("%s: %d", encoding, res.StatusCode)
+		}
+	}
+	if len(w.seen()) != 0 {
+		t.Error("a packed body was sent on")
+	}
+	w.handle = func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Content-Type", "application/json")
+		rw.Header().Set("Content-Encoding", "gzip")
+		rw.Write(packed)
+	}
+	req, _ := http.NewRequest("POST", w.web.URL+"/v1/chat/completions", strings.NewReader(plainBody))
+	req.Header.Set("Accept-Encoding", "gzip")
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	got, _ := io.ReadAll(res.Body)
+	if !bytes.Equal(got, packed) || res.Header.Get("Content-Encoding") != "gzip" {
+		t.Errorf("%d packed bytes became %d", len(packed), len(got))
+	}
+	if a := w.book.paid(); len(a) != 1 || a[0].State != store.Estimated {
+		t.Errorf("%+v", a)
+	}
+}
+
+// S21: what parsers could read differently never reaches the provider; what does reach it names the model that was decided on.
+func TestS21AmbiguousJSON(t *testing.T) {
+	w := newWorld(t)
+	for name, body := range map[string]string{
+		"model twice":    `{"model":"gpt-4o-mini","model":"gpt-4o","messages":[]}`,
+		"escaped twice":  `{"model":"gpt-4o-mini","mod\u0065l":"gpt-4o","messages":[]}`,
+		"depth":          `{"model":"gpt-4o","messages":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}`,
+		"NaN":            `{"model":"gpt-4o","messages":[],"temperature":NaN}`,
+		"overflow":       `{"model":"gpt-4o","messages":[],"temperature":1e400}`,
+		"lone surrogate": `{"model":"gpt-4o\ud800","messages":[]}`,
+		"NUL in JSON":    "{\"model\":\"gpt-4o\x00\",\"messages\":[]}",
+	} {
+		if res, text := w.post(body); res.StatusCode != 400 || !strings.Contains(text, "invalid_request_error") {
+			t.Errorf("%s: %d %.200s", name, res.StatusCode, text)
+		}
+	}
+	if len(w.seen()) != 0 {
+		t.Errorf("%d ambiguous bodies were sent on", len(w.seen()))
+	}
+}
+
+// S22: framing tricks neither get a second request in nor split one.
+func TestS22RequestSmuggling(t *testing.T) {
+	w := newWorld(t)
+	address, _ := w.serve()
+	inner := "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " + fmt.Sprint(len(plainBody)) + "\r\n\r\n" + plainBody
+	chunk := func(s string) string { return fmt.Sprintf("%x\r\n%s\r\n", len(s), s) }
+	head := "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+	n := len(w.seen())
+	for name, request := range map[string]string{
+		"CL.TE":                  head + fmt.Sprintf("Content-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n%s", 5+len(inner), inner),
+		"TE.CL":                  head + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(inner) + "0\r\n\r\n",
+		"two lengths":            head + "Content-Length: 2\r\nContent-Length: 100\r\n\r\n{}" + inner,
+		"TE obfuscated":          head + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + inner,
+		"TE twice":               head + "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + inner,
+		"TE with a space":        head + "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + inner,
+		"TE folded":              head + "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + inner,
+		"length with a plus":     head + "Content-Length: +2\r\n\r\n{}" + inner,
+		"length negative":        head + "Content-Length: -2\r\n\r\n{}" + inner,
+		"length hex":             head + "Content-Length: 0x2\r\n\r\n{}" + inner,
+		"bare CR in a header":    head + "X: a\rContent-Length: 2\r\n\r\n{}" + inner,
+		"NUL in a header":        head + "X: a\x00b\r\nContent-Length: 2\r\n\r\n{}" + inner,
+		"chunk size overflow":    head + "Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n" + inner,
+		"chunk with bare LF":     head + "Transfer-Encoding: chunked\r\n\r\n2\n{}\n0\n\n" + inner,
+		"chunk extension":        head + "Transfer-Encoding: chunked\r\n\r\n2;" + strings.Repeat("a", 20000) + "\r\n{}\r\n0\r\n\r\n" + inner,
+		"HTTP/1.0 with TE":       "POST /v1/chat/completions HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + inner,
+		"space before the colon": head + "Content-Length : 2\r\n\r\n{}" + inner,
+		"two hosts":              "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nHost: y\r\nContent-Length: 2\r\n\r\n{}",
+	} {
+		answer := raw(t, address, request)
+		if got := strings.Count(answer, "HTTP/1.1 ") + strings.Count(answer, "HTTP/1.0 "); got > 1 {
+			t.Errorf("%s: %d answers to one request:\n%s", name, got, answer)
+		}
+		if strings.Contains(answer, " 200 OK") {
+			t.Errorf("%s: a hidden request was served:\n%s", name, answer)
+		}
+	}
+	if got := len(w.seen()) - n; got != 0 {
+		t.Errorf("%d hidden requests reached the provider", got)
+	}
+	split := head + fmt.Sprintf("X-Client-Request-Id: a%%0d%%0aX-Evil: 1\r\nContent-Length: %d\r\n\r\n%s", len(plainBody), plainBody)
+	if raw(t, address, split); w.headers[len(w.headers)-1].Get("X-Evil") != "" {
+		t.Error("a header was split")
+	}
+}
