@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"occam/internal/calibration"
 	"occam/internal/drift"
@@ -156,15 +157,15 @@ func decodeGauge(data []byte) (*gauge, error) {
 // A Comparison is a tier's prediction beside the generalist's answer to the same request.
 type Comparison struct {
 	RequestID  string
+	At         time.Time
 	Task       string
 	Specialist string // hash of the weights that predicted
 	Input      string
 	Predicted  task.Prediction
 	Values     []task.Value // the generalist's answer, nil when Missing
 	Model      string       // that gave Values, as its provider names it; "" where that is not known
-	Provider   string
-	KeyID      string
 	PromptHash string
+	Barred     bool // the terms of whoever gave Values forbid training on them
 	Answered   bool // the prediction was the app's answer: this is an audit
 	Accepted   bool // the certificate accepts the prediction
 	Missing    bool // the generalist gave no valid answer: nothing is known

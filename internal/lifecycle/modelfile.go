@@ -102,6 +102,7 @@ type LoadedModel struct {
 	Path        string
 	Bytes       int
 
+	data  []byte // the whole file
 	unmap func() error
 }
 
@@ -138,7 +139,7 @@ func decodeModel(data []byte) (*LoadedModel, error) {
 	loaded := &LoadedModel{
 		Task:  &task.Task{Name: meta.Task.Name, Fields: model.Fields(), Target: meta.Task.Target},
 		Model: model, Certificate: meta.Certificate, Shortfall: meta.Shortfall,
-		Evaluation: meta.Evaluation, Curve: meta.Curve, Counts: meta.Counts, TrainedAt: meta.TrainedAt, Baseline: meta.Baseline,
+		Evaluation: meta.Evaluation, Curve: meta.Curve, Counts: meta.Counts, TrainedAt: meta.TrainedAt, Baseline: meta.Baseline, data: data,
 	}
 	if c := loaded.Certificate; c != nil {
 		if void := c.Void(loaded.identity()); void != "" {

@@ -16,6 +16,7 @@ type Progress struct {
 	Rows     int64     `json:"rows"`      // that could calibrate then
 	ByPerson int64     `json:"by_person"` // labels by people then
 	Needed   int64     `json:"needed"`    // rows that a certificate takes, as the last run's shortfall says; 0: no figure
+	Why      string    `json:"why"`       // the last run was begun
 	Result   string    `json:"result"`    // of the last run, in a sentence
 }
 

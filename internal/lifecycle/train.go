@@ -32,6 +32,9 @@ type TrainOptions struct {
 
 	// Background rows teach, but neither calibrate nor test: they are older than a drift, or were not drawn at random.
 	Background []task.Example
+	// Doubtful background rows are from before a drift. They teach only if the model is better for it on the locked test rows,
+	// which have no part in the certificate.
+	Doubtful bool
 	// Gold rows were labelled by people and are locked: they test and do nothing else.
 	Gold []task.Example
 	// Lock sets a test share aside also with Refit, so that two models can be compared on rows that neither saw.
@@ -101,6 +104,16 @@ func Train(ctx context.Context, opt TrainOptions) (*Trained, error) {
 	}
 	if err := run(ctx, opt, t, rows{labelled, background, unlabelled}); err != nil {
 		return nil, err
+	}
+	if opt.Doubtful && len(background) > 0 && len(t.test) > 0 {
+		without := &Trained{Task: opt.Task, TrainedAt: t.TrainedAt, Counts: t.Counts}
+		without.Counts.Background = 0
+		if err := run(ctx, opt, without, rows{labelled, nil, unlabelled}); err != nil {
+			return nil, err
+		}
+		if without.Evaluation.Accuracy.Value > t.Evaluation.Accuracy.Value {
+			t = without
+		}
 	}
 	t.Seconds = opt.Now().Sub(started).Seconds()
 	return t, nil

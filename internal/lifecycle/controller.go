@@ -1,0 +1,380 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"occam/internal/cascade"
+	"occam/internal/engine"
+	"occam/internal/store"
+	"occam/internal/task"
+)
+
+// Options of Start. Store and Publish are required.
+type Options struct {
+	Store *store.Store
+	// Publish makes deployments the ones that new requests use. Nobody else does.
+	Publish func([]Deployment) error
+	Tasks   []Setup
+	// Capture keeps what tasks' requests ask and what was answered, to learn from. Without it nothing is ever trained.
+	Capture   bool
+	Retention time.Duration // of what was captured; 0: for ever
+	Log       *slog.Logger  // default discards
+	Now       func() time.Time
+	Every     time.Duration // how often to look whether something is to be done; default 1 s
+	Workers   int           // goroutines of a training run; default 1, so that requests keep the other cores
+	// Train makes a model; default Train. Tests replace it.
+	Train func(context.Context, TrainOptions) (*Trained, error)
+}
+
+// A Setup is one task as it is configured.
+type Setup struct {
+	Task *task.Task
+	// Trainable: the terms of whoever answers as its generalist allow training on the answers.
+	Trainable bool
+	// Model is a model that the configuration names; it goes live when it is new and certified. nil: none.
+	Model *LoadedModel
+}
+
+// A Deployment is one task with the models in front of its generalist. Task is a copy whose Audit is the share in force.
+type Deployment struct {
+	Task  *task.Task
+	Tiers []Tier
+}
+
+// A Tier is one model of a Deployment.
+type Tier struct {
+	cascade.Tier
+	Model engine.Predictor
+}
+
+const (
+	queueComparisons = 1024
+	queueSigns       = 8192
+	queueCaptures    = 2048
+	queueReviews     = 256
+	storePatience    = 10 * time.Second
+)
+
+// A Controller runs the lifecycle of every task. Its callbacks (Example, Compare, …) never block: what does not fit a queue is
+// counted and dropped, an audit as a missing one. Everything that it decides is in the store before it takes effect, but a
+// withdrawal, which takes effect first.
+type Controller struct {
+	opts     Options
+	owner    string
+	subjects map[string]*subject // only the loop touches what they hold
+	names    []string
+	policies atomic.Pointer[map[string]*policy]
+	view     atomic.Pointer[[]Status]
+
+	comparisons chan Comparison
+	signs       chan signed
+	captures    chan store.Example
+	reviews     chan queuedReview
+	orders      chan func(context.Context)
+	dropped     dropped
+	training    atomic.Pointer[run]
+	expired     time.Time // when retention was last looked after
+
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+}
+
+type dropped struct{ comparisons, signs, captures, reviews atomic.Int64 }
+
+// Start loads where every task stands, publishes it and goes on from there. Close ends it.
+func Start(ctx context.Context, o Options) (*Controller, error) {
+	if o.Store == nil || o.Publish == nil {
+		return nil, errors.New("lifecycle: a Controller needs a Store and somewhere to Publish")
+	}
+	o.defaults()
+	c := &Controller{
+		opts: o, owner: store.NewID(o.Now()), subjects: map[string]*subject{},
+		comparisons: make(chan Comparison, queueComparisons), signs: make(chan signed, queueSigns),
+		captures: make(chan store.Example, queueCaptures), reviews: make(chan queuedReview, queueReviews), orders: make(chan func(context.Context)),
+	}
+	for _, setup := range o.Tasks {
+		if err := c.adopt(ctx, setup); err != nil {
+			return nil, fmt.Errorf("lifecycle: task %s: %w", setup.Task.Name, err)
+		}
+	}
+	for _, name := range c.names {
+		c.step(ctx, c.subjects[name])
+	}
+	if err := c.publish(); err != nil {
+		return nil, err
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	c.stop = stop
+	c.wg.Go(func() { c.loop(running) })
+	c.wg.Go(func() { c.record(running) })
+	c.wg.Go(func() { c.countAll(running) })
+	return c, nil
+}
+
+func (o *Options) defaults() {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Every <= 0 {
+		o.Every = time.Second
+	}
+	if o.Workers <= 0 {
+		o.Workers = 1
+	}
+	if o.Train == nil {
+		o.Train = Train
+	}
+}
+
+// Close ends the background work, a training run too, and writes what is not written yet.
+func (c *Controller) Close() {
+	c.stop()
+	c.wg.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), storePatience)
+	defer cancel()
+	c.flush(ctx)
+}
+
+// loop is the one goroutine that touches the subjects.
+func (c *Controller) loop(ctx context.Context) {
+	changed, unwatch := c.opts.Store.Watch()
+	defer unwatch()
+	tick := time.NewTicker(c.opts.Every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case comparison := <-c.comparisons:
+			c.judge(ctx, &comparison)
+		case s := <-c.signs:
+			c.see(s)
+		case order := <-c.orders:
+			order(ctx)
+		case <-changed:
+			c.refresh(ctx)
+		case <-tick.C:
+			c.tick(ctx)
+		}
+	}
+}
+
+// inLoop runs f in the loop and waits for it.
+func (c *Controller) inLoop(ctx context.Context, f func(context.Context)) error {
+	done := make(chan struct{})
+	select {
+	case c.orders <- func(ctx context.Context) { defer close(done); f(ctx) }:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	<-done
+	return nil
+}
+
+// tick does what time brings.
+func (c *Controller) tick(ctx context.Context) {
+	for _, name := range c.names {
+		s := c.subjects[name]
+		c.missingAudits(ctx, s)
+		c.step(ctx, s)
+	}
+	c.flush(ctx)
+	c.expire(ctx)
+	c.show()
+}
+
+// judge adds one comparison to what is known of a model, and withdraws it at once when that raises the alarm.
+func (c *Controller) judge(ctx context.Context, cmp *Comparison) {
+	s := c.subjects[cmp.Task]
+	if s == nil {
+		return
+	}
+	h := s.byWeights(cmp.Specialist)
+	if h == nil || h.gauge == nil || !cmp.counts(s.record) {
+		return
+	}
+	before := h.gauge.evidence().Alarm
+	alarm, err := h.gauge.observe(cmp.audit(), h.Certificate.Delta)
+	if err != nil {
+		c.opts.Log.Error("the evidence about a model cannot go on", "task", s.task.Name, "model", short(h.hash), "error", err)
+	}
+	if alarm && before == "" {
+		c.withdraw(ctx, s)
+	}
+}
+
+// withdraw publishes first and writes then: no request more than need be is answered by a model under an alarm.
+func (c *Controller) withdraw(ctx context.Context, s *subject) {
+	if err := c.publish(); err != nil {
+		c.opts.Log.Error("publishing a withdrawal", "task", s.task.Name, "error", err)
+	}
+	c.step(ctx, s)
+}
+
+// missingAudits counts comparisons that found no room as audits that failed.
+func (c *Controller) missingAudits(ctx context.Context, s *subject) {
+	lost := s.lost.Swap(0)
+	for range lost {
+		for _, p := range s.record.Placements() {
+			if h := s.held[p.Model]; h != nil && h.gauge != nil && s.record.Answers(p.Model) {
+				c.judge(ctx, &Comparison{Task: s.task.Name, Specialist: h.Model.Hash(), Answered: true, Missing: true})
+				break
+			}
+		}
+	}
+}
+
+// step takes a task through every step that is due.
+func (c *Controller) step(ctx context.Context, s *subject) {
+	moved := false
+	for range 8 { // Decide comes to rest sooner; a bug must not spin here
+		next, due := Decide(s.record, s.facts(c.opts.Now()))
+		if !due {
+			break
+		}
+		if err := c.move(ctx, s, next, "occam"); err != nil {
+			c.opts.Log.Error("a step of a task", "task", s.task.Name, "to", next.State, "error", err)
+			break
+		}
+		moved = true
+	}
+	if moved {
+		if err := c.publish(); err != nil {
+			c.opts.Log.Error("publishing", "task", s.task.Name, "error", err)
+		}
+	}
+}
+
+// move makes one step durable, in one transaction with the evidence that belongs to it.
+func (c *Controller) move(ctx context.Context, s *subject, next Record, actor string) error {
+	ctx, cancel := context.WithTimeout(ctx, storePatience)
+	defer cancel()
+	if err := c.hold(ctx, s, next); err != nil {
+		return err
+	}
+	if h := s.held[next.Lead]; h != nil && h.gauge != nil {
+		if s.record.State == Suspended && next.State == Shadow {
+			if err := h.gauge.restart(h.Certificate.Delta); err != nil {
+				return err
+			}
+		}
+		h.gauge.enter(next.State)
+	}
+	var now store.TaskState
+	err := c.opts.Store.Update(ctx, func(tx *store.Tx) (err error) {
+		state, err := taskState(s, next)
+		if err != nil {
+			return err
+		}
+		if now, err = tx.Tasks().Advance(state, next.Reason, actor); err != nil {
+			return err
+		}
+		return s.putGauges(tx)
+	})
+	if err != nil {
+		if errors.Is(err, store.ErrConflict) {
+			err = errors.Join(err, c.reload(ctx, s))
+		}
+		return err
+	}
+	s.gaugesWritten()
+	c.opts.Log.Info("task", "task", s.task.Name, "from", s.record.State, "to", next.State, "actor", actor, "reason", next.Reason)
+	s.record, s.version = next, now.Version
+	return c.hold(ctx, s, next)
+}
+
+// publish tells the data plane what may answer now. A model whose evidence is not sound is never among what may, whatever the
+// record says.
+func (c *Controller) publish() error {
+	deployments := make([]Deployment, 0, len(c.names))
+	policies := make(map[string]*policy, len(c.names))
+	for _, name := range c.names {
+		s := c.subjects[name]
+		d := s.deployment()
+		deployments = append(deployments, d)
+		policies[name] = s.policy(d)
+		s.published = d.Task.Audit
+	}
+	if err := c.opts.Publish(deployments); err != nil {
+		return fmt.Errorf("lifecycle: the new state was refused, the old one stays: %w", err)
+	}
+	c.policies.Store(&policies)
+	c.show()
+	return nil
+}
+
+// refresh takes in what other processes changed: a newer state, a newer model.
+func (c *Controller) refresh(ctx context.Context) {
+	for _, name := range c.names {
+		s := c.subjects[name]
+		before := s.version
+		if err := c.reload(ctx, s); err != nil {
+			c.opts.Log.Error("reading a task's state", "task", name, "error", err)
+			continue
+		}
+		c.step(ctx, s)
+		if s.version != before {
+			if err := c.publish(); err != nil {
+				c.opts.Log.Error("publishing", "task", name, "error", err)
+			}
+		}
+	}
+}
+
+// expire ends the retention of what was captured, now and then.
+func (c *Controller) expire(ctx context.Context) {
+	now := c.opts.Now()
+	if c.opts.Retention <= 0 || now.Sub(c.expired) < time.Hour {
+		return
+	}
+	c.expired = now
+	const batch = 1000
+	for {
+		var n int64
+		err := c.opts.Store.Update(ctx, func(tx *store.Tx) (err error) {
+			n, err = tx.Examples().Expire(now.Add(-c.opts.Retention), batch)
+			return err
+		})
+		if err != nil {
+			c.opts.Log.Error("ending the retention of examples", "error", err)
+		}
+		if err != nil || n < batch {
+			return
+		}
+	}
+}
+
+// flush writes evidence that has changed.
+func (c *Controller) flush(ctx context.Context) {
+	dirty := slices.DeleteFunc(slices.Clone(c.names), func(name string) bool { return !c.subjects[name].dirty() })
+	if len(dirty) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, storePatience)
+	defer cancel()
+	err := c.opts.Store.Update(ctx, func(tx *store.Tx) error {
+		for _, name := range dirty {
+			if err := c.subjects[name].putGauges(tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		c.opts.Log.Error("writing the evidence about models", "error", err)
+		return
+	}
+	for _, name := range dirty {
+		c.subjects[name].gaugesWritten()
+	}
+}

@@ -1,0 +1,422 @@
+package lifecycle
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"occam/internal/calibration"
+	"occam/internal/drift"
+	"occam/internal/store"
+	"occam/internal/task"
+)
+
+// jobTrain is the kind of a training run in the store's job queue.
+const jobTrain = "train"
+
+const (
+	jobLease    = 30 * time.Second
+	countEvery  = 10 * time.Second
+	refitRows   = 3000    // below, holding a part of the rows out costs more than it is worth
+	maxRows     = 200_000 // newest rows that a run learns from
+	pageRows    = 5000
+	judgedNeed  = 30 // requests that both the generalist and a person labelled, before the generalist's errors are bounded
+	teacherFail = 0.05
+)
+
+// A ModelReport is what is known of a stored model beside its file.
+type ModelReport struct {
+	Specialist string              `json:"specialist"` // hash of the weights, as the ledger names it
+	Refusal    string              `json:"refusal,omitempty"`
+	Reason     string              `json:"reason,omitempty"`
+	Origin     string              `json:"origin"` // "trained" or "configuration"
+	Why        string              `json:"why,omitempty"`
+	TrainedAt  time.Time           `json:"trained_at"`
+	Seconds    float64             `json:"train_seconds"`
+	Counts     Counts              `json:"examples"`
+	Evaluation Evaluation          `json:"evaluation"`
+	People     *Evaluation         `json:"people,omitempty"` // against people's labels alone
+	Versus     *Versus             `json:"versus,omitempty"`
+	Curve      []calibration.Point `json:"curve,omitempty"`
+	Baseline   drift.Baseline      `json:"baseline,omitzero"`
+	Shortfall  string              `json:"shortfall,omitempty"`
+	Findings   []Finding           `json:"findings,omitempty"`
+	// Of requests that both the generalist and a person labelled.
+	Judged       int `json:"judged,omitempty"`
+	TeacherWrong int `json:"teacher_wrong,omitempty"`
+}
+
+// teacherError bounds how often the generalist is wrong; negative when too few answers were judged to say.
+func (r *ModelReport) teacherError() float64 {
+	if r.Judged < judgedNeed {
+		return -1
+	}
+	return calibration.Upper(r.TeacherWrong, r.Judged, teacherFail)
+}
+
+// countAll keeps the counts of what there is to learn from fresh, beside the loop: they take a while where there is much.
+func (c *Controller) countAll(ctx context.Context) {
+	tick := time.NewTicker(min(countEvery, 10*c.opts.Every))
+	defer tick.Stop()
+	for {
+		for _, name := range c.names {
+			var since time.Time
+			var counts store.ExampleCount
+			err := c.inLoop(ctx, func(context.Context) { since = c.subjects[name].record.AlarmAt })
+			if err == nil {
+				counts, err = c.count(ctx, name, since)
+			}
+			if err == nil {
+				err = c.inLoop(ctx, func(ctx context.Context) { c.counted(ctx, c.subjects[name], counts, since) })
+			}
+			if err != nil && ctx.Err() == nil {
+				c.opts.Log.Error("counting examples", "task", name, "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (c *Controller) count(ctx context.Context, taskName string, since time.Time) (counts store.ExampleCount, err error) {
+	err = c.opts.Store.View(ctx, func(tx *store.Tx) (err error) {
+		counts, err = tx.Examples().Count(taskName, since)
+		return err
+	})
+	return counts, err
+}
+
+// counted takes in fresh counts, unless the task was suspended while they were made.
+func (c *Controller) counted(ctx context.Context, s *subject, counts store.ExampleCount, since time.Time) {
+	if !since.Equal(s.record.AlarmAt) {
+		return
+	}
+	s.counts = counts
+	c.wantTraining(ctx, s)
+	c.startTraining(ctx)
+}
+
+// wantTraining queues a run when one is due. What the run is for is written in the same transaction, so that a crash costs
+// neither the run nor the account of how often the task was certified.
+func (c *Controller) wantTraining(ctx context.Context, s *subject) {
+	reason, due := WantsTraining(s.record, s.task.Target, s.progress, s.counts, c.opts.Now())
+	if s.waiting = reason; !due {
+		return
+	}
+	p := s.progress
+	p.Looks++
+	p.At, p.Rows, p.ByPerson, p.Needed, p.Why, p.Result = c.opts.Now().UTC(), s.counts.Uniform, s.counts.ByPerson, 0, reason, ""
+	err := c.opts.Store.Update(ctx, func(tx *store.Tx) error {
+		if _, err := tx.Jobs().Add(store.Job{Kind: jobTrain, Task: s.task.Name}); err != nil {
+			return err
+		}
+		return putProgress(tx, s.task.Name, p)
+	})
+	switch {
+	case errors.Is(err, store.ErrExists):
+		s.waiting = "a run is queued or running"
+	case err != nil:
+		c.opts.Log.Error("queueing a training run", "task", s.task.Name, "error", err)
+	default:
+		s.progress = p
+	}
+}
+
+func putProgress(tx *store.Tx, taskName string, p Progress) error {
+	value, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	records := tx.Records(kindProgress)
+	have, err := records.Get(taskName)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	have.Name, have.Value = taskName, value
+	return records.Put(have)
+}
+
+// A run is one training run under way in this process.
+type run struct {
+	job      store.Job
+	task     *task.Task
+	record   Record
+	progress Progress
+	live     *LoadedModel // what it must beat
+	cancel   context.CancelCauseFunc
+	stage    atomic.Pointer[string]
+	share    atomic.Int64 // of the stage, in percent
+}
+
+var errCancelled = errors.New("the run was cancelled")
+
+// startTraining claims a queued run, one at a time, and starts it beside the loop.
+func (c *Controller) startTraining(ctx context.Context) {
+	if c.training.Load() != nil {
+		return
+	}
+	var job store.Job
+	ok := false
+	err := c.opts.Store.Update(ctx, func(tx *store.Tx) (err error) {
+		job, ok, err = tx.Jobs().Claim(c.owner, jobLease, jobTrain)
+		return err
+	})
+	if err != nil {
+		c.opts.Log.Error("claiming a training run", "error", err)
+	}
+	if err != nil || !ok {
+		return
+	}
+	s := c.subjects[job.Task]
+	if s == nil {
+		c.endJob(ctx, job, fmt.Errorf("there is no task %q any more", job.Task))
+		return
+	}
+	r := &run{job: job, task: s.task, record: s.record, progress: s.progress}
+	if h := s.held[s.record.Lead]; s.record.State == Live && h != nil {
+		r.live = h.LoadedModel
+	}
+	running, cancel := context.WithCancelCause(ctx)
+	r.cancel = cancel
+	c.training.Store(r)
+	c.wg.Go(func() {
+		defer cancel(nil)
+		c.train(running, r)
+		c.training.Store(nil)
+		_ = c.inLoop(ctx, c.refresh) // fails only when the controller ends
+	})
+}
+
+// train does one run: every step before the last can be repeated, and the last is one transaction.
+func (c *Controller) train(ctx context.Context, r *run) {
+	stop := c.keepLease(ctx, r)
+	made, err := c.makeModel(ctx, r)
+	stop()
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, context.Canceled):
+		return // the process ends: the lease runs out and the run is taken up again
+	case cause != nil:
+		err = cause
+	}
+	p := r.progress
+	p.Result, p.Needed = made.result, made.needed
+	if err != nil {
+		p.Result = err.Error()
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storePatience)
+	defer cancel()
+	err = c.opts.Store.Update(ctx, func(tx *store.Tx) error {
+		if err == nil && made.row != nil {
+			if _, err := tx.Models().Add(*made.row); err != nil {
+				return err
+			}
+		}
+		if err := putProgress(tx, r.task.Name, p); err != nil {
+			return err
+		}
+		return tx.Jobs().Finish(r.job.ID, c.owner, nil, err, c.opts.Now().Add(time.Minute))
+	})
+	if err != nil {
+		c.opts.Log.Error("recording a training run", "task", r.task.Name, "error", err)
+	}
+}
+
+// made is what a run led to.
+type made struct {
+	row    *store.Model // nil when nothing was certified
+	result string
+	needed int64
+}
+
+// makeModel reads the examples, trains, certifies, compares and stores the file.
+func (c *Controller) makeModel(ctx context.Context, r *run) (made, error) {
+	examples, err := c.examples(ctx, r.task.Name)
+	if err != nil {
+		return made{}, err
+	}
+	curated := Curate(r.task, examples, r.record.AlarmAt, nil)
+	trained, err := c.opts.Train(ctx, c.trainOptions(r, curated))
+	if err != nil {
+		return made{}, err
+	}
+	verdict, versus := judge(trained, r.live)
+	if trained.Certificate == nil {
+		m := made{result: "nothing was certified: " + verdict.Refusal, needed: int64(trained.Shortfall.Needed)}
+		if n := int64(trained.Counts.Calibration); n > 0 { // needed are calibration rows, and only a part of the rows becomes one
+			m.needed = m.needed * int64(len(curated.Examples)) / n
+		}
+		return m, nil
+	}
+	data, err := trained.encode()
+	if err != nil {
+		return made{}, err
+	}
+	hash, err := c.opts.Store.SaveModel(ctx, data)
+	if err != nil {
+		return made{}, err
+	}
+	report := reportOf(trained, verdict, versus, curated)
+	report.Why = r.progress.Why
+	row, err := modelRow(r.task.Name, hash, len(data), trained.Certificate, report)
+	result := verdict.Reason
+	if verdict.Refusal != "" {
+		result = "refused: " + verdict.Refusal
+	}
+	return made{row: &row, result: result}, err
+}
+
+func (c *Controller) trainOptions(r *run, curated Curated) TrainOptions {
+	o := TrainOptions{
+		Task: r.task, Examples: curated.Examples, Background: curated.Background, Gold: curated.Gold, Seed: hash64(r.task.Name),
+		Look: r.progress.Looks, Doubtful: !r.record.AlarmAt.IsZero(), Refit: len(curated.Examples) < refitRows, Lock: true, From: curated.From, To: curated.To,
+		Now: c.opts.Now, Workers: c.opts.Workers,
+		Progress: func(stage string, done, total int) {
+			r.stage.Store(&stage)
+			r.share.Store(int64(100 * done / max(total, 1)))
+		},
+	}
+	for _, e := range curated.Examples {
+		if e.Source == curated.Teacher { // some labels are the generalist's: the promise is agreement with it
+			o.Teacher, o.PromptHash = curated.Teacher, curated.Prompt
+			break
+		}
+	}
+	return o
+}
+
+func reportOf(t *Trained, verdict Contender, v *Versus, curated Curated) ModelReport {
+	return ModelReport{
+		Specialist: t.Model.Hash(), Refusal: verdict.Refusal, Reason: verdict.Reason, Origin: "trained", TrainedAt: t.TrainedAt, Seconds: t.Seconds,
+		Counts: t.Counts, Evaluation: t.Evaluation, People: t.People, Versus: v, Curve: t.Curve, Baseline: t.Baseline, Findings: curated.Findings,
+		Judged: curated.Judged, TeacherWrong: curated.TeacherWrong,
+	}
+}
+
+func modelRow(taskName, hash string, size int, certificate *calibration.Certificate, report ModelReport) (store.Model, error) {
+	m := store.Model{Task: taskName, Tier: "linear", Hash: hash, Bytes: int64(size)}
+	var err error
+	if certificate != nil {
+		if m.Certificate, err = json.Marshal(certificate); err != nil {
+			return m, err
+		}
+	}
+	m.Report, err = json.Marshal(report)
+	return m, err
+}
+
+// examples reads a task's newest examples.
+func (c *Controller) examples(ctx context.Context, taskName string) ([]store.Example, error) {
+	var all []store.Example
+	for after := int64(0); ; {
+		var page []store.Example
+		err := c.opts.Store.View(ctx, func(tx *store.Tx) (err error) {
+			page, after, err = tx.Examples().Page(taskName, after, pageRows)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page...)
+		all = all[max(0, len(all)-maxRows):]
+		if after == 0 {
+			return all, nil
+		}
+	}
+}
+
+// keepLease renews the run's lease until the returned function is called, and cancels the run when that was asked for or the
+// lease was lost.
+func (c *Controller) keepLease(ctx context.Context, r *run) (stop func()) {
+	done := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(jobLease / 10)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				c.renew(ctx, r)
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+func (c *Controller) renew(ctx context.Context, r *run) {
+	var job store.Job
+	note := ""
+	if stage := r.stage.Load(); stage != nil {
+		note = *stage
+	}
+	err := c.opts.Store.Update(ctx, func(tx *store.Tx) (err error) {
+		job, err = tx.Jobs().Renew(r.job.ID, c.owner, jobLease, float64(r.share.Load())/100, note)
+		return err
+	})
+	switch {
+	case errors.Is(err, store.ErrLeaseLost):
+		r.cancel(store.ErrLeaseLost)
+	case err == nil && job.Cancel:
+		r.cancel(errCancelled)
+	case err != nil && ctx.Err() == nil:
+		c.opts.Log.Warn("renewing the lease of a training run", "task", r.task.Name, "error", err)
+	}
+}
+
+// endJob ends a run that made no model. A failure is tried again later, as often as the queue allows.
+func (c *Controller) endJob(ctx context.Context, job store.Job, failure error) {
+	err := c.opts.Store.Update(ctx, func(tx *store.Tx) error {
+		return tx.Jobs().Finish(job.ID, c.owner, nil, failure, c.opts.Now().Add(time.Minute))
+	})
+	if err != nil && !errors.Is(err, store.ErrLeaseLost) {
+		c.opts.Log.Error("ending a training run", "task", job.Task, "error", err)
+	}
+}
+
+// install stores a model that the configuration names and puts it live, if it is certified and was never seen before.
+func (c *Controller) install(ctx context.Context, s *subject, m *LoadedModel) error {
+	hash, err := c.opts.Store.SaveModel(ctx, m.data)
+	if err != nil {
+		return err
+	}
+	contender := Contender{Model: hash, Reason: "named in the configuration"}
+	if m.Certificate == nil {
+		contender.Refusal = "it is not certified. " + m.Shortfall
+	}
+	known := false
+	err = c.opts.Store.Update(ctx, func(tx *store.Tx) error {
+		models, err := tx.Models().List(s.task.Name)
+		for _, have := range models {
+			known = known || have.Hash == hash
+		}
+		if err != nil || known {
+			return err
+		}
+		report := ModelReport{Specialist: m.Model.Hash(), Origin: "configuration", Reason: contender.Reason, Refusal: contender.Refusal, TrainedAt: m.TrainedAt,
+			Counts: m.Counts, Evaluation: m.Evaluation, Curve: m.Curve, Baseline: m.Baseline, Shortfall: m.Shortfall}
+		row, err := modelRow(s.task.Name, hash, len(m.data), m.Certificate, report)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Models().Add(row)
+		return err
+	})
+	if err != nil || known {
+		return err
+	}
+	next := s.record.consider(contender)
+	if next.Lead == hash {
+		next = next.entered(Live, "the configuration names it")
+	}
+	return c.move(ctx, s, next.stamped(s.record, c.opts.Now().UTC()), "configuration")
+}
