@@ -35,14 +35,17 @@ type Certificate struct {
 	Labels     string    `json:"labels"` // where the calibration labels come from
 	IssuedAt   time.Time `json:"issued_at"`
 
-	From      time.Time `json:"from,omitzero"`         // calibration window: first row
-	To        time.Time `json:"to,omitzero"`           // last row
-	Tier      string    `json:"tier,omitempty"`        // place in the cascade: calibrated on requests that reach it
-	Level     float64   `json:"level,omitempty"`       // share of Delta that this certification spent
-	AuditRate float64   `json:"audit_rate,omitempty"`  // share of answered requests that is audited while it is live
-	Classes   []Row     `json:"classes,omitempty"`     // by predicted class, at this threshold
-	Fields    []Row     `json:"fields,omitempty"`      // by field of the answer, at this threshold
-	ValidIf   []string  `json:"valid_while,omitempty"` // conditions in words, for people; Void checks what a machine can check
+	From time.Time `json:"from,omitzero"`  // calibration window: first row
+	To   time.Time `json:"to,omitzero"`    // last row
+	Tier string    `json:"tier,omitempty"` // place in the cascade: calibrated on requests that reach it
+	// Below limits the certificate, in a cascade, to requests that each named earlier tier scored below the number given, which
+	// is about one step of the grid below that tier's threshold; what lies between goes past this tier (see TierResult).
+	Below     map[string]float64 `json:"below,omitempty"`
+	Level     float64            `json:"level,omitempty"`       // share of Delta that this certification spent
+	AuditRate float64            `json:"audit_rate,omitempty"`  // share of answered requests that is audited while it is live
+	Classes   []Row              `json:"classes,omitempty"`     // by predicted class, at this threshold
+	Fields    []Row              `json:"fields,omitempty"`      // by field of the answer, at this threshold
+	ValidIf   []string           `json:"valid_while,omitempty"` // conditions in words, for people; Void checks what a machine can check
 }
 
 // A Row is what is known, at a certificate's threshold, about one predicted class or one field of the answer.
@@ -93,6 +96,12 @@ func (r Result) Certificate(about Certificate) Certificate {
 // Accepts reports whether the certificate lets its specialist answer. NaN scores never pass, nor does a nil certificate.
 func (c *Certificate) Accepts(score, inScope float64) bool {
 	return c != nil && score >= c.Threshold && inScope >= c.Floor
+}
+
+// Reaches reports whether a request that the named earlier tier gave this score is one the certificate was made for.
+func (c *Certificate) Reaches(tier string, score float64) bool {
+	limit, limited := c.Below[tier]
+	return !limited || !(score >= limit)
 }
 
 // Identity is what a certificate is bound to.

@@ -77,6 +77,13 @@ func TestAnyChangeVoids(t *testing.T) {
 	}
 }
 
+func TestReachesOnlyWhatEarlierTiersLeft(t *testing.T) {
+	c := &Certificate{Below: map[string]float64{"linear": 2}}
+	if c.Reaches("linear", 2) || !c.Reaches("linear", 1.9) || !c.Reaches("linear", math.NaN()) || !c.Reaches("encoder", 9) {
+		t.Error("Reaches does not follow Below")
+	}
+}
+
 func TestAcceptsNeedsScoreAndScope(t *testing.T) {
 	c := &Certificate{Threshold: 0.5, Floor: -1}
 	nan := math.NaN()

@@ -30,6 +30,9 @@ var others = []rule{
 	{"naive: observed risk ≤ target", naive},
 	{"CP + Bonferroni, 100 thresholds", bonferroni},
 	{"fixed sequence, 2 starts", fixedSequence},
+	{"occam, own grid", func(promise string, risk float64, _ []float64, rows []calibration.Outcome) (float64, bool) {
+		return certify.choose(promise, risk, calibration.Grid(scoresOf(rows), 200), rows)
+	}},
 }
 
 // naive takes the laxest threshold whose observed risk meets the target: the usual practice.
