@@ -220,6 +220,7 @@ func (t *Trained) certify(opt TrainOptions, grid []float64, held []task.Predicti
 		Labels: sourcesOf(opt.Examples), IssuedAt: opt.Now().UTC(), Tier: "linear", AuditRate: opt.Task.Audit,
 		ValidIf: calibration.Conditions(), Teacher: opt.Teacher, PromptHash: opt.PromptHash, From: opt.From, To: opt.To,
 	})
+	addRows(&certificate, result, grid, opt.Task.Fields, held, truth)
 	t.Certificate = &certificate
 	t.Baseline = baselineOf(opt.Task.Fields, held, truth, t.Certificate)
 	return nil
