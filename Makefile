@@ -3,7 +3,7 @@ SHELL := bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 RACE := ./internal/store/... ./internal/engine/... ./internal/gateway/... ./internal/lifecycle/... ./internal/sim/... ./internal/cascade/...
 
-.PHONY: test setup lint unit race build bench bench-specialist bench-guarantee bench-gateway
+.PHONY: test setup lint unit race chaos build bench bench-specialist bench-guarantee bench-gateway
 
 test: setup lint unit race ## install what the tests need and run all of them
 
@@ -20,6 +20,9 @@ unit:
 
 race:
 	go test -race -short -timeout 20m $(RACE)
+
+chaos: ## kill -9 under load, a hundred times; the ledger against the provider's bill (about five minutes)
+	OCCAM_CHAOS_KILLS=100 go test -count=1 -timeout 30m -v ./chaostest
 
 build:
 	go build -trimpath -o bin/occam .

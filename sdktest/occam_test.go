@@ -3,76 +3,40 @@
 package sdktest
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"occam/internal/sample"
 	"occam/internal/sim"
+	"occam/internal/sim/occamtest"
 	"occam/internal/task"
 )
 
 const (
-	startLimit  = 30 * time.Second
 	clientLimit = 3 * time.Minute
 	trainRows   = 3000
 	askedRows   = 40
 	taskName    = "ticket-triage"
 )
 
-// built is what every test needs and only the first one pays for: the binary and a trained model.
-type built struct {
-	dir, binary, model, schema, tickets string
-	fields                              []task.Field
-	inputs                              []sim.Input
-}
+// product is what every test needs and only the first one pays for: the program and a trained model.
+var product = occamtest.Build{Prepare: train}
 
-var (
-	buildOnce sync.Once
-	product   built
-	buildErr  error
-)
+func TestMain(m *testing.M) { os.Exit(product.Main(m)) }
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if product.dir != "" {
-		_ = os.RemoveAll(product.dir)
-	}
-	os.Exit(code)
-}
-
-func build(t *testing.T) built {
-	t.Helper()
-	buildOnce.Do(func() { buildErr = product.make() })
-	if buildErr != nil {
-		t.Fatal(buildErr)
-	}
-	return product
-}
-
-func (b *built) make() (err error) {
-	if b.dir, err = os.MkdirTemp("", "occam-sdktest-"); err != nil {
-		return err
-	}
-	b.binary = filepath.Join(b.dir, "occam")
-	if err := command("go", "build", "-o", b.binary, "occam"); err != nil {
-		return err
-	}
+func train(b *occamtest.Build) error {
 	examples := sample.Tickets(1, trainRows)
-	if b.fields, err = task.InferFields(examples); err != nil {
+	fields, err := task.InferFields(examples)
+	if err != nil {
 		return err
 	}
 	var data bytes.Buffer
@@ -82,54 +46,44 @@ func (b *built) make() (err error) {
 			return err
 		}
 	}
-	train := filepath.Join(b.dir, taskName+".jsonl")
-	b.model, b.schema, b.tickets = filepath.Join(b.dir, "model.occam"), filepath.Join(b.dir, "schema.json"), filepath.Join(b.dir, "tickets.json")
-	if err := errors.Join(os.WriteFile(train, data.Bytes(), 0o600), os.WriteFile(b.schema, task.Schema(b.fields), 0o600), b.writeTickets()); err != nil {
+	rows := b.File(taskName + ".jsonl")
+	if err := errors.Join(os.WriteFile(rows, data.Bytes(), 0o600), os.WriteFile(b.File("schema.json"), task.Schema(fields), 0o600),
+		writeTickets(b.File("tickets.json"))); err != nil {
 		return err
 	}
 	// a target that so few rows can prove: these tests are about the wire
-	return command(b.binary, "train", "--data", train, "--out", b.model, "--accuracy", "0.94")
+	return occamtest.Command(b.Program, "train", "--data", rows, "--out", b.File("model.occam"), "--accuracy", "0.94")
 }
 
-// writeTickets gives the clients what to ask and what is true.
-func (b *built) writeTickets() error {
-	type asked struct {
-		Text     string     `json:"text"`
-		Category string     `json:"category"`
-		OrderID  task.Value `json:"order_id"`
-	}
-	var list []asked
+// asked are the tickets that the clients send.
+func asked() []sim.Input {
+	var inputs []sim.Input
 	for _, t := range sample.Traffic(2, 2*askedRows) {
-		if t.OutOfScope || len(list) == askedRows {
-			continue
+		if !t.OutOfScope && len(inputs) < askedRows {
+			inputs = append(inputs, sim.Input{ID: t.ID, Text: t.Text, Truth: t.Truth})
 		}
-		b.inputs = append(b.inputs, sim.Input{ID: t.ID, Text: t.Text, Truth: t.Truth})
-		list = append(list, asked{t.Text, t.Truth[sample.Category].Text(), t.Truth[sample.OrderID]})
+	}
+	return inputs
+}
+
+// writeTickets tells the clients what to ask and what is true.
+func writeTickets(path string) error {
+	var list []map[string]any
+	for _, in := range asked() {
+		list = append(list, map[string]any{"text": in.Text, sample.Category: in.Truth[sample.Category], sample.OrderID: in.Truth[sample.OrderID]})
 	}
 	raw, err := json.Marshal(map[string]any{"categories": sample.Categories(), "tickets": list})
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(b.tickets, raw, 0o600)
-}
-
-func command(name string, args ...string) error {
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s %s: %w\n%s", filepath.Base(name), strings.Join(args, " "), err, out)
-	}
-	return nil
+	return os.WriteFile(path, raw, 0o600)
 }
 
 // An occam is a running `occam serve` with its simulated provider.
 type occam struct {
-	built
-	url      string // base address of the API, with /v1
+	*occamtest.Process
 	data     string // its data folder
 	provider *sim.Provider
-	process  *exec.Cmd
-	ended    chan error
-	log      *lockedBuffer
 }
 
 const configText = `listen: 127.0.0.1:0
@@ -152,9 +106,8 @@ tasks:
 // serve starts a provider and a gateway in front of it, and stops both when the test ends.
 func serve(t *testing.T) *occam {
 	t.Helper()
-	b := build(t)
-	traffic := sim.Traffic{}
-	provider, err := sim.New(sim.Options{Oracle: traffic.Oracle(b.inputs), APIKey: "test-key"})
+	product.Need(t)
+	provider, err := sim.New(sim.Options{Oracle: sim.Traffic{}.Oracle(asked()), APIKey: "test-key"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,82 +116,14 @@ func serve(t *testing.T) *occam {
 		t.Fatal(err)
 	}
 	t.Cleanup(upstream.Close)
-	o := &occam{built: b, data: t.TempDir(), provider: provider, log: &lockedBuffer{}, ended: make(chan error, 1)}
-	config := filepath.Join(t.TempDir(), "occam.yaml")
-	text := fmt.Sprintf(configText, o.data, upstream.URL+"/v1", b.schema, b.model)
+	data, config := t.TempDir(), filepath.Join(t.TempDir(), "occam.yaml")
+	text := fmt.Sprintf(configText, data, upstream.URL+"/v1", product.File("schema.json"), product.File("model.occam"))
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o.start(t, config)
-	t.Cleanup(func() { o.stop(t) })
+	o := &occam{Process: occamtest.Serve(t, product.Program, config), data: data, provider: provider}
+	t.Cleanup(func() { o.Stop(t) })
 	return o
-}
-
-var apiLine = regexp.MustCompile(`API\s+(http://\S+/v1)`)
-
-func (o *occam) start(t *testing.T, config string) {
-	t.Helper()
-	o.process = exec.Command(o.binary, "serve", "--config", config)
-	stderr, err := o.process.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := o.process.Start(); err != nil {
-		t.Fatal(err)
-	}
-	address := make(chan string, 1)
-	go func() {
-		lines := bufio.NewScanner(io.TeeReader(stderr, o.log))
-		for lines.Scan() {
-			if m := apiLine.FindStringSubmatch(lines.Text()); m != nil {
-				address <- m[1]
-			}
-		}
-		o.ended <- o.process.Wait()
-	}()
-	select {
-	case o.url = <-address:
-	case err := <-o.ended:
-		t.Fatalf("occam serve ended: %v\n%s", err, o.log)
-	case <-time.After(startLimit):
-		t.Fatalf("occam serve does not say where it listens\n%s", o.log)
-	}
-}
-
-// stop ends the gateway as an operator would, and expects a clean end.
-func (o *occam) stop(t *testing.T) {
-	t.Helper()
-	if o.process.ProcessState != nil {
-		return
-	}
-	_ = o.process.Process.Signal(syscall.SIGTERM)
-	select {
-	case err := <-o.ended:
-		if err != nil {
-			t.Errorf("occam serve ended with %v\n%s", err, o.log)
-		}
-	case <-time.After(startLimit):
-		_ = o.process.Process.Kill()
-		t.Errorf("occam serve did not end within %v of SIGTERM\n%s", startLimit, o.log)
-	}
-}
-
-// lockedBuffer collects a child's log while tests may print it.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // run runs a client program and makes a subtest of each line that it prints: "ok NAME", "skip NAME: reason" or
@@ -249,8 +134,8 @@ func (o *occam) run(t *testing.T, dir, name string, args ...string) {
 	defer cancel()
 	c := exec.CommandContext(ctx, name, args...)
 	c.Dir = dir
-	c.Env = append(os.Environ(), "OPENAI_BASE_URL="+o.url, "OPENAI_API_KEY=test-key", "OCCAM_TICKETS="+o.tickets,
-		"ANTHROPIC_BASE_URL="+strings.TrimSuffix(o.url, "/v1"), "ANTHROPIC_API_KEY=test-key", "NO_PROXY=127.0.0.1,localhost",
+	c.Env = append(os.Environ(), "OPENAI_BASE_URL="+o.URL, "OPENAI_API_KEY=test-key", "OCCAM_TICKETS="+product.File("tickets.json"),
+		"ANTHROPIC_BASE_URL="+strings.TrimSuffix(o.URL, "/v1"), "ANTHROPIC_API_KEY=test-key", "NO_PROXY=127.0.0.1,localhost",
 		"LANGSMITH_TRACING=false", "AI_SDK_LOG_WARNINGS=false")
 	var stderr bytes.Buffer
 	c.Stderr = &stderr
@@ -275,6 +160,6 @@ func (o *occam) run(t *testing.T, dir, name string, args ...string) {
 		t.Fatalf("%s: %d checks, then %v\n%s%s", strings.Join(args, " "), checks, err, out, stderr.Bytes())
 	}
 	if t.Failed() {
-		t.Logf("log of occam serve:\n%s", o.log)
+		t.Logf("log of occam serve:\n%s", o.Log())
 	}
 }

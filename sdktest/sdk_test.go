@@ -1,7 +1,6 @@
 package sdktest
 
 import (
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +8,7 @@ import (
 	"testing"
 
 	"occam/internal/cost"
+	"occam/internal/sim/occamtest"
 	"occam/internal/store"
 )
 
@@ -90,21 +90,23 @@ func TestOpenAIGo(t *testing.T) {
 // estimated must hold the bill. Models that ask for a fault have no price in the book: their attempts are only counted.
 func (o *occam) reconcile(t *testing.T) {
 	t.Helper()
-	o.stop(t)
+	o.Stop(t)
 	var settled, low, high, billed cost.Amount
 	attempts, charges := 0, o.provider.Bill()
-	for _, a := range o.ledger(t) {
-		switch a.State {
-		case store.Pending:
-			t.Errorf("attempt %s is still open", a.ID)
-		case store.Free, store.Void:
-			continue
-		case store.Settled:
-			settled += a.Cost
-		case store.Estimated:
-			low, high = low+a.CostLow, high+a.CostHigh
+	for _, r := range occamtest.Ledger(t, o.data) {
+		for _, a := range r.Attempts {
+			switch a.State {
+			case store.Pending:
+				t.Errorf("attempt %s is still open", a.ID)
+			case store.Free, store.Void:
+				continue
+			case store.Settled:
+				settled += a.Cost
+			case store.Estimated:
+				low, high = low+a.CostLow, high+a.CostHigh
+			}
+			attempts++
 		}
-		attempts++
 	}
 	for _, c := range charges {
 		if !strings.HasPrefix(c.Model, "sim:") {
@@ -118,28 +120,5 @@ func (o *occam) reconcile(t *testing.T) {
 	}
 	if billed < settled+low || billed > settled+high {
 		t.Errorf("the ledger says %v to %v, the provider billed %v", settled+low, settled+high, billed)
-	}
-}
-
-// ledger reads every attempt of the stopped gateway.
-func (o *occam) ledger(t *testing.T) []store.Attempt {
-	t.Helper()
-	s, err := store.Open(context.Background(), "sqlite:"+o.data, store.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	var all []store.Attempt
-	for cursor := ""; ; {
-		requests, next, err := s.Requests(context.Background(), store.Filter{Limit: 500}, cursor)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range requests {
-			all = append(all, r.Attempts...)
-		}
-		if cursor = next; cursor == "" {
-			return all
-		}
 	}
 }
