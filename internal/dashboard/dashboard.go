@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"occam/internal/calibration"
@@ -72,6 +73,9 @@ type Options struct {
 	Version string           // of the program, shown at the foot
 	Now     func() time.Time // default time.Now
 	Log     *slog.Logger     // default discards
+	// Accounts holds the accounts, and is what the pages beyond the ledger read. nil: there is no login, and only this machine
+	// may look.
+	Accounts Database
 	// Done ends the live updates when it is closed, so that a server can shut down. nil: they last as long as the browser.
 	Done <-chan struct{}
 }
@@ -81,9 +85,11 @@ type dashboard struct {
 	pages *pages
 	pulse pulse
 	hosts map[string]bool
+
+	sessions *sessions
 }
 
-// New returns the dashboard's pages and its JSON API. It serves only callers on this machine, because there is no login.
+// New returns the dashboard's pages and its JSON API.
 func New(o Options) http.Handler {
 	if o.Source == nil {
 		panic("dashboard: New without a Source")
@@ -97,29 +103,43 @@ func New(o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &dashboard{Options: o, pages: parsePages(), hosts: map[string]bool{}}
+	d := &dashboard{Options: o, pages: parsePages(), hosts: map[string]bool{}, sessions: newSessions(o.Now)}
 	for _, h := range o.Hosts {
-		d.hosts[h] = true
+		d.hosts[strings.ToLower(h)] = true
 	}
-	return d.guard(d.routes())
+	mux := http.NewServeMux()
+	for _, r := range d.routes() {
+		mux.Handle(r.pattern, d.allow(r))
+	}
+	return d.guard(http.NewCrossOriginProtection().Handler(mux))
+}
+
+// A route is one address with the least role that may use it.
+type route struct {
+	pattern string
+	least   Role
+	handler http.Handler
 }
 
 // routes is every address of the dashboard.
-func (d *dashboard) routes() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /{$}", d.page("overview", d.overview))
-	mux.Handle("GET /requests", d.page("requests", d.requests))
-	mux.Handle("GET /requests/{id}", d.page("request", d.request))
-	mux.Handle("GET /tasks/{name}", d.page("task", d.task))
-	mux.Handle("GET /api/overview", d.api(d.overview))
-	mux.Handle("GET /api/requests", d.api(d.requests))
-	mux.Handle("GET /api/requests/{id}", d.api(d.request))
-	mux.Handle("GET /api/tasks", d.api(d.tasks))
-	mux.Handle("GET /api/tasks/{name}", d.api(d.task))
-	mux.HandleFunc("GET /events", d.events)
-	mux.HandleFunc("GET /assets/{file}", d.pages.asset)
-	mux.Handle("GET /", d.page("", notHere))
-	return mux
+func (d *dashboard) routes() []route {
+	return []route{
+		{"GET /{$}", Viewer, d.page("overview", d.overview)},
+		{"GET /requests", Viewer, d.page("requests", d.requests)},
+		{"GET /requests/{id}", Viewer, d.page("request", d.request)},
+		{"GET /tasks/{name}", Viewer, d.page("task", d.task)},
+		{"GET /api/overview", Viewer, d.api(d.overview)},
+		{"GET /api/requests", Viewer, d.api(d.requests)},
+		{"GET /api/requests/{id}", Viewer, d.api(d.request)},
+		{"GET /api/tasks", Viewer, d.api(d.tasks)},
+		{"GET /api/tasks/{name}", Viewer, d.api(d.task)},
+		{"GET /events", Viewer, http.HandlerFunc(d.events)},
+		{"GET /assets/{file}", Nobody, http.HandlerFunc(d.pages.asset)},
+		{"GET /login", Nobody, d.page("login", d.loginForm)},
+		{"POST /login", Nobody, http.HandlerFunc(d.login)},
+		{"POST /logout", Viewer, http.HandlerFunc(d.logout)},
+		{"GET /", Viewer, d.page("", notHere)},
+	}
 }
 
 func notHere(r *http.Request) (any, error) {

@@ -1,17 +1,274 @@
 package dashboard
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
+	"time"
+
+	"occam/internal/cost"
+	"occam/internal/store"
 )
 
 func TestOverviewSaysTheSaving(t *testing.T) {
 	s := openStore(t)
 	seed(t, s, traffic{requests: 400, days: 14, task: "ticket-triage", local: 0.84, simulated: true})
+	seed(t, s, traffic{requests: 20, days: 14, from: 1000, simulated: true})
 	flush(t, s)
 	server := serve(t, Options{Source: s, Tasks: fixedTasks(ticketTask())})
-	status, _, body := get(t, server.URL+"/")
-	if status != 200 {
-		t.Fatalf("status %d: %s", status, body)
+	status, header, body := get(t, server.URL+"/")
+	if status != 200 || header.Get("Cache-Control") != "no-store" {
+		t.Fatalf("status %d, headers %v", status, header)
 	}
-	wantText(t, body, "Saved this month", "would have cost", "simulated", "ticket-triage", "Spend per day")
+	wantText(t, body, "Saved this month", "420 requests would have cost", "simulated", "ticket-triage", "Spend per day", "no money was spent")
+	var o struct {
+		Saved    float64 `json:"saved_usd"`
+		Would    float64 `json:"would_have_cost_usd"`
+		Did      float64 `json:"did_cost_usd"`
+		Requests int64   `json:"requests"`
+		Local    *share  `json:"answered_by_specialists"`
+		Buckets  []bucket
+		Tasks    []struct {
+			Name  string
+			Proof *proof `json:"certificate"`
+		}
+	}
+	getJSON(t, server.URL+"/api/overview", &o)
+	totals, err := s.Totals(t.Context(), store.TotalsQuery{Window: store.Month(2026, 11)})
+	must(t, err)
+	if want := totals[0].Cost.USD(); abs(o.Did-want) > 1e-9 {
+		t.Errorf("did cost %v, the ledger says %v", o.Did, want)
+	}
+	if abs(o.Would-o.Did-o.Saved) > 1e-9 || o.Saved <= 0 || o.Requests != 420 || o.Local == nil || o.Local.Of != 400 {
+		t.Errorf("the overview does not add up: %+v", o)
+	}
+	if len(o.Buckets) != 30 || len(o.Tasks) != 1 || o.Tasks[0].Proof == nil || o.Tasks[0].Proof.Threshold != 2.31 {
+		t.Errorf("%d days, tasks %+v", len(o.Buckets), o.Tasks)
+	}
+}
+
+func abs(v float64) float64 { return max(v, -v) }
+
+func getJSON(t testing.TB, url string, into any) {
+	t.Helper()
+	status, header, body := get(t, url)
+	if status != 200 || header.Get("Content-Type") != "application/json" {
+		t.Fatalf("%s: status %d, %s: %s", url, status, header.Get("Content-Type"), body)
+	}
+	must(t, json.Unmarshal([]byte(body), into))
+}
+
+// TestPassThroughSavesNothing: what belongs to no task has no alternative, so its cost is on both sides.
+func TestPassThroughSavesNothing(t *testing.T) {
+	s := openStore(t)
+	seed(t, s, traffic{requests: 30, days: 5})
+	server := serve(t, Options{Source: s})
+	var o struct {
+		Saved float64 `json:"saved_usd"`
+		Did   float64 `json:"did_cost_usd"`
+	}
+	getJSON(t, server.URL+"/api/overview", &o)
+	if o.Saved != 0 || o.Did <= 0 {
+		t.Errorf("saved %v of %v", o.Saved, o.Did)
+	}
+}
+
+func TestLossIsSaidPlainly(t *testing.T) {
+	s := openStore(t)
+	seed(t, s, traffic{requests: 50, days: 5, task: "ticket-triage", local: 0.9, perLocal: 4_000_000})
+	_, _, body := get(t, serve(t, Options{Source: s, Tasks: fixedTasks(ticketTask())}).URL+"/")
+	wantText(t, body, "You are losing money", "more than without occam", "let the generalist answer it again")
+	if strings.Contains(body, "Saved this month") {
+		t.Error("a loss is called a saving")
+	}
+}
+
+// TestUnpricedIsNeverZero: an attempt without a price is named, and its row shows no amount.
+func TestUnpricedIsNeverZero(t *testing.T) {
+	s := openStore(t)
+	a := traffic{}.attempt(1, 0, fixedNow)
+	a.Model, a.Provider, a.CostHigh = "nobody-knows-it", "somewhere", cost.USD
+	must(t, s.Intend(t.Context(), a))
+	a.State, a.Status, a.Answered, a.CostHigh = store.Unpriced, 200, true, 0
+	must(t, s.Finish(t.Context(), a))
+	server := serve(t, Options{Source: s})
+	_, _, body := get(t, server.URL+"/")
+	wantText(t, body, "1 attempts have no known price")
+	_, _, body = get(t, server.URL+"/requests")
+	wantText(t, body, "unpriced")
+	_, _, body = get(t, server.URL+"/requests/R000001")
+	wantText(t, body, "an unknown amount")
+}
+
+func TestEmptyLedgerSaysWhatToDo(t *testing.T) {
+	server := serve(t, Options{Source: openStore(t)})
+	_, _, body := get(t, server.URL+"/")
+	wantText(t, body, "export OPENAI_BASE_URL="+server.URL+"/v1", "occam train")
+	_, _, body = get(t, server.URL+"/requests")
+	wantText(t, body, "export OPENAI_BASE_URL="+server.URL+"/v1")
+}
+
+// hostile is what an app may send as a name.
+const hostile = `"><script>alert(1)</script><img src=x onerror=alert(1)>'&`
+
+func TestHostileNamesStayText(t *testing.T) {
+	s := openStore(t)
+	a := store.Attempt{ID: "A" + hostile[:40], RequestID: "R" + hostile[:40], At: fixedNow, Task: hostile[:50], Tier: "t" + hostile[:40],
+		Model: hostile, KeyID: hostile[:40], Provider: hostile[:40], Reason: hostile, Answered: true, Status: 200, Price: hostile[:40], CostHigh: 5}
+	must(t, s.Intend(t.Context(), a))
+	a.State, a.Cost, a.CostLow = store.Settled, 5, 5
+	must(t, s.Finish(t.Context(), a))
+	view := TaskView{Name: hostile[:50], Generalist: hostile, State: hostile, Note: hostile, Tiers: []TierView{{Name: hostile, Model: hostile, Mode: hostile, Shortfall: hostile}}}
+	server := serve(t, Options{Source: s, Tasks: fixedTasks(view), Version: hostile})
+	pages := []string{"/", "/requests", "/requests?task=" + escape(hostile), "/requests/" + escapePath(a.RequestID), "/tasks/" + escapePath(view.Name), "/" + escapePath(hostile),
+		"/requests/" + escapePath(hostile), "/?month=" + escape(hostile), "/requests?cursor=" + escape(hostile), "/requests?from=" + escape(hostile)}
+	for _, page := range pages {
+		_, header, body := get(t, server.URL+page)
+		if strings.Contains(body, "<script>alert") || strings.Contains(body, "<img src=x") {
+			t.Errorf("%s: the name became markup", page)
+		}
+		if !strings.Contains(header.Get("Content-Security-Policy"), "default-src 'none'") {
+			t.Errorf("%s: no policy", page)
+		}
+	}
+	_, _, body := get(t, server.URL+"/requests/"+escapePath(a.RequestID))
+	wantText(t, body, "&lt;script&gt;alert(1)")
+}
+
+func TestRequestsFilterAndPages(t *testing.T) {
+	s := openStore(t)
+	seed(t, s, traffic{requests: 120, days: 3, task: "ticket-triage", local: 0.5})
+	seed(t, s, traffic{requests: 10, days: 3, from: 500})
+	flush(t, s)
+	server := serve(t, Options{Source: s})
+	seen := map[string]bool{}
+	for cursor := ""; ; {
+		var page struct {
+			Rows []row  `json:"requests"`
+			Next string `json:"next_cursor"`
+		}
+		getJSON(t, server.URL+"/api/requests?cursor="+cursor, &page)
+		for _, r := range page.Rows {
+			if seen[r.ID] {
+				t.Fatalf("request %s stands on two pages", r.ID)
+			}
+			seen[r.ID] = true
+		}
+		if cursor = page.Next; cursor == "" {
+			break
+		}
+	}
+	if len(seen) != 130 {
+		t.Errorf("the pages hold %d requests, want 130", len(seen))
+	}
+	var page struct {
+		Rows []row `json:"requests"`
+	}
+	getJSON(t, server.URL+"/api/requests?task=ticket-triage&tier=generalist", &page)
+	for _, r := range page.Rows {
+		if r.Task != "ticket-triage" {
+			t.Errorf("the filter let %+v through", r)
+		}
+	}
+	for query, fix := range map[string]string{"from=yesterday": "2026-11-30", "state=lost": "settled", "cursor=!": "newest"} {
+		status, _, body := get(t, server.URL+"/requests?"+query)
+		if status != http.StatusBadRequest || !strings.Contains(body, fix) {
+			t.Errorf("%s: status %d, want 400 and a fix that names %q", query, status, fix)
+		}
+	}
+}
+
+func TestStoryExplainsAnEscalation(t *testing.T) {
+	s := openStore(t)
+	seed(t, s, traffic{requests: 60, days: 3, task: "ticket-triage", local: 0.5, simulated: true})
+	flush(t, s)
+	_, _, body := get(t, serve(t, Options{Source: s, Tasks: fixedTasks(ticketTask())}).URL+"/requests/"+escalated(t, s))
+	wantText(t, body, "The specialist linear did not answer", "score is below the certified threshold", "answers from 0.81 on",
+		"The generalist answered", "simulated", "2026-11-01", "500 in, 50 out")
+}
+
+// brokenSource fails like a database that went away.
+type brokenSource struct{ Source }
+
+var errBroken = errors.New("disk I/O error at /secret/path")
+
+func (brokenSource) Totals(context.Context, store.TotalsQuery) ([]store.Total, error) {
+	return nil, errBroken
+}
+
+func TestBrokenLedgerTellsNoSecrets(t *testing.T) {
+	server := serve(t, Options{Source: brokenSource{openStore(t)}})
+	for _, path := range []string{"/", "/api/overview"} {
+		status, _, body := get(t, server.URL+path)
+		if status != 500 || strings.Contains(body, "secret") || !strings.Contains(body, "log of occam") {
+			t.Errorf("%s: status %d: %s", path, status, body)
+		}
+	}
+}
+
+func TestForeignHostsAndMachinesAreRefused(t *testing.T) {
+	handler := New(Options{Source: openStore(t), Hosts: []string{"Occam.example"}})
+	try := func(host, remote string) int {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Host, r.RemoteAddr = host, remote
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		return w.Code
+	}
+	for _, host := range []string{"localhost:8080", "127.0.0.1", "[::1]:8080", "occam.example", "OCCAM.EXAMPLE:8080"} {
+		if got := try(host, "127.0.0.1:999"); got != 200 {
+			t.Errorf("host %s: status %d", host, got)
+		}
+	}
+	for _, host := range []string{"evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "", "10.0.0.1", "evil.example:80@localhost"} {
+		if got := try(host, "127.0.0.1:999"); got != http.StatusMisdirectedRequest {
+			t.Errorf("host %q: status %d, want it refused", host, got)
+		}
+	}
+	if got := try("localhost", "10.1.2.3:999"); got != http.StatusForbidden {
+		t.Errorf("another machine without a login: status %d", got)
+	}
+}
+
+func TestEventsTellOfANewRequest(t *testing.T) {
+	s := openStore(t)
+	seed(t, s, traffic{requests: 3, days: 1})
+	server := serve(t, Options{Source: s})
+	reply, err := http.Get(server.URL + "/events")
+	must(t, err)
+	defer reply.Body.Close()
+	events := make(chan string, 8)
+	go func() {
+		buffer := make([]byte, 4096)
+		for {
+			n, err := reply.Body.Read(buffer)
+			if err != nil {
+				close(events)
+				return
+			}
+			events <- string(buffer[:n])
+		}
+	}()
+	first := wait(t, events)
+	a := traffic{}.attempt(77, 0, fixedNow)
+	a.Model = "m"
+	must(t, s.RecordFree(t.Context(), a))
+	if second := wait(t, events); second == first || !strings.HasPrefix(second, "event: change\n") {
+		t.Errorf("after a new request came %q, before it %q", second, first)
+	}
+}
+
+func wait(t *testing.T, events <-chan string) string {
+	t.Helper()
+	select {
+	case e := <-events:
+		return e
+	case <-time.After(20 * time.Second):
+		t.Fatal("no event came")
+		return ""
+	}
 }

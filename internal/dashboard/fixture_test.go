@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -160,4 +161,11 @@ func wantText(t testing.TB, body string, wants ...string) {
 func flush(t testing.TB, s *store.Store) { // free rows wait for a batch
 	t.Helper()
 	time.Sleep(150 * time.Millisecond)
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (m *dollars) UnmarshalJSON(data []byte) error {
+	usd, err := strconv.ParseFloat(string(data), 64)
+	*m = dollars(cost.FromUSD(usd))
+	return err
 }

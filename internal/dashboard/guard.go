@@ -1,9 +1,11 @@
 package dashboard
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 )
 
@@ -26,7 +28,7 @@ func (d *dashboard) guard(next http.Handler) http.Handler {
 		case !d.ownHost(r.Host):
 			http.Error(w, "dashboard: unknown host name. Open it by the address that occam printed, or add the name to the dashboard's hosts.",
 				http.StatusMisdirectedRequest)
-		case !fromLoopback(r.RemoteAddr):
+		case d.Accounts == nil && !fromLoopback(r.RemoteAddr):
 			http.Error(w, "dashboard: only this machine may look, because no login is set up. Use an SSH tunnel.", http.StatusForbidden)
 		default:
 			next.ServeHTTP(w, r)
@@ -36,16 +38,53 @@ func (d *dashboard) guard(next http.Handler) http.Handler {
 
 // ownHost reports whether a Host header names this server: the loopback interface, or one of the configured names.
 func (d *dashboard) ownHost(hostport string) bool {
-	host := hostport
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		host = h
-	}
-	host = strings.ToLower(strings.Trim(host, "[]"))
+	host := bareHost(hostport)
 	if host == "localhost" || d.hosts[host] {
 		return true
 	}
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.IsLoopback()
+}
+
+// namedHost reports whether a Host header holds one of the configured names.
+func (d *dashboard) namedHost(hostport string) bool { return d.hosts[bareHost(hostport)] }
+
+// bareHost is a Host header without its port, in lower case.
+func bareHost(hostport string) string {
+	host := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		host = h
+	}
+	return strings.ToLower(strings.Trim(host, "[]"))
+}
+
+// maxForm bounds what a form or an API call may send.
+const maxForm = 1 << 20
+
+// allow lets a route's callers through if their role is enough. Others are led to the login, or told so.
+func (d *dashboard) allow(to route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		if to.least == Nobody {
+			to.handler.ServeHTTP(w, r)
+			return
+		}
+		caller, refused := d.identify(r)
+		forAPI := strings.HasPrefix(r.URL.Path, "/api/") || r.URL.Path == "/events"
+		switch {
+		case refused != nil:
+			d.fail(w, r, refused)
+		case caller.role >= to.least:
+			to.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, caller)))
+		case caller.role != Nobody:
+			d.fail(w, r, &failure{http.StatusForbidden, "Your account may look, not change.", "It has the role " + caller.role.String() + ".", "Ask an admin."})
+		case r.Method == http.MethodGet && !forAPI:
+			http.Redirect(w, r, "/login?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
+		default:
+			w.Header().Set("WWW-Authenticate", `Basic realm="occam", charset="UTF-8"`)
+			d.fail(w, r, &failure{http.StatusUnauthorized, "You are not logged in.", "There is no session, or it ran out.", "Log in, or send the account's name and password."})
+		}
+	})
 }
 
 func fromLoopback(remote string) bool {

@@ -47,6 +47,9 @@ type frame struct {
 	Path    string
 	Host    string
 	Version string
+	Who     string // account
+	Admin   bool
+	Login   bool // there is one
 	Now     time.Time
 	Data    any
 }
@@ -68,7 +71,7 @@ func parsePages() *pages {
 	}
 	base, err := template.New("").Funcs(p.functions()).ParseFS(web, "web/frame.html", "web/parts.html")
 	must(err)
-	for _, name := range []string{"overview", "requests", "request", "task", "failure"} {
+	for _, name := range []string{"overview", "requests", "request", "task", "login", "failure"} {
 		t, err := base.Clone()
 		must(err)
 		_, err = t.ParseFS(web, "web/"+name+".html")
@@ -131,45 +134,61 @@ type loader func(*http.Request) (any, error)
 // page renders what load returns with the named template.
 func (d *dashboard) page(name string, load loader) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		status, show := http.StatusOK, name
 		data, err := load(r)
 		if err != nil {
-			f := d.explain(r, err)
-			status, show, data = f.status, "failure", f
-		}
-		var body bytes.Buffer
-		err = d.pages.templates[show].ExecuteTemplate(&body, "frame", frame{Page: show, Path: r.URL.Path, Host: r.Host, Version: d.Version,
-			Now: d.Now().UTC(), Data: data})
-		if err != nil {
-			d.Log.Error("dashboard: render", "page", show, "error", err)
-			http.Error(w, "dashboard: the page could not be rendered; the log says why", http.StatusInternalServerError)
+			d.fail(w, r, d.explain(r, err))
 			return
 		}
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.WriteHeader(status)
-		w.Write(body.Bytes()) //nolint:errcheck // the browser went away
+		d.render(w, r, name, http.StatusOK, data)
 	})
+}
+
+// render writes a page, whole or not at all.
+func (d *dashboard) render(w http.ResponseWriter, r *http.Request, name string, status int, data any) {
+	var body bytes.Buffer
+	err := d.pages.templates[name].ExecuteTemplate(&body, "frame", frame{Page: name, Path: r.URL.Path, Host: r.Host, Version: d.Version,
+		Who: who(r).name, Admin: who(r).role == Admin, Login: d.Accounts != nil, Now: d.Now().UTC(), Data: data})
+	if err != nil {
+		d.Log.Error("dashboard: render", "page", name, "error", err)
+		http.Error(w, "dashboard: the page could not be rendered; the log says why", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	w.Write(body.Bytes()) //nolint:errcheck // the browser went away
+}
+
+// fail shows a failure to a person, or to a program.
+func (d *dashboard) fail(w http.ResponseWriter, r *http.Request, f *failure) {
+	if !strings.HasPrefix(r.URL.Path, "/api/") {
+		d.render(w, r, "failure", f.status, f)
+		return
+	}
+	d.reply(w, r, f.status, map[string]any{"error": map[string]string{"what": f.What, "why": f.Why, "fix": f.Fix}})
+}
+
+// reply writes JSON, whole or not at all.
+func (d *dashboard) reply(w http.ResponseWriter, r *http.Request, status int, data any) {
+	body, err := json.Marshal(data)
+	if err != nil {
+		d.Log.Error("dashboard: encode", "path", r.URL.Path, "error", err)
+		http.Error(w, `{"error":{"what":"The answer could not be encoded."}}`, http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	w.Write(append(body, '\n')) //nolint:errcheck // the caller went away
 }
 
 // api writes what load returns as JSON.
 func (d *dashboard) api(load loader) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		data, err := load(r)
-		status := http.StatusOK
 		if err != nil {
-			f := d.explain(r, err)
-			status = f.status
-			data = map[string]any{"error": map[string]string{"what": f.What, "why": f.Why, "fix": f.Fix}}
-		}
-		body, err := json.Marshal(data)
-		if err != nil {
-			d.Log.Error("dashboard: encode", "path", r.URL.Path, "error", err)
-			http.Error(w, `{"error":{"what":"The answer could not be encoded."}}`, http.StatusInternalServerError)
+			d.fail(w, r, d.explain(r, err))
 			return
 		}
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(status)
-		w.Write(append(body, '\n')) //nolint:errcheck // the caller went away
+		d.reply(w, r, http.StatusOK, data)
 	})
 }
 

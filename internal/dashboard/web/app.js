@@ -109,4 +109,4 @@ function live() {
 
 theme();
 tips();
-if (!new URLSearchParams(location.search).has("cursor")) live();
+if ($("live") && !new URLSearchParams(location.search).has("cursor")) live();

@@ -1,0 +1,274 @@
+package dashboard
+
+import (
+	"context"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+func escape(s string) string     { return url.QueryEscape(s) }
+func escapePath(s string) string { return url.PathEscape(s) }
+
+// guarded is a dashboard with a login, the admin's password and a viewer "eva".
+func guarded(t *testing.T) (server *httptest.Server, password, viewerPassword string, d Options) {
+	t.Helper()
+	s := openStore(t)
+	password, err := FirstPassword(t.Context(), s)
+	must(t, err)
+	if again, err := FirstPassword(t.Context(), s); err != nil || again != "" {
+		t.Fatalf("a second first password: %q, %v", again, err)
+	}
+	viewerPassword, err = SetAccount(t.Context(), s, "eva", Viewer, "")
+	must(t, err)
+	d = Options{Source: s, Accounts: s, Tasks: fixedTasks(ticketTask())}
+	return serve(t, d), password, viewerPassword, d
+}
+
+// browser is a client that keeps cookies and follows no redirects.
+func browser(t *testing.T) *http.Client {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	must(t, err)
+	return &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+func logIn(t *testing.T, c *http.Client, base, name, password string) *http.Response {
+	t.Helper()
+	reply, err := c.PostForm(base+"/login", url.Values{"name": {name}, "password": {password}, "next": {"/requests"}})
+	must(t, err)
+	reply.Body.Close()
+	return reply
+}
+
+func TestLogin(t *testing.T) {
+	server, password, _, _ := guarded(t)
+	c := browser(t)
+	reply, err := c.Get(server.URL + "/requests?task=x")
+	must(t, err)
+	if reply.StatusCode != http.StatusSeeOther || reply.Header.Get("Location") != "/login?next="+escape("/requests?task=x") {
+		t.Fatalf("without a session: %d to %s", reply.StatusCode, reply.Header.Get("Location"))
+	}
+	if reply := logIn(t, c, server.URL, "admin", "wrong-password"); reply.StatusCode != http.StatusUnauthorized || len(reply.Cookies()) > 0 {
+		t.Errorf("a wrong password: status %d, cookies %v", reply.StatusCode, reply.Cookies())
+	}
+	reply = logIn(t, c, server.URL, "admin", password)
+	if reply.StatusCode != http.StatusSeeOther || reply.Header.Get("Location") != "/requests" {
+		t.Fatalf("the right password: %d to %s", reply.StatusCode, reply.Header.Get("Location"))
+	}
+	if k := reply.Cookies()[0]; !k.HttpOnly || k.SameSite != http.SameSiteStrictMode || k.MaxAge <= 0 {
+		t.Errorf("the cookie is %+v", k)
+	}
+	if reply, err = c.Get(server.URL + "/"); err != nil || reply.StatusCode != 200 {
+		t.Errorf("with a session: %v, %v", reply.StatusCode, err)
+	}
+	reply, err = c.PostForm(server.URL+"/logout", nil)
+	must(t, err)
+	if reply, err = c.Get(server.URL + "/"); err != nil || reply.StatusCode != http.StatusSeeOther {
+		t.Errorf("after the logout: %v, %v", reply.StatusCode, err)
+	}
+}
+
+func TestCookieIsSecureWhereTheHostHasAName(t *testing.T) {
+	s := openStore(t)
+	password, err := FirstPassword(t.Context(), s)
+	must(t, err)
+	handler := New(Options{Source: s, Accounts: s, Hosts: []string{"occam.example"}})
+	r := httptest.NewRequest(http.MethodPost, "/login", strings.NewReader(url.Values{"name": {"admin"}, "password": {password}}.Encode()))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Host, r.RemoteAddr = "occam.example", "127.0.0.1:1" // a proxy on this machine that ends TLS
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, r)
+	if k := w.Result().Cookies(); len(k) != 1 || !k[0].Secure {
+		t.Errorf("the cookie is %+v", k)
+	}
+}
+
+func TestGuessingIsSlowedDown(t *testing.T) {
+	server, password, _, _ := guarded(t)
+	c := browser(t)
+	for i := range triesPerMinute {
+		if reply := logIn(t, c, server.URL, "admin", "wrong-password"); reply.StatusCode != http.StatusUnauthorized {
+			t.Fatalf("try %d: status %d", i, reply.StatusCode)
+		}
+	}
+	if reply := logIn(t, c, server.URL, "admin", password); reply.StatusCode != http.StatusTooManyRequests {
+		t.Errorf("one try more: status %d", reply.StatusCode)
+	}
+}
+
+func TestTriesAreForgottenAfterAMinute(t *testing.T) {
+	now := fixedNow
+	s := newSessions(func() time.Time { return now })
+	r := httptest.NewRequest(http.MethodPost, "/login", nil)
+	for range triesPerMinute {
+		if !s.mayTry(r, "admin") {
+			t.Fatal("refused too early")
+		}
+	}
+	if s.mayTry(r, "admin") {
+		t.Error("not refused")
+	}
+	if !s.mayTry(r, "eva") {
+		t.Error("another account is refused")
+	}
+	if now = now.Add(time.Minute); !s.mayTry(r, "admin") {
+		t.Error("still refused after a minute")
+	}
+}
+
+func TestSessionsEnd(t *testing.T) {
+	now := fixedNow
+	s := newSessions(func() time.Time { return now })
+	with := func(value string) session {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.AddCookie(&http.Cookie{Name: cookieName, Value: value})
+		return s.of(r)
+	}
+	first := s.begin("admin", Admin)
+	for range maxSessions { // more than fit: the oldest goes
+		now = now.Add(time.Millisecond)
+		s.begin("eva", Viewer)
+	}
+	if with(first).role != Nobody || len(s.open) > maxSessions {
+		t.Errorf("%d sessions are open", len(s.open))
+	}
+	value := s.begin("admin", Admin)
+	if with(value).role != Admin || with(value+"x").role != Nobody {
+		t.Error("the session is not told apart from another")
+	}
+	if s.endAll("admin"); with(value).role != Nobody {
+		t.Error("the session outlives its account's change")
+	}
+	value = s.begin("admin", Admin)
+	if now = now.Add(sessionLength); with(value).role != Nobody {
+		t.Error("the session does not run out")
+	}
+}
+
+// TestRolesAndRoutes tries every route with every role, so that a new route without a rule cannot slip in.
+func TestRolesAndRoutes(t *testing.T) {
+	server, password, viewerPassword, o := guarded(t)
+	d := &dashboard{Options: o, pages: parsePages(), sessions: newSessions(time.Now)}
+	clients := map[Role]*http.Client{Nobody: browser(t), Viewer: browser(t), Admin: browser(t)}
+	logIn(t, clients[Viewer], server.URL, "eva", viewerPassword)
+	logIn(t, clients[Admin], server.URL, "admin", password)
+	for _, r := range d.routes() {
+		method, path, _ := strings.Cut(r.pattern, " ")
+		if path == "/logout" {
+			continue // would end the sessions of this test
+		}
+		path = strings.NewReplacer("{$}", "", "{id}", "none", "{name}", "ticket-triage", "{file}", "none").Replace(path)
+		if method != http.MethodGet && r.least == Viewer {
+			t.Errorf("%s changes something and a viewer may use it", r.pattern)
+		}
+		for role, c := range clients {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			request, err := http.NewRequestWithContext(ctx, method, server.URL+path, nil)
+			must(t, err)
+			reply, err := c.Do(request)
+			must(t, err)
+			reply.Body.Close()
+			cancel()
+			barred := reply.StatusCode == http.StatusUnauthorized && path != "/login" || reply.StatusCode == http.StatusForbidden ||
+				strings.HasPrefix(reply.Header.Get("Location"), "/login?")
+			if barred != (role < r.least) {
+				t.Errorf("%s as %s: status %d to %q", r.pattern, role, reply.StatusCode, reply.Header.Get("Location"))
+			}
+		}
+	}
+}
+
+func TestForeignPagesCannotPost(t *testing.T) {
+	server, password, _, _ := guarded(t)
+	c := browser(t)
+	logIn(t, c, server.URL, "admin", password)
+	for _, h := range []http.Header{{"Sec-Fetch-Site": {"cross-site"}}, {"Sec-Fetch-Site": {"same-site"}}, {"Origin": {"https://evil.example"}}, {"Origin": {"null"}}} {
+		for _, kind := range []string{"application/x-www-form-urlencoded", "text/plain", "application/json"} {
+			r, err := http.NewRequest(http.MethodPost, server.URL+"/logout", strings.NewReader("{}"))
+			must(t, err)
+			r.Header = h.Clone()
+			r.Header.Set("Content-Type", kind)
+			reply, err := c.Do(r)
+			must(t, err)
+			reply.Body.Close()
+			if reply.StatusCode != http.StatusForbidden {
+				t.Errorf("%v %s: status %d", h, kind, reply.StatusCode)
+			}
+		}
+	}
+	if reply, err := c.Get(server.URL + "/"); err != nil || reply.StatusCode != 200 {
+		t.Error("a foreign page ended the session")
+	}
+}
+
+func TestAPIWithAPassword(t *testing.T) {
+	server, _, viewerPassword, _ := guarded(t)
+	try := func(name, password string) int {
+		r, err := http.NewRequest(http.MethodGet, server.URL+"/api/overview", nil)
+		must(t, err)
+		r.SetBasicAuth(name, password)
+		reply, err := http.DefaultClient.Do(r)
+		must(t, err)
+		reply.Body.Close()
+		return reply.StatusCode
+	}
+	if got := try("eva", viewerPassword); got != 200 {
+		t.Errorf("the right password: %d", got)
+	}
+	if got := try("eva", "wrong-password"); got != http.StatusUnauthorized {
+		t.Errorf("a wrong password: %d", got)
+	}
+	if got := try("nobody", "wrong-password"); got != http.StatusUnauthorized {
+		t.Errorf("an unknown account: %d", got)
+	}
+}
+
+func TestAccounts(t *testing.T) {
+	s := openStore(t)
+	_, err := FirstPassword(t.Context(), s)
+	must(t, err)
+	if _, err := SetAccount(t.Context(), s, "admin", Viewer, ""); err == nil {
+		t.Error("the last admin was made a viewer")
+	}
+	if err := removeAccount(t.Context(), s, "admin"); err == nil {
+		t.Error("the last admin was removed")
+	}
+	for _, name := range []string{"", "Big", "a b", "../x", hostile, strings.Repeat("a", 65)} {
+		if _, err := SetAccount(t.Context(), s, name, Viewer, ""); err == nil {
+			t.Errorf("the name %q was accepted", name)
+		}
+	}
+	for _, password := range []string{"short", strings.Repeat("x", 201)} {
+		if _, err := SetAccount(t.Context(), s, "eva", Viewer, password); err == nil {
+			t.Errorf("a password of %d bytes was accepted", len(password))
+		}
+	}
+	_, err = SetAccount(t.Context(), s, "eva", Admin, "correct horse battery")
+	must(t, err)
+	if role, err := checkPassword(t.Context(), s, "eva", "correct horse battery"); role != Admin || err != nil {
+		t.Errorf("eva is %s, %v", role, err)
+	}
+	if role, _ := checkPassword(t.Context(), s, "eva", "correct horse batterz"); role != Nobody {
+		t.Errorf("a wrong password makes eva %s", role)
+	}
+	must(t, removeAccount(t.Context(), s, "admin"))
+	all, err := listAccounts(t.Context(), s)
+	must(t, err)
+	if len(all) != 1 || all[0].name != "eva" || strings.Contains(all[0].hash, "correct horse") {
+		t.Errorf("the accounts are %+v", all)
+	}
+}
+
+func TestNextPageIsOurs(t *testing.T) {
+	for next, want := range map[string]string{"/requests?a=b": "/requests?a=b", "": "/", "//evil.example": "/", "https://evil.example": "/",
+		`/\evil.example`: "/", "/a\r\nSet-Cookie: x": "/"} {
+		if got := localPath(next); got != want {
+			t.Errorf("localPath(%q) = %q, want %q", next, got, want)
+		}
+	}
+}
