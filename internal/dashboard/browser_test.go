@@ -123,10 +123,13 @@ func fixturePages(t *testing.T) map[string]string {
 	seed(t, loss, traffic{requests: 200, days: 10, task: "ticket-triage", local: 0.6, perLocal: 4_000_000})
 	flush(t, s)
 	language := TaskView{Name: "language", Generalist: "gpt-4o", State: "observing"}
-	full := serve(t, Options{Source: s, Tasks: fixedTasks(ticketTask(), language)}).URL
+	_, err := FirstPassword(t.Context(), empty)
+	must(t, err)
+	guarded := serve(t, Options{Source: empty, Accounts: empty}).URL
+	full := serve(t, Options{Source: s, Tasks: fixedTasks(ticketTask(), language), Command: func(context.Context, string, string, string) error { return nil }}).URL
 	losing := serve(t, Options{Source: loss, Tasks: fixedTasks(ticketTask())}).URL
 	bare := serve(t, Options{Source: empty}).URL
 	return map[string]string{"overview": full + "/", "overview-loss": losing + "/", "overview-empty": bare + "/", "requests": full + "/requests",
 		"requests-filtered": full + "/requests?task=ticket-triage&tier=generalist&failed=", "request": full + "/requests/" + escalated(t, s),
-		"task": full + "/tasks/ticket-triage", "not-found": full + "/nowhere"}
+		"task": full + "/tasks/ticket-triage", "breakeven": full + "/breakeven", "breakeven-task": full + "/breakeven?task=ticket-triage", "login": guarded + "/login", "not-found": full + "/nowhere"}
 }

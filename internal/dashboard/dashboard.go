@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"occam/internal/calibration"
+	"occam/internal/cost"
 	"occam/internal/store"
 	"occam/internal/task"
 )
@@ -32,10 +33,29 @@ type TaskView struct {
 	Generalist string       `json:"generalist"`
 	Fields     []task.Field `json:"fields"`
 	Target     task.Target  `json:"target"`
-	State      string       `json:"state"`           // observing, candidate, shadow, canary, live, suspended
-	Note       string       `json:"note,omitempty"`  // why it is in this state, in a sentence
-	Since      time.Time    `json:"since,omitzero"`  // when it came into this state
-	Tiers      []TierView   `json:"tiers,omitempty"` // cheapest first, the generalist not among them
+	State      string       `json:"state"`                // observing, candidate, shadow, canary, live, suspended
+	Note       string       `json:"note,omitempty"`       // why it is in this state, in a sentence
+	Since      time.Time    `json:"since,omitzero"`       // when it came into this state
+	Tiers      []TierView   `json:"tiers,omitempty"`      // cheapest first, the generalist not among them
+	Commands   []string     `json:"commands,omitempty"`   // what a person may tell it now: promote, rollback, pause, resume
+	Confusions []Confusion  `json:"confusions,omitempty"` // most frequent first
+	Audits     []AuditDay   `json:"audits,omitempty"`     // oldest first
+	Alarm      string       `json:"alarm,omitempty"`      // what drift detection says, in a sentence
+}
+
+// A Confusion is a pair of answers that are mistaken for each other, on the locked test set.
+type Confusion struct {
+	Field  string `json:"field"`
+	Truth  string `json:"truth"`
+	Answer string `json:"answer"`
+	Count  int    `json:"count"`
+}
+
+// An AuditDay is a day's audits of one task.
+type AuditDay struct {
+	Day    time.Time `json:"day"`
+	Audits int       `json:"audits"`
+	Wrong  int       `json:"wrong"`
 }
 
 // A TierView is one specialist of a task.
@@ -76,6 +96,10 @@ type Options struct {
 	// Accounts holds the accounts, and is what the pages beyond the ledger read. nil: there is no login, and only this machine
 	// may look.
 	Accounts Database
+	// Book returns the prices in force. nil: those built into the program.
+	Book func() *cost.Book
+	// Command carries out what a person told a task: one of its TaskView.Commands. nil: the pages have no such buttons.
+	Command func(ctx context.Context, task, command, actor string) error
 	// Done ends the live updates when it is closed, so that a server can shut down. nil: they last as long as the browser.
 	Done <-chan struct{}
 }
@@ -96,6 +120,9 @@ func New(o Options) http.Handler {
 	}
 	if o.Tasks == nil {
 		o.Tasks = func(context.Context) ([]TaskView, error) { return nil, nil }
+	}
+	if o.Book == nil {
+		o.Book = cost.Default
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -128,11 +155,15 @@ func (d *dashboard) routes() []route {
 		{"GET /requests", Viewer, d.page("requests", d.requests)},
 		{"GET /requests/{id}", Viewer, d.page("request", d.request)},
 		{"GET /tasks/{name}", Viewer, d.page("task", d.task)},
+		{"GET /breakeven", Viewer, d.page("breakeven", d.breakEven)},
+		{"GET /api/breakeven", Viewer, d.api(d.breakEven)},
 		{"GET /api/overview", Viewer, d.api(d.overview)},
 		{"GET /api/requests", Viewer, d.api(d.requests)},
 		{"GET /api/requests/{id}", Viewer, d.api(d.request)},
 		{"GET /api/tasks", Viewer, d.api(d.tasks)},
 		{"GET /api/tasks/{name}", Viewer, d.api(d.task)},
+		{"POST /tasks/{name}/command", Admin, http.HandlerFunc(d.command)},
+		{"POST /api/tasks/{name}/command", Admin, http.HandlerFunc(d.command)},
 		{"GET /events", Viewer, http.HandlerFunc(d.events)},
 		{"GET /assets/{file}", Nobody, http.HandlerFunc(d.pages.asset)},
 		{"GET /login", Nobody, d.page("login", d.loginForm)},

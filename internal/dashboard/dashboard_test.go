@@ -272,3 +272,80 @@ func wait(t *testing.T, events <-chan string) string {
 		return ""
 	}
 }
+
+// TestEveryPageRenders: a template that breaks on some data is found without a browser.
+func TestEveryPageRenders(t *testing.T) {
+	for name, address := range fixturePages(t) {
+		status, _, body := get(t, address)
+		if want := map[string]int{"not-found": 404}[name]; status != max(want, 200) || !strings.Contains(body, "</html>") {
+			t.Errorf("%s: status %d: %.200s", name, status, body)
+		}
+	}
+}
+
+func TestBreakEven(t *testing.T) {
+	s := openStore(t)
+	seed(t, s, traffic{requests: 300, days: 10, task: "ticket-triage", local: 0.84})
+	flush(t, s)
+	server := serve(t, Options{Source: s, Tasks: fixedTasks(ticketTask())})
+	ask := func(query string) (p struct {
+		Asked    question
+		Analysis struct {
+			Best    string
+			Refused bool
+			Plans   []struct {
+				Name    string
+				Monthly float64 `json:"monthly_usd"`
+			}
+		}
+	}) {
+		getJSON(t, server.URL+"/api/breakeven?"+query, &p)
+		return p
+	}
+	p := ask("volume=1000000&input=500&output=50&model=gpt-4o")
+	if p.Analysis.Plans[0].Name != "all gpt-4o" || abs(p.Analysis.Plans[0].Monthly-1750) > 1e-6 {
+		t.Errorf("a million requests to gpt-4o: %+v", p.Analysis.Plans[0])
+	}
+	if again := ask("volume=1000000&input=500&output=50&model=gpt-4o"); again.Analysis.Best != p.Analysis.Best {
+		t.Error("the same question has two answers")
+	}
+	if p = ask("task=ticket-triage"); !p.Asked.Measured || abs(p.Asked.Coverage-0.845) > 1e-9 || p.Asked.Input != 500 || p.Asked.Volume < 800 || p.Asked.Volume > 1000 {
+		t.Errorf("of the task's traffic was taken %+v", p.Asked)
+	}
+	for _, query := range []string{"volume=-1", "scale=NaN", "input=many", "coverage=2", "model=" + escape(hostile), "task=unknown"} {
+		if status, _, body := get(t, server.URL+"/breakeven?"+query); status != http.StatusBadRequest || strings.Contains(body, "<script>alert") {
+			t.Errorf("%s: status %d", query, status)
+		}
+	}
+}
+
+func TestCommandsAreTypedAndAllowed(t *testing.T) {
+	var got []string
+	refuse := error(nil)
+	view := ticketTask()
+	server := serve(t, Options{Source: openStore(t), Tasks: fixedTasks(view), Command: func(_ context.Context, task, command, actor string) error {
+		got = append(got, task+" "+command+" "+actor)
+		return refuse
+	}})
+	send := func(command, confirm string) int {
+		reply, err := http.PostForm(server.URL+"/api/tasks/ticket-triage/command", map[string][]string{"command": {command}, "confirm": {confirm}})
+		must(t, err)
+		reply.Body.Close()
+		return reply.StatusCode
+	}
+	if status := send("rollback", "ticket-triage"); status != 200 || len(got) != 1 || got[0] != "ticket-triage rollback this machine" {
+		t.Errorf("status %d, carried out %v", status, got)
+	}
+	if status := send("rollback", "ticket"); status != http.StatusBadRequest || len(got) != 1 {
+		t.Errorf("a wrong name: status %d, carried out %v", status, got)
+	}
+	if status := send("promote", "ticket-triage"); status != http.StatusConflict || len(got) != 1 {
+		t.Errorf("a command that is not offered: status %d, carried out %v", status, got)
+	}
+	refuse = errors.New("somebody was quicker")
+	if status := send("pause", "ticket-triage"); status != http.StatusConflict || len(got) != 2 {
+		t.Errorf("a refused command: status %d, carried out %v", status, got)
+	}
+	_, _, body := get(t, server.URL+"/tasks/ticket-triage")
+	wantText(t, body, "Type the task’s name to confirm", "Roll back")
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -110,16 +111,29 @@ func seed(t testing.TB, s *store.Store, q traffic) {
 // ticketTask is a task with a certified specialist.
 func ticketTask() TaskView {
 	certificate := &calibration.Certificate{Task: "ticket-triage", Specialist: "4f1c9a2b77d0", Promise: calibration.Served, Risk: 0.03, Delta: 0.05,
-		Method: "fallback-4", Threshold: 2.31, N: 2000, Accepted: 1684, Errors: 33, Upper: 0.0264, Coverage: 0.842, IssuedAt: fixedNow.AddDate(0, 0, -12)}
+		Method: "fallback-4", Split: "held-out", Labels: "import", Threshold: 2.31, N: 2000, Accepted: 1684, Errors: 33, Upper: 0.0264, Coverage: 0.842, IssuedAt: fixedNow.AddDate(0, 0, -12)}
 	var curve []calibration.Point
 	for i := range 40 {
 		c := float64(i+1) / 40
-		curve = append(curve, calibration.Point{Threshold: 6 - 8*c, Coverage: c, Served: 0.006 + 0.07*c*c*c*c, System: c * (0.006 + 0.07*c*c*c*c)})
+		curve = append(curve, calibration.Point{Threshold: 6 - 8*c, Coverage: c, Served: 0.006 + 0.027*c*c*c*c, System: c * (0.006 + 0.027*c*c*c*c)})
 	}
 	return TaskView{Name: "ticket-triage", Generalist: "gpt-4o", State: "live", Target: task.DefaultTarget, Since: fixedNow.AddDate(0, 0, -12),
-		Fields: []task.Field{{Name: "category", Kind: task.Category, Values: make([]string, 50)}, {Name: "order_id", Kind: task.Span, Nullable: true}},
+		Fields:   []task.Field{{Name: "category", Kind: task.Category, Values: make([]string, 50)}, {Name: "order_id", Kind: task.Span, Nullable: true}},
+		Commands: []string{"rollback", "pause"}, Confusions: confusions(), Audits: audits(),
 		Tiers: []TierView{{Name: "linear", Model: specialistModel, Mode: "live", Bytes: 6_200_000, Certificate: certificate, MinConfidence: 0.81,
 			Curve: curve, Evaluation: &Evaluation{Rows: 2000, Right: 1862, Served: 1690, ServedRight: 1662, P50: 210 * time.Microsecond, P99: 640 * time.Microsecond}}}}
+}
+
+func confusions() []Confusion {
+	return []Confusion{{"category", "refund_status", "refund_request", 9}, {"category", "card_lost", "card_stolen", 7}, {"category", "cancel_order", "change_order", 4}}
+}
+
+func audits() []AuditDay {
+	var all []AuditDay
+	for i := range 14 {
+		all = append(all, AuditDay{fixedNow.AddDate(0, 0, i-14).Truncate(24 * time.Hour), 120 + i, []int{2, 1, 3, 2, 2, 4, 1, 2, 3, 1, 2, 2, 3, 2}[i]})
+	}
+	return all
 }
 
 func fixedTasks(views ...TaskView) func(context.Context) ([]TaskView, error) {
@@ -131,6 +145,9 @@ func serve(t testing.TB, o Options) *httptest.Server {
 	t.Helper()
 	if o.Now == nil {
 		o.Now = func() time.Time { return fixedNow }
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
 	}
 	done := make(chan struct{})
 	o.Done, o.Version = done, "test"

@@ -106,6 +106,11 @@ func percent(v float64) string {
 	return strconv.FormatFloat(p, 'f', 1, 64) + "\u00a0%"
 }
 
+// axisPercent writes a share of one without decimals that say nothing.
+func axisPercent(v float64) string {
+	return strconv.FormatFloat(math.Round(v*10000)/100, 'f', -1, 64) + "\u00a0%"
+}
+
 // decimal writes a number with two decimals, such as a confidence; it never rounds up to 1.
 func decimal(v float64) string {
 	if v < 1 && v > 0.99 {

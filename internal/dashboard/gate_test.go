@@ -229,7 +229,7 @@ func (in *inspector) walk(l look) {
 	want := evaluate[int](in, `(() => { const s = document.createElement("span");
 		s.tabIndex = -1; document.body.prepend(s); s.focus(); s.remove(); window.scrollTo(0, 0); })(); // the walk begins at the top
 		[...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")].filter((e) => e.tabIndex >= 0 &&
-			!e.disabled && e.checkVisibility() && !e.matches("details:not([open]) > :not(summary) *")).length`)
+			!e.disabled && !(e.type === "radio" && e.form.querySelector('[name="' + e.name + '"]') !== e) && e.checkVisibility() && !e.matches("details:not([open]) > :not(summary) *")).length`)
 	seen, last, same := 0, "", 0
 	for range min(2*want+3*datePartStops, maxStops) {
 		must(in.t, chromedp.Do(in.tab, chromedp.KeyEvent(kb.Tab)))

@@ -58,6 +58,9 @@ func bareHost(hostport string) string {
 	return strings.ToLower(strings.Trim(host, "[]"))
 }
 
+// isAPI reports whether a program asks.
+func isAPI(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/api/") }
+
 // maxForm bounds what a form or an API call may send.
 const maxForm = 1 << 20
 
@@ -70,7 +73,6 @@ func (d *dashboard) allow(to route) http.Handler {
 			return
 		}
 		caller, refused := d.identify(r)
-		forAPI := strings.HasPrefix(r.URL.Path, "/api/") || r.URL.Path == "/events"
 		switch {
 		case refused != nil:
 			d.fail(w, r, refused)
@@ -78,7 +80,7 @@ func (d *dashboard) allow(to route) http.Handler {
 			to.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, caller)))
 		case caller.role != Nobody:
 			d.fail(w, r, &failure{http.StatusForbidden, "Your account may look, not change.", "It has the role " + caller.role.String() + ".", "Ask an admin."})
-		case r.Method == http.MethodGet && !forAPI:
+		case r.Method == http.MethodGet && !isAPI(r) && r.URL.Path != "/events":
 			http.Redirect(w, r, "/login?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
 		default:
 			w.Header().Set("WWW-Authenticate", `Basic realm="occam", charset="UTF-8"`)

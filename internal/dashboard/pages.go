@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"occam/internal/cost"
 )
 
 //go:embed web
@@ -31,6 +33,9 @@ func (f *failure) Error() string { return f.What + " " + f.Why + " " + f.Fix }
 func badInput(what, fix string) error {
 	return &failure{http.StatusBadRequest, what, "The address holds a value that does not fit.", fix}
 }
+
+// pathPart escapes a name as one part of an address.
+func pathPart(name string) string { return url.PathEscape(name) }
 
 func quote(s string) string { return strconv.Quote(s) }
 
@@ -71,7 +76,7 @@ func parsePages() *pages {
 	}
 	base, err := template.New("").Funcs(p.functions()).ParseFS(web, "web/frame.html", "web/parts.html")
 	must(err)
-	for _, name := range []string{"overview", "requests", "request", "task", "login", "failure"} {
+	for _, name := range []string{"overview", "requests", "request", "task", "breakeven", "login", "failure"} {
 		t, err := base.Clone()
 		must(err)
 		_, err = t.ParseFS(web, "web/"+name+".html")
@@ -85,8 +90,8 @@ func parsePages() *pages {
 func (p *pages) functions() template.FuncMap {
 	return template.FuncMap{
 		"asset": func(name string) string { return p.names[name] },
-		"count": count[int64], "number": count[int], "percent": percent, "decimal": decimal, "duration": duration, "bytesize": bytesize, "short": short, "sentence": sentence,
-		"reason": reason, "stateWords": func(s string) string { return taskStateWords[s] },
+		"count": count[int64], "number": count[int], "percent": percent, "decimal": decimal, "duration": duration, "bytesize": bytesize, "short": short, "sentence": sentence, "capital": capital,
+		"reason": reason, "commandWords": func(s string) string { return commandWords[s] }, "stateWords": func(s string) string { return taskStateWords[s] },
 		"day":   func(t time.Time) string { return t.UTC().Format("2 January 2006") },
 		"clock": clock,
 		"stamp": func(t time.Time) string { return t.UTC().Format("2 Jan 2006 15:04:05.000") },
@@ -99,7 +104,7 @@ func (p *pages) functions() template.FuncMap {
 			}
 			return t.Format("January 2006")
 		},
-		"segment": url.PathEscape,
+		"segment": pathPart,
 		"ratio": func(part, whole dollars) string { // width of a bar, percent
 			if whole <= 0 {
 				return "0%"
@@ -112,7 +117,10 @@ func (p *pages) functions() template.FuncMap {
 		"states": func() []string {
 			return []string{"settled", "estimated", "free", "open", "void", "unpriced"}
 		},
-		"invert": func(v float64) float64 { return 1 - v },
+		"bigNumber": bigNumber,
+		"deref":     func(v *float64) float64 { return *v },
+		"usd":       func(v float64) string { return dollars(cost.FromUSD(v)).String() },
+		"invert":    func(v float64) float64 { return 1 - v },
 	}
 }
 
@@ -160,7 +168,7 @@ func (d *dashboard) render(w http.ResponseWriter, r *http.Request, name string, 
 
 // fail shows a failure to a person, or to a program.
 func (d *dashboard) fail(w http.ResponseWriter, r *http.Request, f *failure) {
-	if !strings.HasPrefix(r.URL.Path, "/api/") {
+	if !isAPI(r) {
 		d.render(w, r, "failure", f.status, f)
 		return
 	}

@@ -1,8 +1,15 @@
 package dashboard
 
 import (
+	"cmp"
+	"context"
+	"fmt"
 	"net/http"
 	"slices"
+	"time"
+
+	"occam/internal/calibration"
+	"occam/internal/store"
 )
 
 type taskList struct {
@@ -15,12 +22,50 @@ func (d *dashboard) tasks(r *http.Request) (any, error) {
 	return taskList{views}, err
 }
 
-// taskPage is one task with its specialists.
+// taskPage is one task: where it stands, what its specialists can do, what became of it so far.
 type taskPage struct {
 	TaskView
+	Month    account      `json:"this_month"`
+	States   []stateStep  `json:"-"`
+	Curves   []*lineChart `json:"-"` // one a tier, nil where there is none
+	Audited  *lineChart   `json:"-"`
+	History  []step       `json:"history,omitempty"`
+	Versions []version    `json:"versions,omitempty"`
+	MayAct   bool         `json:"-"`
+	Done     string       `json:"-"` // the command that was just carried out
 }
 
-func (d *dashboard) task(r *http.Request) (any, error) {
+// A stateStep is one state in the row of states.
+type stateStep struct {
+	Name       string
+	Here, Past bool
+}
+
+// A step is one change of the task's state.
+type step struct {
+	At     time.Time `json:"at"`
+	From   string    `json:"from"`
+	To     string    `json:"to"`
+	Reason string    `json:"reason"`
+	Actor  string    `json:"actor"`
+}
+
+// A version is one trained model of the task.
+type version struct {
+	ID        string    `json:"id"`
+	Tier      string    `json:"tier"`
+	Hash      string    `json:"hash"`
+	Bytes     int64     `json:"bytes,omitempty"`
+	Created   time.Time `json:"created"`
+	Certified bool      `json:"certified"`
+	InUse     bool      `json:"in_use"`
+}
+
+// taskStates are the states of a task in the order of a specialist's life.
+var taskStates = []string{"observing", "candidate", "shadow", "canary", "live"}
+
+// findTask returns the task that an address names.
+func (d *dashboard) findTask(r *http.Request) (*TaskView, error) {
 	views, err := d.Tasks(r.Context())
 	if err != nil {
 		return nil, err
@@ -31,7 +76,156 @@ func (d *dashboard) task(r *http.Request) (any, error) {
 		return nil, &failure{http.StatusNotFound, "There is no task " + quote(short(name)) + ".",
 			"It is not in the configuration, though the ledger may still hold its requests.", "Go to the overview for the list of tasks."}
 	}
-	return &taskPage{views[i]}, nil
+	return &views[i], nil
+}
+
+// task loads one task's page.
+func (d *dashboard) task(r *http.Request) (any, error) {
+	view, err := d.findTask(r)
+	if err != nil {
+		return nil, err
+	}
+	now := d.Now().UTC()
+	p := &taskPage{TaskView: *view, MayAct: d.Command != nil && who(r).role == Admin, Done: r.URL.Query().Get("done")}
+	by := []store.Dimension{store.ByTask, store.ByTier, store.ByState, store.BySimulated}
+	totals, err := d.Source.Totals(r.Context(), store.TotalsQuery{Window: store.Month(now.Year(), now.Month()), By: by, Task: view.Name})
+	if err != nil {
+		return nil, err
+	}
+	for i := range totals {
+		p.Month.add(&totals[i])
+	}
+	p.States = statesOf(view.State)
+	for i := range view.Tiers {
+		p.Curves = append(p.Curves, riskCurve(&view.Tiers[i], i))
+	}
+	p.Audited = auditChart(view)
+	return p, d.fillPast(r.Context(), p)
+}
+
+func statesOf(state string) []stateStep {
+	var all []stateStep
+	here := slices.Index(taskStates, state)
+	for i, name := range taskStates {
+		all = append(all, stateStep{name, i == here, i < here})
+	}
+	if here < 0 && state != "" {
+		all = append(all, stateStep{Name: state, Here: true})
+	}
+	return all
+}
+
+// fillPast reads the task's history and its models, where there is a database of them.
+func (d *dashboard) fillPast(ctx context.Context, p *taskPage) error {
+	if d.Accounts == nil {
+		return nil
+	}
+	return d.Accounts.View(ctx, func(tx *store.Tx) error {
+		history, err := tx.Tasks().History(p.Name, 50)
+		if err != nil {
+			return err
+		}
+		for _, t := range history {
+			p.History = append(p.History, step{t.At, t.From, t.To, t.Reason, t.Actor})
+		}
+		models, err := tx.Models().List(p.Name)
+		if err != nil {
+			return err
+		}
+		for _, m := range models {
+			p.Versions = append(p.Versions, version{m.ID, m.Tier, m.Hash, m.Bytes, m.Created, m.Certificate != nil,
+				slices.ContainsFunc(p.Tiers, func(t TierView) bool { return t.Model == m.ID })})
+		}
+		return nil
+	})
+}
+
+// riskCurve draws the observed risk against the coverage, with the target and the certified point. Its observed points prove
+// nothing by themselves: the whisker up to the certificate's bound does.
+func riskCurve(t *TierView, n int) *lineChart {
+	if len(t.Curve) < 2 {
+		return nil
+	}
+	system := t.Certificate != nil && t.Certificate.Promise == calibration.System
+	l := line{Name: "wrong among the answers it would give", Series: 0}
+	if system {
+		l.Name = "answered by it and wrong"
+	}
+	top := 0.0
+	for _, p := range t.Curve {
+		y := p.Served
+		if system {
+			y = p.System
+		}
+		l.Points = append(l.Points, xy{p.Coverage, y})
+		top = max(top, y)
+	}
+	slices.SortFunc(l.Points, func(a, b xy) int { return cmp.Compare(a.X, b.X) })
+	c := &lineChart{ID: fmt.Sprintf("risk-%d", n), Title: "Risk against coverage", Lines: []line{l},
+		X: axis{Name: "share of requests it answers", Max: 1, Ticks: []float64{0, 0.25, 0.5, 0.75, 1}, Format: axisPercent}}
+	c.Description = "Observed risk of the specialist for every share of requests that it could answer."
+	if k := t.Certificate; k != nil {
+		top = max(top, k.Risk, k.Upper)
+		observed := k.Errors
+		d := dot{X: k.Coverage, High: k.Upper}
+		if k.Accepted > 0 {
+			d.Y = float64(observed) / float64(k.Accepted)
+		}
+		if system {
+			d.Y = float64(observed) / float64(k.N)
+		}
+		d.Low = d.Y
+		c.Dots = []dot{d}
+		c.Horizontals = []marker{{k.Risk, "target: at most " + axisPercent(k.Risk)}}
+		c.Verticals = []marker{{k.Coverage, "certified: " + percent(k.Coverage)}}
+		c.Description += fmt.Sprintf(" It is certified to answer %s, with %s wrong observed and at most %s proved; the target is %s.",
+			percent(k.Coverage), percent(d.Y), percent(k.Upper), percent(k.Risk))
+	}
+	c.Y = linear("risk", max(top*1.08, 0.001), axisPercent)
+	for i := range 20 {
+		if x := float64(i+1) / 20; x >= l.Points[0].X && x <= l.Points[len(l.Points)-1].X {
+			c.Samples = append(c.Samples, x)
+		}
+	}
+	return c
+}
+
+// auditChart draws how many audited answers were wrong, by day, against the target.
+func auditChart(v *TaskView) *lineChart {
+	if len(v.Audits) < 2 {
+		return nil
+	}
+	first := v.Audits[0].Day
+	x := func(day time.Time) float64 { return day.Sub(first).Hours() / 24 }
+	l := line{Name: "wrong among audited answers", Series: 0}
+	c := &lineChart{ID: "audits", Title: "Audits by day",
+		X: axis{Name: "day", Max: x(v.Audits[len(v.Audits)-1].Day), Format: func(days float64) string {
+			return first.Add(time.Duration(days * 24 * float64(time.Hour))).Format("2 Jan")
+		}}}
+	top, audits, wrong := 1-v.Target.Accuracy, int64(0), int64(0)
+	for _, a := range v.Audits {
+		if a.Audits == 0 {
+			continue
+		}
+		rate := float64(a.Wrong) / float64(a.Audits)
+		l.Points = append(l.Points, xy{x(a.Day), rate})
+		c.Samples = append(c.Samples, x(a.Day))
+		top, audits, wrong = max(top, rate), audits+int64(a.Audits), wrong+int64(a.Wrong)
+	}
+	if len(l.Points) < 2 {
+		return nil
+	}
+	for i := range 5 {
+		c.X.Ticks = append(c.X.Ticks, c.X.Max*float64(i)/4)
+	}
+	all := shareOf(wrong, audits)
+	c.Description = fmt.Sprintf("%s of %s audited answers were wrong: %s, or %s to %s at 95 %% confidence. A single day has few audits, so its figure swings.",
+		count(wrong), count(audits), percent(all.Value), percent(all.Low), percent(all.High))
+	c.Note = c.Description
+	c.Lines = []line{l}
+	c.Horizontals = []marker{{1 - v.Target.Accuracy, "target: at most " + axisPercent(1-v.Target.Accuracy)}}
+	c.Y = linear("wrong", top*1.15, axisPercent)
+	return c
 }
 
 // Accuracy is the share of test rows with every field right.
@@ -42,3 +236,38 @@ func (e *Evaluation) ServedAccuracy() *share { return shareOf(int64(e.ServedRigh
 
 // Coverage is the share of test rows that it may answer.
 func (e *Evaluation) Coverage() *share { return shareOf(int64(e.Served), int64(e.Rows)) }
+
+// command carries out what a person told a task to do, once its name was typed.
+func (d *dashboard) command(w http.ResponseWriter, r *http.Request) {
+	view, err := d.findTask(r)
+	if err == nil {
+		err = d.obey(r, view)
+	}
+	switch {
+	case err != nil:
+		d.fail(w, r, d.explain(r, err))
+	case isAPI(r):
+		d.reply(w, r, http.StatusOK, map[string]string{"done": r.PostFormValue("command")})
+	default:
+		http.Redirect(w, r, "/tasks/"+pathPart(view.Name)+"?done="+pathPart(r.PostFormValue("command")), http.StatusSeeOther)
+	}
+}
+
+func (d *dashboard) obey(r *http.Request, view *TaskView) error {
+	command := r.PostFormValue("command")
+	switch {
+	case d.Command == nil:
+		return &failure{http.StatusNotImplemented, "This occam takes no commands.", "It was started without the control loop.", "Start it with occam serve."}
+	case !slices.Contains(view.Commands, command):
+		return &failure{http.StatusConflict, "The task cannot do that now: " + quote(short(command)) + ".", "It is " + view.State + "; somebody may have been quicker.",
+			"Look at the task again."}
+	case r.PostFormValue("confirm") != view.Name:
+		return badInput("The typed name is not the task's.", "Type "+view.Name+" to confirm.")
+	}
+	if err := d.Command(r.Context(), view.Name, command, who(r).name); err != nil {
+		d.Log.Warn("dashboard: a command was refused", "task", view.Name, "command", command, "by", who(r).name, "error", err)
+		return &failure{http.StatusConflict, "The command was not carried out.", sentence(err.Error()), "Look at the task again."}
+	}
+	d.Log.Info("dashboard: a command was carried out", "task", view.Name, "command", command, "by", who(r).name)
+	return nil
+}

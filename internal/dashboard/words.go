@@ -44,6 +44,14 @@ var stateWords = map[store.State]string{
 	store.Unpriced:  "unpriced: no price is known for this model",
 }
 
+// commandWords says what a command does to a task.
+var commandWords = map[string]string{
+	"promote":  "Promote: one state further",
+	"rollback": "Roll back: what answered before answers again",
+	"pause":    "Pause: the generalist answers everything",
+	"resume":   "Resume",
+}
+
 // taskStateWords says what a task's state means.
 var taskStateWords = map[string]string{
 	"observing": "requests pass through and are recorded",

@@ -107,6 +107,29 @@ function live() {
   addEventListener("pagehide", () => events.close());
 }
 
+// Forms that answer at once: sliders ask the server again, and the page takes on what differs.
+function auto() {
+  const form = document.querySelector("form[data-auto]");
+  if (!form) return;
+  let timer = 0, run = 0;
+  const ask = async () => {
+    const mine = ++run, address = form.getAttribute("action") + "?" + new URLSearchParams(new FormData(form));
+    const reply = await fetch(address, { headers: { Accept: "text/html" } }).catch(() => null);
+    if (!reply || mine !== run) return;
+    const page = new DOMParser().parseFromString(await reply.text(), "text/html");
+    if (mine !== run || !page.getElementById("main")) return;
+    morph($("main"), page.getElementById("main"));
+    history.replaceState(null, "", address);
+  };
+  document.documentElement.classList.add("script");
+  form.addEventListener("input", (e) => {
+    if (e.target.name === "task") { for (const i of form.elements) if (i.name !== "task") i.disabled = true; form.submit(); return; }
+    clearTimeout(timer);
+    timer = setTimeout(ask, 120);
+  });
+}
+
 theme();
 tips();
+auto();
 if ($("live") && !new URLSearchParams(location.search).has("cursor")) live();
