@@ -57,6 +57,7 @@ func (s *Server) chat(x *exchange) {
 		if accepted && step.Role == cascade.Answer {
 			x.answer(t, p)
 			x.audit(tier, p)
+			x.decided(tier, p, true, reason)
 			return
 		}
 		if accepted {
@@ -64,6 +65,7 @@ func (s *Server) chat(x *exchange) {
 		}
 		x.reason = reason
 		t.decline(reason)
+		x.decided(tier, p, false, reason)
 		if reason != cascade.Failed {
 			x.watch(tier, p, accepted)
 		}

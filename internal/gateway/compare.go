@@ -1,11 +1,15 @@
 package gateway
 
 import (
+	"hash/fnv"
+	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"occam/internal/cascade"
 	"occam/internal/openai"
+	"occam/internal/store"
 	"occam/internal/task"
 )
 
@@ -29,27 +33,102 @@ func clone(p *task.Prediction) task.Prediction {
 
 // learn hands the generalist's answer to a task's request to whoever learns from it, and compares what was watched.
 func (x *exchange) learn(a *paid, model, content string) {
-	if x.task == nil || !x.readable {
+	if x.task == nil {
+		x.overhear(a, model, content)
 		return
 	}
-	values, err := task.ParseAnswer(x.task.Fields, []byte(strings.TrimSpace(content)))
-	if err == nil && x.opts.OnExample != nil {
-		x.opts.OnExample(Example{RequestID: x.id, Task: x.task.Task, Input: x.input, Values: values, Model: model, Simulated: a.Simulated})
+	if !x.readable {
+		return
+	}
+	said := x.said(a, model, content)
+	if said.values != nil && x.opts.OnExample != nil {
+		x.opts.OnExample(Example{RequestID: x.id, At: x.began, Task: x.task.Task, Input: x.input, Values: said.values, Model: model,
+			Provider: said.provider, PromptHash: said.prompt, Simulated: said.simulated})
 	}
 	for i := range x.watched {
-		x.compare(&x.watched[i], values, false, 0, a.Simulated)
+		x.compare(&x.watched[i], said, false, 0)
 	}
 }
 
-func (x *exchange) compare(w *watched, values []task.Value, answered bool, share float64, simulated bool) {
+// overhear hands on a request that belongs to no task.
+func (x *exchange) overhear(a *paid, model, content string) {
+	if x.opts.OnTraffic == nil {
+		return
+	}
+	messages, err := x.request.Messages()
+	if err != nil {
+		return // no task was looked for, so this was not found out before
+	}
+	t := Traffic{RequestID: x.id, At: x.began, Asked: x.request.Model, Model: model, Provider: a.Provider, Plain: x.request.Plain,
+		Messages: make([]task.Message, len(messages)), Schema: slices.Clone(x.request.Schema), Content: content,
+		Usage: a.Usage, Cost: a.Cost, Priced: a.State != store.Unpriced, Simulated: a.Simulated}
+	for i, m := range messages {
+		t.Messages[i] = task.Message(m)
+	}
+	x.opts.OnTraffic(t)
+}
+
+// said is what the generalist answered to a task's request; values is nil where that was no valid answer.
+type said struct {
+	values                  []task.Value
+	model, provider, prompt string
+	simulated               bool
+}
+
+func (x *exchange) said(a *paid, model, content string) said {
+	values, err := task.ParseAnswer(x.task.Fields, []byte(strings.TrimSpace(content)))
+	if err != nil {
+		values = nil
+	}
+	return said{values: values, model: model, provider: a.Provider, prompt: x.promptHash(), simulated: a.Simulated}
+}
+
+// promptHash is of everything that the generalist is told beside the input: the task's own words, the other messages, the
+// answer's schema. Labels of another prompt are labels of another teacher.
+func (x *exchange) promptHash() string {
+	messages, err := x.request.Messages()
+	if err != nil {
+		return ""
+	}
+	h := fnv.New64a()
+	put := func(text string) { _, _ = io.WriteString(h, text+"\x00") } // a hash takes everything
+	put(x.task.Input.String())
+	if x.request.Model == x.task.Name {
+		put(x.task.System)
+	}
+	last := len(messages) - 1
+	for last >= 0 && messages[last].Role != "user" {
+		last--
+	}
+	for i, m := range messages {
+		put(m.Role)
+		if i != last { // the last word of the user is the input
+			put(m.Text)
+		}
+	}
+	put(string(x.request.Schema))
+	return strconv.FormatUint(h.Sum64(), 16)
+}
+
+func (x *exchange) compare(w *watched, s said, answered bool, share float64) {
 	if x.opts.OnComparison == nil {
 		return
 	}
 	x.opts.OnComparison(Comparison{
 		RequestID: x.id, At: x.opts.Now(), Task: x.task.Task, Tier: w.tier.Name, Specialist: w.tier.Identity.Specialist,
-		Input: x.input, Predicted: w.p, Answered: answered, Accepted: w.accepted, Share: share, Missing: values == nil,
-		Values: values, Agreed: values != nil && slices.EqualFunc(w.p.Values, values, task.Value.Equal), Simulated: simulated,
+		Input: x.input, Predicted: w.p, Answered: answered, Accepted: w.accepted, Share: share, Missing: s.values == nil,
+		Values: s.values, Agreed: s.values != nil && slices.EqualFunc(w.p.Values, s.values, task.Value.Equal),
+		Model: s.model, Provider: s.provider, PromptHash: s.prompt, Simulated: s.simulated,
 	})
+}
+
+// decided hands on what became of a prediction.
+func (x *exchange) decided(tier *Tier, p *task.Prediction, answered bool, reason cascade.Reason) {
+	if x.opts.OnDecision == nil || reason == cascade.Failed {
+		return
+	}
+	x.opts.OnDecision(Decision{RequestID: x.id, At: x.began, Task: x.task.Task, Tier: tier.Name, Specialist: tier.Identity.Specialist,
+		Input: x.input, Predicted: p, Answered: answered, Reason: reason})
 }
 
 // audit draws whether a tier's answer is checked and, if so, asks the generalist in the background. The draw does not look
@@ -64,30 +143,25 @@ func (x *exchange) audit(tier *Tier, p *task.Prediction) {
 	later.w = nil
 	select {
 	case x.audits <- func() {
-		values, simulated := later.ask()
-		later.compare(w, values, true, share, simulated)
+		later.compare(w, later.ask(), true, share)
 	}:
 	default:
 		x.opts.Log.Warn("too many audits wait; one is reported as missing", "request", x.id, "task", x.task.Name)
-		x.compare(w, nil, true, share, false)
+		x.compare(w, said{}, true, share)
 	}
 }
 
-// ask puts the request to the generalist for an audit. It returns its answer, nil where it gave no valid one.
-func (x *exchange) ask() (values []task.Value, simulated bool) {
+// ask puts the request to the generalist for an audit.
+func (x *exchange) ask() said {
 	x.reason = cascade.Auditing
 	edit := x.teach()
 	edit.Usage, edit.NoStream = false, true
 	a, r, ok := x.complete(&call{route: x.task.paid, edit: edit, tier: generalist, audit: true})
 	if !ok {
-		return nil, false
+		return said{}
 	}
 	a.account(&r, true, 0, r.Content, int64(len(r.Content)))
-	values, err := task.ParseAnswer(x.task.Fields, []byte(strings.TrimSpace(r.Content)))
-	if err != nil {
-		return nil, a.Simulated
-	}
-	return values, a.Simulated
+	return x.said(a, r.Model, r.Content)
 }
 
 // teach is what the generalist must be told beside the request: a request that named the task instead of a model may lack

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"occam/internal/cascade"
+	"occam/internal/cost"
 	"occam/internal/openai"
 	"occam/internal/store"
 	"occam/internal/task"
@@ -38,18 +40,28 @@ type Options struct {
 	OnComparison func(Comparison)
 	// OnReview is told of every request of a task that no tier could answer and that a person should see. It must not block.
 	OnReview func(Review)
+	// OnDecision is told of every prediction of a tier, answered with or not. It must not block, nor keep Decision.Predicted.
+	OnDecision func(Decision)
+	// OnTraffic is told of every chat answer to a request that belongs to no task. It must not block.
+	OnTraffic func(Traffic)
+	// OnFeedback is told what people say the right answer to a request was. Its error, an *openai.Error where the caller is to
+	// blame, is what the caller gets. nil: there is no /v1/feedback.
+	OnFeedback func(context.Context, Feedback) error
 	// Other serves every path that is not the gateway's own: the dashboard. Default: 404.
 	Other http.Handler
 }
 
 // An Example is a task's input with what the generalist answered.
 type Example struct {
-	RequestID string
-	Task      *task.Task
-	Input     string
-	Values    []task.Value // one per field
-	Model     string       // the generalist's name as the upstream gave it
-	Simulated bool
+	RequestID  string
+	At         time.Time
+	Task       *task.Task
+	Input      string
+	Values     []task.Value // one per field
+	Model      string       // the generalist's name as the upstream gave it
+	Provider   string       // that answered, as the configuration names it
+	PromptHash string       // of everything that the generalist was told beside the input
+	Simulated  bool
 }
 
 // A Comparison is a tier's prediction beside the generalist's answer to the same request.
@@ -67,7 +79,47 @@ type Comparison struct {
 	Missing    bool            // the generalist gave no valid answer; Values is nil
 	Values     []task.Value    // the generalist's answer, one per field
 	Agreed     bool            // every field equal
+	Model      string          // the generalist's name as the upstream gave it; "" when Missing
+	Provider   string          // that answered
+	PromptHash string          // of everything that the generalist was told beside the input
 	Simulated  bool
+}
+
+// A Decision is what became of one prediction of a tier.
+type Decision struct {
+	RequestID  string
+	At         time.Time
+	Task       *task.Task
+	Tier       string
+	Specialist string // hash of the weights that predicted
+	Input      string
+	Predicted  *task.Prediction // valid until the callback returns
+	Answered   bool
+	Reason     cascade.Reason
+}
+
+// Traffic is a request that belongs to no task, with its answer.
+type Traffic struct {
+	RequestID string
+	At        time.Time
+	Asked     string // model that the app asked for
+	Model     string // that answered, as the upstream named it
+	Provider  string
+	Plain     bool // the request asks for nothing but one text
+	Messages  []task.Message
+	Schema    []byte // of the answer, nil if the request has none
+	Content   string // of the answer
+	Usage     cost.Usage
+	Cost      cost.Amount
+	Priced    bool
+	Simulated bool
+}
+
+// Feedback is a person's correction of the answer to one request.
+type Feedback struct {
+	RequestID string
+	KeyID     string // of the virtual key that sent it, "" where the API asks for none
+	Labels    task.Output
 }
 
 // A Review is a request that a person should answer.
@@ -152,6 +204,9 @@ func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/chat/completions", s.admit(s.chat))
 	mux.HandleFunc("GET /v1/models", s.admit(s.models))
+	if s.opts.OnFeedback != nil {
+		mux.HandleFunc("POST /v1/feedback", s.admit(s.feedback))
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, 200, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
