@@ -118,8 +118,8 @@ func Lower(k, n int, delta float64) float64 {
 	return 1 - Upper(n-k, n, delta)
 }
 
-// Interval returns the two-sided Clopper–Pearson interval for a probability of which k of n trials were seen, at the given
-// confidence, e.g. 0.95. It is [0, 1] when n = 0. (C. J. Clopper and E. S. Pearson, Biometrika 26, 1934.)
+// Interval returns the two-sided Clopper–Pearson interval for a probability of which k of n trials were seen, at the
+// given confidence, e.g. 0.95. It is [0, 1] when n = 0. (C. J. Clopper and E. S. Pearson, Biometrika 26, 1934.)
 func Interval(k, n int, confidence float64) (low, high float64) {
 	tail := (1 - confidence) / 2
 	return Lower(k, n, tail), Upper(k, n, tail)

@@ -12,22 +12,23 @@ type TierResult struct {
 	Result
 	// Err is nil when the tier is certified; else a *Shortfall, and the tier must not answer.
 	Err error
-	// Below says which requests the tier is certified for, tier by tier before it: those whose score there is not at or above
-	// it. +Inf for a tier that is not certified and so is passed by all. It is at most that tier's threshold, by about one step of its grid.
+	// Below says which requests the tier is certified for, tier by tier before it: those whose score there is not at or
+	// above it. +Inf for a tier that is not certified and so is passed by all. It is at most that tier's threshold, by
+	// about one step of its grid.
 	Below []float64
 }
 
-// CertifyCascade certifies the tiers of a cascade in order, each on the requests that reach it, so that all promises together
-// hold with probability 1-goal.Delta. rows holds, for each calibration row, its outcome at each tier; unlabelled holds, for
-// each row of other traffic, its score at each tier, from which the grids of at most size thresholds are read. The result has
-// one element a tier. Where every certified tier keeps the Served risk, so does the cascade. For the System promise the risk is
-// shared evenly over the tiers.
+// CertifyCascade certifies the tiers of a cascade in order, each on the requests that reach it, so that all promises
+// together hold with probability 1-goal.Delta. rows holds, for each calibration row, its outcome at each tier;
+// unlabelled holds, for each row of other traffic, its score at each tier, from which the grids of at most size
+// thresholds are read. The result has one element a tier. Where every certified tier keeps the Served risk, so does the
+// cascade. For the System promise the risk is shared evenly over the tiers.
 //
-// One tier's threshold depends on the labels, so the rows left over by it are not plainly a fresh sample. But Certify looks at
-// labels from strict to lax only and stops at a threshold that those looked at determine. Given them, the rows with lower
-// scores are still independent draws of the traffic below that threshold: these, and no others, certify the next tier. Where
-// a tier is not certified every request passes it, and the next tier is certified on all rows that reached this one. Each of
-// the 2^tiers - 1 certifications that may come about in this way has an equal share of delta.
+// One tier's threshold depends on the labels, so the rows left over by it are not plainly a fresh sample. But Certify
+// looks at labels from strict to lax only and stops at a threshold that those looked at determine. Given them, the rows
+// with lower scores are still independent draws of the traffic below that threshold: these, and no others, certify the
+// next tier. Where a tier is not certified every request passes it, and the next tier is certified on all rows that
+// reached this one. Each of the 2^tiers - 1 certifications that may come about in this way has an equal share of delta.
 func CertifyCascade(goal Goal, unlabelled [][]float64, size int, rows [][]Outcome) ([]TierResult, error) {
 	tiers, err := width(unlabelled, rows)
 	if err != nil {
@@ -91,8 +92,8 @@ func width(unlabelled [][]float64, rows [][]Outcome) (int, error) {
 	return tiers, nil
 }
 
-// A Comparison sets two answerers side by side on rows that both answered: a tier and the next one on what the tier defers, or
-// a specialist and its teacher on rows that people labelled.
+// A Comparison sets two answerers side by side on rows that both answered: a tier and the next one on what the tier
+// defers, or a specialist and its teacher on rows that people labelled.
 type Comparison struct {
 	Rows  int `json:"rows"`
 	Gains int `json:"gains"` // first wrong, second right
@@ -120,8 +121,8 @@ func Compare(firstWrong, secondWrong []bool, confidence float64) Comparison {
 	return c
 }
 
-// Pays reports whether escalating is proven, at failure probability delta, to add accuracy. If not, prefer a person or the
-// cheaper answer.
+// Pays reports whether escalating is proven, at failure probability delta, to add accuracy. If not, prefer a person or
+// the cheaper answer.
 func (c Comparison) Pays(delta float64) bool { return c.Gains > c.Harms && c.P <= delta }
 
 // Verdict says what the comparison means for escalation, in a sentence.

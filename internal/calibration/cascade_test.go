@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// twoTiers draws a request as two tiers see it: it has a difficulty, the second tier is better, and what one gets wrong the
-// other gets wrong more often.
+// twoTiers draws a request as two tiers see it: it has a difficulty, the second tier is better, and what one gets wrong
+// the other gets wrong more often.
 func twoTiers(rng *rand.Rand) []Outcome {
 	difficulty := rng.Float64()
 	shared := rng.Float64()
@@ -21,7 +21,8 @@ func twoTiers(rng *rand.Rand) []Outcome {
 	}
 }
 
-// Each tier's promise is about the traffic that reaches it. The risk is measured on a large sample that nothing was chosen on.
+// Each tier's promise is about the traffic that reaches it. The risk is measured on a large sample that nothing was
+// chosen on.
 func TestCascadePromisesHoldOnWhatReachesEachTier(t *testing.T) {
 	const draws, rows, delta, risk = 100, 1500, 0.2, 0.05
 	rng := rand.New(rand.NewPCG(21, 22))

@@ -1,5 +1,5 @@
-// Package calibration turns held-out scores into a threshold with a finite-sample guarantee, and writes the guarantee down
-// as a Certificate. It is pure: no I/O, no clock, no randomness of its own.
+// Package calibration turns held-out scores into a threshold with a finite-sample guarantee, and writes the guarantee
+// down as a Certificate. It is pure: no I/O, no clock, no randomness of its own.
 package calibration
 
 import (
@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// A Certificate is the statement, with its evidence, that lets one tier answer. Any change of the specialist, the score, the
-// teacher or the prompt voids it. Its JSON is stable: the same certificate gives the same bytes and the same Hash.
+// A Certificate is the statement, with its evidence, that lets one tier answer. Any change of the specialist, the
+// score, the teacher or the prompt voids it. Its JSON is stable: the same certificate gives the same bytes and the same
+// Hash.
 type Certificate struct {
 	Task       string    `json:"task"`
 	Specialist string    `json:"specialist"` // hash of the exact weights that were calibrated
@@ -38,8 +39,9 @@ type Certificate struct {
 	From time.Time `json:"from,omitzero"`  // calibration window: first row
 	To   time.Time `json:"to,omitzero"`    // last row
 	Tier string    `json:"tier,omitempty"` // place in the cascade: calibrated on requests that reach it
-	// Below limits the certificate, in a cascade, to requests that each named earlier tier scored below the number given, which
-	// is about one step of the grid below that tier's threshold; what lies between goes past this tier (see TierResult).
+	// Below limits the certificate, in a cascade, to requests that each named earlier tier scored below the number
+	// given, which is about one step of the grid below that tier's threshold; what lies between goes past this tier
+	// (see TierResult).
 	Below     map[string]float64 `json:"below,omitempty"`
 	Level     float64            `json:"level,omitempty"`       // share of Delta that this certification spent
 	AuditRate float64            `json:"audit_rate,omitempty"`  // share of answered requests that is audited while it is live
@@ -135,8 +137,8 @@ func (c *Certificate) Void(now Identity) string {
 	return ""
 }
 
-// Hash returns the SHA-256 of the certificate's JSON, in hexadecimal: the same for the same certificate, also after a round
-// trip through JSON.
+// Hash returns the SHA-256 of the certificate's JSON, in hexadecimal: the same for the same certificate, also after a
+// round trip through JSON.
 func (c *Certificate) Hash() string {
 	text, err := json.Marshal(c)
 	if err != nil {
@@ -154,7 +156,8 @@ type wire struct {
 	Floor *float64 `json:"floor"` // null: no floor, -Inf
 }
 
-// MarshalJSON writes the certificate with "floor": null for no floor, and times in UTC to the microsecond, which databases keep.
+// MarshalJSON writes the certificate with "floor": null for no floor, and times in UTC to the microsecond, which
+// databases keep.
 func (c Certificate) MarshalJSON() ([]byte, error) {
 	w := wire{plain: plain(c)}
 	for _, at := range []*time.Time{&w.IssuedAt, &w.From, &w.To} {

@@ -39,8 +39,8 @@ type Goal struct {
 	Look   int // 0: certified once. k >= 1: the k-th (re)calibration of a series without end
 }
 
-// Spend returns the failure probability that this one certification may use: Delta / (Tiers * Models), and of that the share
-// 6/(pi^2 k^2) for the k-th look, because those shares sum to one over all k.
+// Spend returns the failure probability that this one certification may use: Delta / (Tiers * Models), and of that the
+// share 6/(pi^2 k^2) for the k-th look, because those shares sum to one over all k.
 func (g Goal) Spend() float64 {
 	delta := g.Delta / float64(max(g.Tiers, 1)) / float64(max(g.Models, 1))
 	if g.Look > 0 {
@@ -89,13 +89,13 @@ type Result struct {
 // Coverage is the share of the calibration rows that the threshold accepts.
 func (r Result) Coverage() float64 { return ratio(r.Accepted, r.N) }
 
-// Certify finds the threshold with the largest coverage that it can prove to keep the goal, or returns a *Shortfall that says
-// how many more labels it needs. It never returns a threshold that is not proven.
+// Certify finds the threshold with the largest coverage that it can prove to keep the goal, or returns a *Shortfall
+// that says how many more labels it needs. It never returns a threshold that is not proven.
 //
 // grid holds the thresholds that may be chosen for the Served promise. It must not depend on the outcomes: take Grid of
-// unlabelled traffic. Served is tested along the grid from strict to lax by a fallback procedure (see served). System needs
-// no grid (one only refines it): its risk is monotone in the threshold, so any threshold may be looked at (see system).
-// The order of outcomes and grid does not matter.
+// unlabelled traffic. Served is tested along the grid from strict to lax by a fallback procedure (see served). System
+// needs no grid (one only refines it): its risk is monotone in the threshold, so any threshold may be looked at (see
+// system). The order of outcomes and grid does not matter.
 func Certify(goal Goal, grid []float64, outcomes []Outcome) (Result, error) {
 	result, _, err := certify(goal, grid, outcomes)
 	return result, err
@@ -122,10 +122,10 @@ func certify(goal Goal, grid []float64, outcomes []Outcome) (result Result, look
 	return result, looked, nil
 }
 
-// Grid returns size thresholds at even steps of coverage, from strict to lax, of scores that carry no labels. A score that
-// many rows share is repeated, and NaN and -Inf stay (as -Inf), so that a threshold's position says what share of the traffic
-// it accepts. The scores must be independent of the calibration outcomes: recorded traffic, or the out-of-fold scores of the
-// training rows. It returns nil for no scores or size < 1.
+// Grid returns size thresholds at even steps of coverage, from strict to lax, of scores that carry no labels. A score
+// that many rows share is repeated, and NaN and -Inf stay (as -Inf), so that a threshold's position says what share of
+// the traffic it accepts. The scores must be independent of the calibration outcomes: recorded traffic, or the
+// out-of-fold scores of the training rows. It returns nil for no scores or size < 1.
 func Grid(unlabelled []float64, size int) []float64 {
 	if len(unlabelled) == 0 || size < 1 {
 		return nil

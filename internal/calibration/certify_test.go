@@ -42,8 +42,8 @@ func anyGoal(t *rapid.T) Goal {
 	}
 }
 
-// Whatever comes in, either nothing is certified and the error says why, or the evidence is that of the threshold and proves
-// the goal.
+// Whatever comes in, either nothing is certified and the error says why, or the evidence is that of the threshold and
+// proves the goal.
 func TestCertifyOnAnything(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		goal, outcomes := anyGoal(t), anyOutcomes(t)
@@ -215,8 +215,8 @@ func TestGridIsQuantilesByCoverage(t *testing.T) {
 	}
 }
 
-// population is a made-up traffic: scores uniform, the error probability falls with the score but rises again at the very top,
-// as label noise does to real scores.
+// population is a made-up traffic: scores uniform, the error probability falls with the score but rises again at the
+// very top, as label noise does to real scores.
 func population(rng *rand.Rand) Outcome {
 	score := rng.Float64()
 	return Outcome{score, rng.Float64() < errorRate(score)}

@@ -5,15 +5,16 @@ import (
 	"slices"
 )
 
-// Classes says, for each predicted class, whether the Served promise holds for that class alone at a certified threshold, so
-// that a good average does not hide a bad class. predicted holds each row's predicted class, an index into names; anything
-// else belongs to no class. grid, outcomes and result are those of Certify. All rows that come out as Certified or Pooled hold
-// together with probability 1-Goal.Spend(), apart from the certificate's own.
+// Classes says, for each predicted class, whether the Served promise holds for that class alone at a certified
+// threshold, so that a good average does not hide a bad class. predicted holds each row's predicted class, an index
+// into names; anything else belongs to no class. grid, outcomes and result are those of Certify. All rows that come out
+// as Certified or Pooled hold together with probability 1-Goal.Spend(), apart from the certificate's own.
 //
-// Because the threshold was chosen with the help of the same labels, it is not enough to test a class at that threshold. Each
-// class is walked down the grid by the fallback procedure of Certify with an equal share of delta (Bonferroni), and counts as
-// certified if the threshold is among those proven on the way. A class with too few rows to pass even without an error is pooled
-// with the other such classes; that does not look at labels, so the pool is one more class.
+// Because the threshold was chosen with the help of the same labels, it is not enough to test a class at that
+// threshold. Each class is walked down the grid by the fallback procedure of Certify with an equal share of delta
+// (Bonferroni), and counts as certified if the threshold is among those proven on the way. A class with too few rows to
+// pass even without an error is pooled with the other such classes; that does not look at labels, so the pool is one
+// more class.
 func Classes(result Result, grid []float64, outcomes []Outcome, predicted []int, names []string) []Row {
 	members := make([][]Outcome, len(names)+1) // the last is the pool
 	for i, class := range predicted {
@@ -38,8 +39,9 @@ func Classes(result Result, grid []float64, outcomes []Outcome, predicted []int,
 	return rows
 }
 
-// poolSmall moves the classes that could not pass even without an error into the last member, and returns which those are and
-// how many tests remain. Each class left to itself makes every level smaller, so sizes are tried from the largest down.
+// poolSmall moves the classes that could not pass even without an error into the last member, and returns which those
+// are and how many tests remain. Each class left to itself makes every level smaller, so sizes are tried from the
+// largest down.
 func poolSmall(result Result, members [][]Outcome) (small []bool, tests int) {
 	classes := len(members) - 1
 	rows := make([]int, classes) // above the floor, at any threshold: the certified one knows the labels
@@ -64,8 +66,8 @@ func poolSmall(result Result, members [][]Outcome) (small []bool, tests int) {
 	return small, tests + one(len(members[classes]) > 0)
 }
 
-// provenAt reports whether the certified threshold is proven for one class. Starts stand close to it in coverage: at half the
-// grid and every tenth from there on; they are fixed before any label is seen.
+// provenAt reports whether the certified threshold is proven for one class. Starts stand close to it in coverage: at
+// half the grid and every tenth from there on; they are fixed before any label is seen.
 func provenAt(goal Goal, result Result, grid []float64, members []Outcome) bool {
 	const tries = 5
 	ladder := newLadder(grid, members)

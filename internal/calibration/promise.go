@@ -5,13 +5,13 @@ import (
 	"math"
 )
 
-// system chooses the threshold of the System promise by risk-controlling prediction sets (Bates, Angelopoulos, Lei, Malik and
-// Jordan 2021, arXiv 2101.02703).
+// system chooses the threshold of the System promise by risk-controlling prediction sets (Bates, Angelopoulos, Lei,
+// Malik and Jordan 2021, arXiv 2101.02703).
 //
-// L(t) = P(score >= t and wrong) only grows as t falls. Let t* be the first threshold, from the top, with L(t*) > risk. A
-// threshold at or below t* is returned only if the count of accepted errors at t*, a Binomial(n, L(t*)), is so small that
-// BinCDF(count; n, risk) <= delta, which has probability at most delta. One fixed t* decides, so any number of thresholds,
-// also ones read off the calibration rows themselves, may be tried without a penalty.
+// L(t) = P(score >= t and wrong) only grows as t falls. Let t* be the first threshold, from the top, with L(t*) > risk.
+// A threshold at or below t* is returned only if the count of accepted errors at t*, a Binomial(n, L(t*)), is so small
+// that BinCDF(count; n, risk) <= delta, which has probability at most delta. One fixed t* decides, so any number of
+// thresholds, also ones read off the calibration rows themselves, may be tried without a penalty.
 //
 // looked is the highest score of a row whose label was one error too many: no label below it was looked at.
 func (l *ladder) system(goal Goal) (result Result, looked float64, proven bool) {
@@ -39,8 +39,8 @@ func (l *ladder) system(goal Goal) (result Result, looked float64, proven bool) 
 	}, min(looked, best.threshold), true
 }
 
-// walk goes down the rows' own scores, ties whole, until more than allowed errors are accepted, and returns the rungs before
-// that and the score at which it stopped.
+// walk goes down the rows' own scores, ties whole, until more than allowed errors are accepted, and returns the rungs
+// before that and the score at which it stopped.
 func (l *ladder) walk(allowed int) (own []rung, stopped float64) {
 	wrong := 0
 	for i := 0; i < l.n && !math.IsInf(l.outcomes[i].Score, -1); {
@@ -58,16 +58,16 @@ func (l *ladder) walk(allowed int) (own []rung, stopped float64) {
 	return own, stopped
 }
 
-// served chooses the threshold of the Served promise by testing the hypotheses H(t): P(wrong | score >= t) > risk along the
-// grid from strict to lax, with the exact binomial p-value BinCDF(errors; accepted, risk), which is valid given the number of
-// accepted rows. (Learn then test: Angelopoulos, Bates, Candès, Jordan and Lei 2021, arXiv 2110.01052.)
+// served chooses the threshold of the Served promise by testing the hypotheses H(t): P(wrong | score >= t) > risk along
+// the grid from strict to lax, with the exact binomial p-value BinCDF(errors; accepted, risk), which is valid given the
+// number of accepted rows. (Learn then test: Angelopoulos, Bates, Candès, Jordan and Lei 2021, arXiv 2110.01052.)
 //
-// Fixed-sequence testing spends the whole delta on each step but stops for good at its first failure, and at the very top,
-// where few rows are accepted, a failure is certain. So delta is shared over a few starts, and a rejected hypothesis hands
-// its level on to the next: the fallback procedure (Wiens 2003; Wiens and Dmitrienko 2005), a case of the graphical
-// procedures of Bretz, Maurer, Brannath and Posch 2009, which keeps P(any true hypothesis rejected) <= delta under any
-// dependence of the tests. Where the path from an early start arrives at a later one, their levels add up; where it fails on
-// the way, the later start still has its own.
+// Fixed-sequence testing spends the whole delta on each step but stops for good at its first failure, and at the very
+// top, where few rows are accepted, a failure is certain. So delta is shared over a few starts, and a rejected
+// hypothesis hands its level on to the next: the fallback procedure (Wiens 2003; Wiens and Dmitrienko 2005), a case of
+// the graphical procedures of Bretz, Maurer, Brannath and Posch 2009, which keeps P(any true hypothesis rejected) <=
+// delta under any dependence of the tests. Where the path from an early start arrives at a later one, their levels add
+// up; where it fails on the way, the later start still has its own.
 //
 // looked is the last threshold tested: no label below it was looked at.
 func (l *ladder) served(goal Goal) (result Result, looked float64, proven bool) {
@@ -85,8 +85,8 @@ func (l *ladder) served(goal Goal) (result Result, looked float64, proven bool) 
 	}, looked, true
 }
 
-// fallback tests the rungs in order, from starts in ascending order; it calls rejected for each one whose risk is proven, with the level that proved it, and
-// returns the last threshold tested.
+// fallback tests the rungs in order, from starts in ascending order; it calls rejected for each one whose risk is
+// proven, with the level that proved it, and returns the last threshold tested.
 func fallback(rungs []rung, starts []start, risk float64, rejected func(i int, level float64)) (looked float64) {
 	level := 0.0
 	for i, r := range rungs {
@@ -123,8 +123,8 @@ type start struct {
 	level    float64
 }
 
-// starts shares goal.Spend over positions of a grid of the given size. They depend on the goal, the number of rows and the
-// size of the grid only, never on the rows themselves.
+// starts shares goal.Spend over positions of a grid of the given size. They depend on the goal, the number of rows and
+// the size of the grid only, never on the rows themselves.
 func starts(goal Goal, rows, size int) []start {
 	if rows == 0 || size == 0 {
 		return nil

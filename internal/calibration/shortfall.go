@@ -6,8 +6,8 @@ import (
 	"sort"
 )
 
-// A Shortfall is the error of Certify when nothing can be proven: the generalist must keep answering. It carries what was seen
-// at the most promising threshold and how many more labels a proof would take.
+// A Shortfall is the error of Certify when nothing can be proven: the generalist must keep answering. It carries what
+// was seen at the most promising threshold and how many more labels a proof would take.
 type Shortfall struct {
 	Goal      Goal
 	N         int     // calibration rows there were
@@ -17,8 +17,9 @@ type Shortfall struct {
 	Needed    int     // rows that a proof needs in all, if the observed rates stay; 0 when no number would do
 	More      int     // rows still to label: Needed - N, at least 1; 0 when no number would do
 
-	// SystemCoverage is, for a Served goal, the coverage at which the weaker System promise with the same risk holds on these
-	// rows, tested with half the failure probability so that both promises may be tried. 0 when that is not proven either.
+	// SystemCoverage is, for a Served goal, the coverage at which the weaker System promise with the same risk holds on
+	// these rows, tested with half the failure probability so that both promises may be tried. 0 when that is not
+	// proven either.
 	SystemCoverage float64
 
 	Arithmetic string // how Needed comes about, in a sentence
@@ -68,9 +69,9 @@ func (l *ladder) explainSystem(s *Shortfall) {
 	s.Arithmetic = "the most confident answers hold too many errors, or no row passes the in-scope floor"
 }
 
-// explainServed looks for the smallest number of rows at which one of the starts that Certify would then use passes its test
-// with probability planPower. It takes the error rate above a start to be the median of Jeffreys' posterior there, about
-// (errors + 1/6) / (accepted + 1/3).
+// explainServed looks for the smallest number of rows at which one of the starts that Certify would then use passes its
+// test with probability planPower. It takes the error rate above a start to be the median of Jeffreys' posterior there,
+// about (errors + 1/6) / (accepted + 1/3).
 func (l *ladder) explainServed(s *Shortfall) {
 	const most = 10_000_000
 	if len(l.grid) == 0 {

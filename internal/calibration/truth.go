@@ -11,10 +11,11 @@ type Label struct {
 	Fooled  bool // the teacher's answer is not the person's
 }
 
-// Truth says what teacher labels and people's labels together prove about how often the specialist is really wrong. Agreement
-// with a teacher is not accuracy: a specialist that copies its teacher's systematic errors agrees with it and is wrong. (The
-// formula that corrects agreement for teacher noise assumes errors to be independent, which copied errors are not, so it is
-// not offered.) Every bound holds with probability 1-delta on its own; Low and High hold together.
+// Truth says what teacher labels and people's labels together prove about how often the specialist is really wrong.
+// Agreement with a teacher is not accuracy: a specialist that copies its teacher's systematic errors agrees with it and
+// is wrong. (The formula that corrects agreement for teacher noise assumes errors to be independent, which copied
+// errors are not, so it is not offered.) Every bound holds with probability 1-delta on its own; Low and High hold
+// together.
 type Truth struct {
 	Rows   int     `json:"rows"`
 	Judged int     `json:"judged"`
@@ -37,10 +38,11 @@ type Truth struct {
 
 // AgainstTruth computes Truth. Without any judged row only the agreement is known: High is 1.
 //
-// The assumption-free bound is the triangle inequality for "differs", with exact bounds on D = P(specialist differs from
-// teacher) and eta = P(teacher wrong). Assisted is prediction-powered inference (Angelopoulos, Bates, Fannjiang, Jordan and
-// Zrnic 2023, arXiv 2301.09633): risk = D + E[wrong - differs], the last mean bounded by betting on the judged rows. It beats
-// Direct where specialist and teacher are wrong on the same rows only seldom and rows without a person are many.
+// The assumption-free bound is the triangle inequality for "differs", with exact bounds on D = P(specialist differs
+// from teacher) and eta = P(teacher wrong). Assisted is prediction-powered inference (Angelopoulos, Bates, Fannjiang,
+// Jordan and Zrnic 2023, arXiv 2301.09633): risk = D + E[wrong - differs], the last mean bounded by betting on the
+// judged rows. It beats Direct where specialist and teacher are wrong on the same rows only seldom and rows without a
+// person are many.
 func AgainstTruth(labels []Label, delta float64) Truth {
 	t := Truth{Rows: len(labels), TeacherTop: 1, FreeHigh: 1, Direct: 1, Assisted: 1, High: 1}
 	differ, wrong, fooled := 0, 0, 0
@@ -76,13 +78,13 @@ func AgainstTruth(labels []Label, delta float64) Truth {
 	return t
 }
 
-// MeanUpper returns an upper bound, at failure probability delta, on the mean of independent draws of a quantity in [0, 1], of
-// which values were seen, in the order drawn; 1 for none. Values outside [0, 1] are moved to its ends, NaN to 1. Use it for a
-// loss that is not right-or-wrong, such as one that weighs errors by their cost.
+// MeanUpper returns an upper bound, at failure probability delta, on the mean of independent draws of a quantity in [0,
+// 1], of which values were seen, in the order drawn; 1 for none. Values outside [0, 1] are moved to its ends, NaN to 1.
+// Use it for a loss that is not right-or-wrong, such as one that weighs errors by their cost.
 //
 // It is the betting bound of Waudby-Smith and Ramdas 2020 (arXiv 2010.09686): a mean m is excluded when the capital
-// prod(1 + lambda_t (m - x_t)), whose bets lambda_t look at the past only, ever reaches 1/delta (Ville's inequality). Bets
-// follow the variance seen so far, so that quantities that vary little get a tight bound.
+// prod(1 + lambda_t (m - x_t)), whose bets lambda_t look at the past only, ever reaches 1/delta (Ville's inequality).
+// Bets follow the variance seen so far, so that quantities that vary little get a tight bound.
 func MeanUpper(values []float64, delta float64) float64 {
 	if len(values) == 0 {
 		return 1
@@ -113,9 +115,10 @@ func excluded(values []float64, m, delta float64) bool {
 	return false
 }
 
-// ServedUnderShift bounds the served risk when a share of the traffic is out of scope, where every answer is wrong: risk bounds
-// the served risk in scope, coverage is a lower bound on the share of in-scope requests answered, and answered an upper bound
-// on the share of out-of-scope requests answered (Upper of audited ones). It is 0 when nothing is answered.
+// ServedUnderShift bounds the served risk when a share of the traffic is out of scope, where every answer is wrong:
+// risk bounds the served risk in scope, coverage is a lower bound on the share of in-scope requests answered, and
+// answered an upper bound on the share of out-of-scope requests answered (Upper of audited ones). It is 0 when nothing
+// is answered.
 func ServedUnderShift(risk, coverage, answered, share float64) float64 {
 	good, bad := (1-share)*coverage, share*answered
 	if good+bad <= 0 {
@@ -124,7 +127,8 @@ func ServedUnderShift(risk, coverage, answered, share float64) float64 {
 	return (good*risk + bad) / (good + bad)
 }
 
-// ShareTolerated returns the largest out-of-scope share at which ServedUnderShift still keeps target; 0 when risk alone breaks it.
+// ShareTolerated returns the largest out-of-scope share at which ServedUnderShift still keeps target; 0 when risk alone
+// breaks it.
 func ShareTolerated(target, risk, coverage, answered float64) float64 {
 	if risk > target {
 		return 0

@@ -1,6 +1,6 @@
-// Package drift watches a certified specialist while it serves, with sequential tests that stay valid however often they are
-// looked at. A Monitor reads audited answers and suspends; a Watch reads label-free signs and only warns. Both are pure, are
-// updated one observation at a time at constant cost, and live as JSON between restarts.
+// Package drift watches a certified specialist while it serves, with sequential tests that stay valid however often
+// they are looked at. A Monitor reads audited answers and suspends; a Watch reads label-free signs and only warns. Both
+// are pure, are updated one observation at a time at constant cost, and live as JSON between restarts.
 package drift
 
 import (
@@ -20,15 +20,17 @@ const (
 
 // Options of a Monitor.
 type Options struct {
-	// Risk is the promised bound on the mean of the audited errors: the certificate's risk when answered requests are audited
-	// (Served), or risk divided by coverage for the System promise.
+	// Risk is the promised bound on the mean of the audited errors: the certificate's risk when answered requests are
+	// audited (Served), or risk divided by coverage for the System promise.
 	Risk float64 `json:"risk"`
-	// Delta bounds the probability of a false alarm within Horizon audits while the risk is at most Risk, with a look after
-	// every audit. It is also the confidence sequence's failure probability.
+	// Delta bounds the probability of a false alarm within Horizon audits while the risk is at most Risk, with a look
+	// after every audit. It is also the confidence sequence's failure probability.
 	Delta float64 `json:"delta"`
-	// Horizon is a number of audits; 0 means 10,000. In the long run false alarms are at least Horizon / Delta audits apart.
+	// Horizon is a number of audits; 0 means 10,000. In the long run false alarms are at least Horizon / Delta audits
+	// apart.
 	Horizon int `json:"horizon"`
-	// MissingIsWrong counts failed audits as errors in the alarm. Otherwise the alarm skips them, and Status bounds both ways.
+	// MissingIsWrong counts failed audits as errors in the alarm. Otherwise the alarm skips them, and Status bounds
+	// both ways.
 	MissingIsWrong bool `json:"missing_is_wrong,omitempty"`
 }
 
@@ -120,8 +122,8 @@ type Status struct {
 	Audits  int `json:"audits"` // tried: right + wrong + missing
 	Wrong   int `json:"wrong"`
 	Missing int `json:"missing"`
-	// Low and High hold the risk with probability 1-Delta at every look, if failed audits failed at random and the risk did not
-	// change since the start. LowAtBest and HighAtWorst hold it whatever the failed audits would have said.
+	// Low and High hold the risk with probability 1-Delta at every look, if failed audits failed at random and the risk
+	// did not change since the start. LowAtBest and HighAtWorst hold it whatever the failed audits would have said.
 	Low         float64 `json:"low"`
 	High        float64 `json:"high"`
 	LowAtBest   float64 `json:"low_at_best"`

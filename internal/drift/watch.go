@@ -16,8 +16,8 @@ type Baseline struct {
 	Long      int   `json:"long"`      // rows longer than LongAbove
 	LongAbove int   `json:"long_above"`
 	Classes   []int `json:"classes"` // rows by predicted class
-	// Tolerance is the relative change of a rate that is no news; 0 means 0.25. A rate may also be anywhere in the 99.9 % score
-	// interval of its calibration count, because the baseline itself is an estimate.
+	// Tolerance is the relative change of a rate that is no news; 0 means 0.25. A rate may also be anywhere in the 99.9
+	// % score interval of its calibration count, because the baseline itself is an estimate.
 	Tolerance float64 `json:"tolerance"`
 	// RunLength is the mean number of requests between two false warnings, at least; 0 means 1,000,000.
 	RunLength float64 `json:"run_length"`
@@ -31,10 +31,11 @@ type Sign struct {
 	Class     int  // predicted class, an index into Baseline.Classes; anything else counts as no known class
 }
 
-// A Watch warns when requests begin to look different from the calibration rows: more or fewer escalated, more novel, longer,
-// or a class that comes more often. It needs no labels, so it may raise the audit share but proves nothing about errors: it
-// never suspends and never re-certifies. Each sign has an e-detector; a mean over all of them would reach RunLength when one
-// reaches RunLength times their number, which is the limit each is held to. A Watch is not safe for concurrent use.
+// A Watch warns when requests begin to look different from the calibration rows: more or fewer escalated, more novel,
+// longer, or a class that comes more often. It needs no labels, so it may raise the audit share but proves nothing
+// about errors: it never suspends and never re-certifies. Each sign has an e-detector; a mean over all of them would
+// reach RunLength when one reaches RunLength times their number, which is the limit each is held to. A Watch is not
+// safe for concurrent use.
 type Watch struct {
 	baseline Baseline
 	requests int

@@ -23,9 +23,9 @@ type verdict struct {
 	coverage, accuracy float64
 }
 
-// TestCrossFitTable compares, at equal labels, a model trained on 80 % and certified on the other 20 %, with a model trained on
-// all rows and certified by out-of-fold scores. The latter are scores of other, slightly weaker models, so that certificate has
-// no proof; this measures how often its promise is broken.
+// TestCrossFitTable compares, at equal labels, a model trained on 80 % and certified on the other 20 %, with a model
+// trained on all rows and certified by out-of-fold scores. The latter are scores of other, slightly weaker models, so
+// that certificate has no proof; this measures how often its promise is broken.
 func TestCrossFitTable(t *testing.T) {
 	if !measuring() {
 		t.Skip("set OCCAM_BENCH=guarantee to measure the table")

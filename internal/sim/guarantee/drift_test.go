@@ -84,8 +84,8 @@ func eCUSUM(_ testing.TB, risk float64) func(bool) bool {
 	}
 }
 
-// firstAlarm returns the audit at which the alarm is raised when the error rate is before, and after from audit change on; 0 for
-// none within most audits.
+// firstAlarm returns the audit at which the alarm is raised when the error rate is before, and after from audit change
+// on; 0 for none within most audits.
 func firstAlarm(rng *rand.Rand, observe func(bool) bool, before, after float64, change, most int) int {
 	for i := 1; i <= most; i++ {
 		rate := before

@@ -145,8 +145,9 @@ func frugal(t testing.TB, file, api string) []calibration.Outcome {
 	return rows
 }
 
-// frugalSets are the four sets of the published table. Many rows share a confidence (Google's text confidences have one decimal);
-// untied spreads them by less than one step, without looking at anything else, so that thresholds between the steps exist.
+// frugalSets are the four sets of the published table. Many rows share a confidence (Google's text confidences have one
+// decimal); untied spreads them by less than one step, without looking at anything else, so that thresholds between the
+// steps exist.
 func frugalSets(t testing.TB, untied bool) []*population {
 	rng := rand.New(rand.NewPCG(1, 1))
 	set := func(name, file, api string, served, system, step float64) *population {

@@ -11,8 +11,8 @@ import (
 	"occam/internal/task"
 )
 
-// TestScopeTable measures what a certified gate does with requests that are none of its business: CLINC150 trained on its 150
-// intents, calibrated on the development rows with their small out-of-scope share.
+// TestScopeTable measures what a certified gate does with requests that are none of its business: CLINC150 trained on
+// its 150 intents, calibrated on the development rows with their small out-of-scope share.
 func TestScopeTable(t *testing.T) {
 	if !measuring() {
 		t.Skip("set OCCAM_BENCH=guarantee to measure the table")
