@@ -102,8 +102,14 @@ func (l *sqliteLedger) prepare(ctx context.Context) error {
 }
 
 func (l *sqliteLedger) exec(ctx context.Context, tx *sql.Tx, s statement) error {
-	p := tx.StmtContext(ctx, l.prepared[s.query])
-	result, err := p.ExecContext(ctx, s.args...)
+	run := tx.ExecContext
+	if p := l.prepared[s.query]; p != nil {
+		p = tx.StmtContext(ctx, p)
+		run = func(ctx context.Context, _ string, args ...any) (sql.Result, error) {
+			return p.ExecContext(ctx, args...)
+		}
+	}
+	result, err := run(ctx, s.query, s.args...)
 	if err != nil {
 		return err
 	}

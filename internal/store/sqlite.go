@@ -32,7 +32,7 @@ func (s *Store) connectSQLite(ctx context.Context, mode Mode) (err error) {
 	if s.heads, err = openHeadFile(headPath(s.dir), mode == ReadOnly); err != nil {
 		return err
 	}
-	if s.read, err = sql.Open("sqlite", sqliteDSN(path, s.durability, true)); err != nil {
+	if s.read, err = sql.Open("sqlite", s.sqliteDSN(path, true)); err != nil {
 		return err
 	}
 	s.read.SetMaxOpenConns(4)
@@ -40,7 +40,7 @@ func (s *Store) connectSQLite(ctx context.Context, mode Mode) (err error) {
 		_, err := readVersion(ctx, s.read)
 		return err
 	}
-	if s.write, err = sql.Open("sqlite", sqliteDSN(path, s.durability, false)); err != nil {
+	if s.write, err = sql.Open("sqlite", s.sqliteDSN(path, false)); err != nil {
 		return err
 	}
 	s.write.SetMaxOpenConns(1)
@@ -49,23 +49,32 @@ func (s *Store) connectSQLite(ctx context.Context, mode Mode) (err error) {
 
 // ledger returns where this store's transactions go.
 func (s *Store) ledger() ledgerDB {
+	var l ledgerDB
 	if s.dialect == postgres {
-		return newPGLedger(s.pg, s.durability)
+		l = newPGLedger(s.pg, s.durability)
+	} else {
+		l = &sqliteLedger{db: s.write, durable: s.durability == Full}
 	}
-	return &sqliteLedger{db: s.write, durable: s.durability == Full}
+	if s.wrap != nil {
+		l = s.wrap(l)
+	}
+	return l
 }
 
 // sqliteDSN is the driver's address of a database file. The write connection copies its log back only when the background
 // has not done it (see checkpoints).
-func sqliteDSN(path string, d Durability, queryOnly bool) string {
+func (s *Store) sqliteDSN(path string, queryOnly bool) string {
 	q := url.Values{"_txlock": {"immediate"}, "_pragma": {
 		"busy_timeout(10000)", "journal_mode(WAL)", "wal_autocheckpoint(8000)", "journal_size_limit(67108864)",
 		"cache_size(-16384)", "foreign_keys(1)", "trusted_schema(0)"}}
 	synchronous := "FULL"
-	if d == Normal {
+	if s.durability == Normal {
 		synchronous = "NORMAL"
 	}
 	q.Add("_pragma", "synchronous("+synchronous+")")
+	if s.vfs != "" {
+		q.Set("vfs", s.vfs)
+	}
 	if queryOnly {
 		q.Set("_txlock", "deferred")
 		q.Add("_pragma", "query_only(1)")

@@ -56,6 +56,9 @@ type Options struct {
 	FreeDelay time.Duration
 	Now       func() time.Time // default time.Now
 	Log       *slog.Logger     // default discards
+
+	vfs  string                  // of SQLite: tests put a disk under it that fails
+	wrap func(ledgerDB) ledgerDB // tests break the ledger with it, to see that it is noticed
 }
 
 func (o *Options) defaults() {
@@ -93,6 +96,8 @@ type Store struct {
 	lock       *os.File
 	owner      string // of lanes: one name for each data folder
 	pg         *pgx.ConnConfig
+	vfs        string
+	wrap       func(ledgerDB) ledgerDB
 	writer     *writer // nil when read-only
 	changes    changes
 	now        func() time.Time
@@ -125,7 +130,7 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 func connect(ctx context.Context, dsn string, opts *Options) (*Store, error) {
 	opts.defaults()
 	scheme, rest, _ := strings.Cut(dsn, ":")
-	s := &Store{dir: opts.Dir, durability: opts.Durability, now: opts.Now, log: opts.Log}
+	s := &Store{dir: opts.Dir, durability: opts.Durability, now: opts.Now, log: opts.Log, vfs: opts.vfs, wrap: opts.wrap}
 	var err error
 	switch {
 	case scheme == "sqlite" && rest != "":

@@ -41,7 +41,7 @@ func (s *Store) Verify(ctx context.Context) (Report, error) {
 	}
 	defer tx.Rollback() //nolint:errcheck // it only read
 	v := &verifier{store: s, tx: tx, open: map[int64]bool{}, sums: newTransaction(head{}, s.now())}
-	for _, check := range []func(context.Context) error{v.database, v.lanes, v.rowsMissed, v.checkSums} {
+	for _, check := range []func(context.Context) error{v.database, v.lanes, v.rowsMissed, v.checkSums, v.checkBudgets} {
 		if err := check(ctx); err != nil && ctx.Err() != nil {
 			return v.report, fmt.Errorf("store: verify: %w", err)
 		} else if err != nil {
@@ -207,6 +207,26 @@ func (v *verifier) rowsMissed(ctx context.Context) error {
 	}
 	if open != int64(len(v.open)) {
 		v.report.problem("the chain leaves %d attempts open, the table %d", len(v.open), open)
+	}
+	return nil
+}
+
+// checkBudgets checks that budgets hold what open attempts can cost, no more and no less.
+func (v *verifier) checkBudgets(ctx context.Context) error {
+	for _, check := range []struct{ query, problem string }{
+		{`SELECT COUNT(*) FROM holds h LEFT JOIN attempts a ON a.n = h.n WHERE a.n IS NULL OR a.state <> 'open'`,
+			"budgets: %d holds are of attempts that are not open"},
+		{`SELECT COUNT(*) FROM budgets b WHERE reserved <>
+			COALESCE((SELECT SUM(amount) FROM holds h WHERE h.name = b.name AND h.period = b.period), 0)`,
+			"budgets: %d do not reserve what open attempts hold"},
+	} {
+		var n int64
+		if err := v.tx.QueryRowContext(ctx, check.query).Scan(&n); err != nil {
+			return err
+		}
+		if n > 0 {
+			v.report.problem(check.problem, n)
+		}
 	}
 	return nil
 }

@@ -1,0 +1,176 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// WithVFS puts a VFS under SQLite.
+func (o Options) WithVFS(name string) Options {
+	o.vfs = name
+	return o
+}
+
+// Crash ends the store as kill -9 would, as far as that is possible in one process: nothing that waits is written.
+func (s *Store) Crash() {
+	s.once.Do(func() {
+		s.writer.setBroken(errors.New("crashed"))
+		s.stop()
+		close(s.writer.quit)
+		<-s.writer.stopped
+		s.tasks.Wait()
+		s.writer.ledger.close()
+		s.closeFiles()
+	})
+}
+
+// MigrateTo brings a database to an older version of the schema.
+func MigrateTo(db *sql.DB, version int) error {
+	for range version {
+		if _, err := migrateNext(context.Background(), db, sqlite); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SchemaVersion is the version that this binary knows.
+func SchemaVersion() int { return schemaVersion }
+
+// A mutant breaks one thing about the ledger. mutate changes the statements of a transaction.
+type mutant struct {
+	ledgerDB
+	mutate func([]statement) []statement
+}
+
+func (m *mutant) apply(ctx context.Context, accounts []account, build func(map[accountID]Balance) []statement) (bool, error) {
+	return m.ledgerDB.apply(ctx, accounts, func(b map[accountID]Balance) []statement { return m.mutate(build(b)) })
+}
+
+// hasty says that a transaction is durable before it is: it writes behind the caller's back.
+type hasty struct {
+	ledgerDB
+	mu      sync.Mutex
+	pending []func()
+}
+
+func (h *hasty) apply(ctx context.Context, accounts []account, build func(map[accountID]Balance) []statement) (bool, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	statements := build(map[accountID]Balance{})
+	h.pending = append(h.pending, func() {
+		_, _ = h.ledgerDB.apply(ctx, nil, func(map[accountID]Balance) []statement { return statements })
+	})
+	if len(h.pending) > 8 { // a batch of batches
+		for _, write := range h.pending {
+			write()
+		}
+		h.pending = nil
+	}
+	return true, nil
+}
+
+// forgetful drops whole transactions that a condition selects, and says that they were written.
+type forgetful struct {
+	ledgerDB
+	drop func([]statement) bool
+}
+
+func (f *forgetful) apply(ctx context.Context, accounts []account, build func(map[accountID]Balance) []statement) (bool, error) {
+	var statements []statement
+	probe := build(map[accountID]Balance{})
+	if f.drop(probe) {
+		return true, nil
+	}
+	return f.ledgerDB.apply(ctx, accounts, func(b map[accountID]Balance) []statement {
+		statements = build(b)
+		for i := range statements { // go on where the database is, as a forgetful writer would
+			if statements[i].query == moveHead {
+				statements[i] = statement{strings.Replace(moveHead, " AND seq = ?", " AND ? >= 0", 1), statements[i].args, mustBeOurs}
+			}
+		}
+		return statements
+	})
+}
+
+// without drops the statements that a condition selects.
+func without(drop func(statement) bool) func([]statement) []statement {
+	return func(all []statement) []statement { return slices.DeleteFunc(all, drop) }
+}
+
+// changing changes an argument of the statements of one query.
+func changing(query string, change func(args []any)) func([]statement) []statement {
+	return func(all []statement) []statement {
+		for i := range all {
+			if all[i].query == query {
+				all[i].args = slices.Clone(all[i].args)
+				change(all[i].args)
+			}
+		}
+		return all
+	}
+}
+
+const recoveredReason = "process ended before the outcome"
+
+func has(all []statement, query string, arg any) bool {
+	return slices.ContainsFunc(all, func(s statement) bool { return s.query == query && slices.Contains(s.args, arg) })
+}
+
+// Mutants are ledgers that are broken on purpose: each must fail a test.
+func Mutants() map[string]func(*Options) {
+	of := func(mutate func([]statement) []statement) func(*Options) {
+		return func(o *Options) { o.wrap = func(l ledgerDB) ledgerDB { return &mutant{l, mutate} } }
+	}
+	forget := func(drop func([]statement) bool) func(*Options) {
+		return func(o *Options) { o.wrap = func(l ledgerDB) ledgerDB { return &forgetful{ledgerDB: l, drop: drop} } }
+	}
+	var batches atomic.Int64
+	isEntry := func(s statement, k kind) bool { return s.query == insertEntry && s.args[2] == int64(k) }
+	return map[string]func(*Options){
+		"intents are not written":        forget(func(all []statement) bool { return has(all, insertAttempt, string(Pending)) }),
+		"one batch in ten is dropped":    forget(func([]statement) bool { return batches.Add(1)%10 == 0 }),
+		"answers before it is durable":   func(o *Options) { o.wrap = func(l ledgerDB) ledgerDB { return &hasty{ledgerDB: l} } },
+		"outcomes are not written":       of(without(func(s statement) bool { return s.query == closeAttempt })),
+		"no recovery after a crash":      forget(func(all []statement) bool { return has(all, closeAttempt, recoveredReason) }),
+		"free rows are dropped":          forget(func(all []statement) bool { return has(all, insertAttempt, string(Free)) }),
+		"no chain":                       of(without(func(s statement) bool { return s.query == insertEntry })),
+		"outcomes are not in the chain":  of(without(func(s statement) bool { return isEntry(s, kindOutcome) })),
+		"sums are added twice":           of(func(all []statement) []statement { return append(all, filter(all, insertRollup)...) }),
+		"sums are not kept":              of(without(func(s statement) bool { return s.query == insertRollup })),
+		"budgets are not kept":           of(without(func(s statement) bool { return s.query == insertBalance })),
+		"holds are not freed":            of(without(func(s statement) bool { return s.query == deleteHolds })),
+		"costs in whole micro-dollars":   of(changing(closeAttempt, func(a []any) { a[3] = a[3].(int64) / 1000 * 1000 })),
+		"the cost of another row":        of(changing(closeAttempt, func(a []any) { a[3] = a[3].(int64) + 1 })),
+		"the price's version is lost":    of(changing(closeAttempt, func(a []any) { a[2] = "" })),
+		"hashes do not cover the last":   of(changing(insertEntry, func(a []any) { a[5] = make([]byte, 32) })),
+		"recovered calls cost nothing":   of(changing(closeAttempt, recoverAsVoid)),
+		"the intent's bound is not kept": of(changing(insertAttempt, func(a []any) { a[15] = int64(0) })),
+		"rows are written twice":         of(twice),
+	}
+}
+
+func filter(all []statement, query string) []statement {
+	return slices.DeleteFunc(slices.Clone(all), func(s statement) bool { return s.query != query })
+}
+
+func recoverAsVoid(a []any) {
+	if a[12] == recoveredReason {
+		a[0], a[3], a[4], a[5] = string(Void), int64(0), int64(0), int64(0)
+	}
+}
+
+// twice writes every attempt again under another name.
+func twice(all []statement) []statement {
+	for _, s := range filter(all, insertAttempt) {
+		s.args = slices.Clone(s.args)
+		s.args[0], s.args[1] = s.args[0].(int64)+1<<20, s.args[1].(string)+"-again"
+		all = append(all, s)
+	}
+	return all
+}
