@@ -188,6 +188,7 @@ func audit(t testing.TB, dir string, opts store.Options) error {
 }
 
 func TestAudit(t *testing.T) {
+	t.Parallel()
 	for _, durability := range []store.Durability{store.Full, store.Normal} {
 		if err := audit(t, t.TempDir(), store.Options{Durability: durability}); err != nil {
 			t.Error(err)
@@ -197,6 +198,7 @@ func TestAudit(t *testing.T) {
 
 // TestMutants breaks the ledger in many ways; if the audit does not notice one, it is worth nothing.
 func TestMutants(t *testing.T) {
+	t.Parallel()
 	for name, mutate := range store.Mutants() {
 		t.Run(name, func(t *testing.T) {
 			opts := store.Options{Durability: store.Normal}

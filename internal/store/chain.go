@@ -193,7 +193,7 @@ func parseHead(slot string) (h outsideHead, ok bool) {
 	return h, copy(h.hash[:], hash) == len(h.hash)
 }
 
-// clear forgets every head.
+// clear forgets every head, so that the next ones count although their numbers are lower.
 func (f *headFile) clear() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"slices"
 	"strings"
@@ -16,7 +15,8 @@ func (o Options) WithVFS(name string) Options {
 	return o
 }
 
-// Crash ends the store as kill -9 would, as far as that is possible in one process: nothing that waits is written.
+// Crash ends the store as kill -9 would, as far as that is possible in one process: nothing that waits is written, and the
+// write-ahead log stays as it is until the test ends.
 func (s *Store) Crash() {
 	s.once.Do(func() {
 		s.writer.setBroken(errors.New("crashed"))
@@ -24,19 +24,8 @@ func (s *Store) Crash() {
 		close(s.writer.quit)
 		<-s.writer.stopped
 		s.tasks.Wait()
-		s.writer.ledger.close()
-		s.closeFiles()
+		s.err = s.lock.Close() // the system does that when a process dies
 	})
-}
-
-// MigrateTo brings a database to an older version of the schema.
-func MigrateTo(db *sql.DB, version int) error {
-	for range version {
-		if _, err := migrateNext(context.Background(), db, sqlite); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // SchemaVersion is the version that this binary knows.

@@ -7,6 +7,7 @@ import (
 )
 
 func TestPostgres(t *testing.T) {
+	t.Parallel()
 	server := storetest.StartPostgres(t)
 	t.Cleanup(func() {
 		if t.Failed() {

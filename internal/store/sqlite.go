@@ -44,7 +44,12 @@ func (s *Store) connectSQLite(ctx context.Context, mode Mode) (err error) {
 		return err
 	}
 	s.write.SetMaxOpenConns(1)
-	return migrate(ctx, s.write, sqlite)
+	if err := migrate(ctx, s.write, sqlite); err != nil {
+		return err
+	}
+	// SQLite does not sync the folder. Without it, after a power loss the journal of the database's first moments could be back
+	// and undo everything that came after.
+	return syncDir(s.dir)
 }
 
 // ledger returns where this store's transactions go.
@@ -88,7 +93,13 @@ func lockDir(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: the data folder %s cannot be written: %w", dir, err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	// A process that is being replaced may take a moment to die, and one that has just been forked holds its parent's lock.
+	for wait := 0; err != nil && wait < 50; wait++ {
+		time.Sleep(20 * time.Millisecond)
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if err != nil {
 		owner := make([]byte, 20)
 		n, _ := f.ReadAt(owner, 0)
 		return nil, errors.Join(fmt.Errorf("store: another occam process (pid %s) uses the data folder %s: stop it, "+

@@ -27,4 +27,7 @@ var sqliteBackend = storetest.Backend{
 	},
 }
 
-func TestSQLite(t *testing.T) { storetest.Run(t, sqliteBackend) }
+func TestSQLite(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, sqliteBackend)
+}

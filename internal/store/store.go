@@ -180,6 +180,9 @@ func (s *Store) start(ctx context.Context, opts Options) error {
 	}
 	if note != "" {
 		s.log.Warn("ledger: "+note, "lane", mine.lane)
+		if err := errors.Join(s.heads.clear(), s.writeHeads(ctx)); err != nil {
+			return err
+		}
 		if err := s.writer.commit(ctx, []*event{{kind: kindNote, note: note}}); err != nil {
 			return err
 		}

@@ -187,10 +187,9 @@ func (t *transaction) countBegun(r *row) {
 	}
 	d, ok := t.days[floor(at, day)]
 	if !ok {
-		d[0] = r.n
+		d = [2]int64{r.n, r.n}
 	}
-	d[1] = r.n
-	t.days[floor(at, day)] = d
+	t.days[floor(at, day)] = [2]int64{min(d[0], r.n), max(d[1], r.n)}
 }
 
 // countClosed adds a row that has its outcome to the sums of its hour and its day.

@@ -84,7 +84,6 @@ type verifier struct {
 	open   map[int64]bool // positions of intents without an outcome so far
 	sums   *transaction   // what the sums should be, all lanes in one
 	ends   map[int64]head
-	found  map[int64]map[int64]string // hashes of entries that the head file names, by lane and number
 }
 
 // database asks the database itself: it knows its indexes and pages, which the chain does not cover.

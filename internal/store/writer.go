@@ -14,7 +14,7 @@ const (
 	maxOpen   = 1 << 16                // intents of one process without an outcome
 	retryGap  = 100 * time.Millisecond // between tries while the database refuses
 	lastTry   = 3 * time.Second        // how long Close goes on trying
-	replayGap = time.Second            // between tries to reach a database that is away
+	replayGap = 200 * time.Millisecond // between tries to reach a database that is away
 )
 
 // An event is one change of the ledger: the intent, the outcome, or both halves of a row, or a note on the chain; or an example
@@ -239,6 +239,8 @@ func (w *writer) run() {
 		refused := false
 		if batch = w.gather(batch); len(batch) > 0 {
 			kept, refused = w.deliver(batch)
+		} else {
+			w.catchUp(context.Background())
 		}
 		if refused {
 			w.pause()
@@ -334,13 +336,8 @@ func (w *writer) deliver(batch []*event) (kept []*event, refused bool) {
 // persist writes a batch to the database or, while that is away, to the spill file. It returns the events whose callers have
 // not been answered.
 func (w *writer) persist(ctx context.Context, batch []*event) (left []*event, err error) {
-	if w.spill != nil && w.spill.holds() {
-		if time.Now().After(w.retry) {
-			w.replayFor(ctx, retryGap)
-		}
-		if w.spill.holds() { // what came first goes first
-			return batch, w.spillOut(batch)
-		}
+	if !w.catchUp(ctx) { // what came first goes first
+		return batch, w.spillOut(batch)
 	}
 	err = w.commit(ctx, batch)
 	if errors.Is(err, errConflict) {
@@ -381,18 +378,23 @@ func (w *writer) spillOut(batch []*event) error {
 	return nil
 }
 
-// replayFor replays the spill for at most about so long, or until it is empty or the database refuses.
-func (w *writer) replayFor(ctx context.Context, limit time.Duration) {
-	for stop := time.Now().Add(limit); w.spill.holds() && time.Now().Before(stop); {
+// catchUp replays the spill file, when it is time to try, for so long that callers hardly notice. It reports whether the
+// database has everything.
+func (w *writer) catchUp(ctx context.Context) bool {
+	if w.spill == nil || !w.spill.holds() {
+		return true
+	}
+	for stop := time.Now().Add(retryGap); w.spill.holds() && time.Now().After(w.retry) && time.Now().Before(stop); {
 		if err := w.replay(ctx); err != nil {
 			w.retry = time.Now().Add(replayGap)
 			w.store.log.Debug("ledger: the spill file waits", "error", err)
-			return
 		}
 	}
-	if !w.spill.holds() {
-		w.store.log.Info("ledger: the database is back, everything that was spilled is in it")
+	if w.spill.holds() {
+		return false
 	}
+	w.store.log.Info("ledger: the database is back, everything that was spilled is in it")
+	return true
 }
 
 // replay writes the next events of the spill file to the database. Those that are in it already are passed over.

@@ -110,6 +110,9 @@ func (p *Postgres) Stop(t testing.TB, mode string) {
 	}
 }
 
+// Address is where the server listens.
+func (p *Postgres) Address() string { return fmt.Sprintf("127.0.0.1:%d", p.port) }
+
 // address returns the address of a schema.
 func (p *Postgres) address(schema string) string {
 	return fmt.Sprintf("postgres://occam@127.0.0.1:%d/postgres?sslmode=disable&search_path=%s", p.port, schema)

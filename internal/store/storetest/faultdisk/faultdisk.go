@@ -3,9 +3,9 @@
 package faultdisk
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
-	"testing"
 	"unsafe"
 
 	"modernc.org/libc"
@@ -19,6 +19,7 @@ const (
 	Write Op = iota
 	Sync
 	Truncate
+	Delete // of a whole file
 )
 
 // A Call is one request. Data belongs to SQLite: copy it to keep it.
@@ -70,8 +71,7 @@ type replacement struct {
 }
 
 // New registers a disk. It stays until the process ends, as SQLite's registry does.
-func New(t testing.TB) *Disk {
-	t.Helper()
+func New() (*Disk, error) {
 	real.once.Do(func() {
 		real.tls = libc.NewTLS()
 		real.vfs = sqlite3.Xsqlite3_vfs_find(real.tls, 0)
@@ -83,23 +83,27 @@ func New(t testing.TB) *Disk {
 	d := &Disk{name: "faultdisk" + string(rune('a'+handle%26)) + string(rune('a'+handle/26%26)) + string(rune('a'+handle/676))}
 	name, err := libc.CString(d.name)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	vfs := libc.Xcalloc(real.tls, 1, libc.Tsize_t(unsafe.Sizeof(sqlite3.Tsqlite3_vfs{})))
 	v := (*sqlite3.Tsqlite3_vfs)(pointer(vfs))
 	*v = *(*sqlite3.Tsqlite3_vfs)(pointer(real.vfs))
 	v.FpNext, v.FzName, v.FpAppData = 0, name, handle
-	open := openFile
+	open, remove := openFile, deleteFile
 	v.FxOpen = *(*uintptr)(unsafe.Pointer(&open))
+	v.FxDelete = *(*uintptr)(unsafe.Pointer(&remove))
 	if rc := sqlite3.Xsqlite3_vfs_register(real.tls, vfs, 0); rc != sqlite3.SQLITE_OK {
-		t.Fatalf("register a VFS: %d", rc)
+		return nil, fmt.Errorf("faultdisk: register a VFS: result code %d", rc)
 	}
 	tables.disks[handle] = d
-	return d
+	return d, nil
 }
 
 // Name is the VFS's name, for "?vfs=" in a database's address.
 func (d *Disk) Name() string { return d.name }
+
+// Lie is what Ask's function returns for a call that is to do nothing and be called a success.
+const Lie int32 = -1
 
 // Ask sets the function that is asked before each call: 0 lets it pass, anything else is the result code that it fails with.
 // It may be called from several goroutines. nil lets everything pass.
@@ -146,6 +150,18 @@ func openFile(tls *libc.TLS, vfs, name, id uintptr, flags int32, outFlags uintpt
 	return rc
 }
 
+// deleteFile is xDelete.
+func deleteFile(tls *libc.TLS, vfs, name uintptr, syncDir int32) int32 {
+	tables.Lock()
+	disk := tables.disks[(*sqlite3.Tsqlite3_vfs)(pointer(vfs)).FpAppData]
+	tables.Unlock()
+	if rc := disk.allow(Call{Op: Delete, Path: libc.GoString(name)}); rc != 0 {
+		return max(rc, 0)
+	}
+	xDelete := (*sqlite3.Tsqlite3_vfs)(pointer(real.vfs)).FxDelete
+	return (*(*func(*libc.TLS, uintptr, uintptr, int32) int32)(unsafe.Pointer(&struct{ uintptr }{xDelete})))(tls, real.vfs, name, syncDir)
+}
+
 // replace copies a method table and exchanges the methods that can lose data.
 func replace(methods uintptr) *replacement {
 	r := &replacement{real: (*sqlite3.Tsqlite3_io_methods)(pointer(methods))}
@@ -169,7 +185,7 @@ func find(id uintptr) *file {
 func writeFile(tls *libc.TLS, id, data uintptr, size int32, offset int64) int32 {
 	f := find(id)
 	if rc := f.disk.allow(Call{Write, f.path, offset, unsafe.Slice((*byte)(pointer(data)), size)}); rc != 0 {
-		return rc
+		return max(rc, 0)
 	}
 	return (*(*func(*libc.TLS, uintptr, uintptr, int32, int64) int32)(unsafe.Pointer(&struct{ uintptr }{f.real.FxWrite})))(tls, id, data, size, offset)
 }
@@ -177,7 +193,7 @@ func writeFile(tls *libc.TLS, id, data uintptr, size int32, offset int64) int32 
 func syncFile(tls *libc.TLS, id uintptr, flags int32) int32 {
 	f := find(id)
 	if rc := f.disk.allow(Call{Op: Sync, Path: f.path}); rc != 0 {
-		return rc
+		return max(rc, 0)
 	}
 	return (*(*func(*libc.TLS, uintptr, int32) int32)(unsafe.Pointer(&struct{ uintptr }{f.real.FxSync})))(tls, id, flags)
 }
@@ -185,7 +201,7 @@ func syncFile(tls *libc.TLS, id uintptr, flags int32) int32 {
 func truncateFile(tls *libc.TLS, id uintptr, size int64) int32 {
 	f := find(id)
 	if rc := f.disk.allow(Call{Op: Truncate, Path: f.path, Offset: size}); rc != 0 {
-		return rc
+		return max(rc, 0)
 	}
 	return (*(*func(*libc.TLS, uintptr, int64) int32)(unsafe.Pointer(&struct{ uintptr }{f.real.FxTruncate})))(tls, id, size)
 }
