@@ -247,6 +247,27 @@ func TestClassesFalselyCertified(t *testing.T) {
 	}
 }
 
+func TestFieldsShareTheCertificate(t *testing.T) {
+	rng := rand.New(rand.NewPCG(81, 82))
+	outcomes := make([]Outcome, 2000)
+	wrong := [][]bool{make([]bool, 2000), make([]bool, 2000)}
+	for i := range outcomes {
+		wrong[0][i], wrong[1][i] = rng.Float64() < 0.02, rng.Float64() < 0.005
+		outcomes[i] = Outcome{rng.Float64(), wrong[0][i] || wrong[1][i]}
+	}
+	result, err := Certify(Goal{Promise: Served, Risk: 0.05, Delta: 0.05}, evenGrid(100), outcomes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := Fields(result, outcomes, wrong, []string{"category", "order_id"})
+	if rows[0].Accepted != result.Accepted || rows[0].Errors <= rows[1].Errors || rows[0].Errors+rows[1].Errors < result.Errors {
+		t.Errorf("%+v does not add up to %+v", rows, result)
+	}
+	if rows[0].Note != Certified || rows[1].Upper >= rows[0].Upper || rows[0].Upper > 0.05 {
+		t.Errorf("%+v", rows)
+	}
+}
+
 func TestClassesOnAnything(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		outcomes, grid := anyOutcomes(t), evenGrid(30)

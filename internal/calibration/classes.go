@@ -97,3 +97,20 @@ func Describe(name string, outcomes []Outcome, threshold float64, goal Goal) Row
 	row.Upper = Upper(row.Errors, row.Accepted, goal.Spend())
 	return row
 }
+
+// Fields describes each field of the answer at a certified threshold; wrong[f][i] says whether row i's field f was wrong.
+// Where the certificate's Outcomes count a row as wrong as soon as one field is, its promise holds for every field, so
+// the rows are Certified. A field that needs a threshold of its own needs a Certify of its own, with that field as the
+// certificate's scope.
+func Fields(result Result, outcomes []Outcome, wrong [][]bool, names []string) []Row {
+	rows := make([]Row, len(names))
+	for f, name := range names {
+		field := make([]Outcome, len(outcomes))
+		for i, o := range outcomes {
+			field[i] = Outcome{o.Score, wrong[f][i]}
+		}
+		rows[f] = Describe(name, field, result.Threshold, result.Goal)
+		rows[f].Note = Certified
+	}
+	return rows
+}
