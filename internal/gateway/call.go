@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"occam/internal/cost"
 	"occam/internal/engine"
 	"occam/internal/openai"
@@ -39,6 +41,7 @@ type paid struct {
 	high   cost.Usage // most that it can bill
 
 	charged int64 // tokens counted against the key's rate
+	span    trace.Span
 	closed  bool
 }
 
@@ -65,7 +68,9 @@ func (x *exchange) send(c *call) (*paid, *engine.Reply, *openai.Error) {
 			}
 			return nil, nil, x.notIntended(err)
 		}
-		reply, err := target.Upstream.Send(ctx, &engine.Call{Path: chatPath, Body: a.body, Header: forwarded(x.r.Header)})
+		header := forwarded(x.r.Header)
+		x.opts.Tracing.call(a, header)
+		reply, err := target.Upstream.Send(ctx, &engine.Call{Path: chatPath, Body: a.body, Header: header})
 		again := trip.Report(reply, err)
 		switch {
 		case err != nil && !again:
@@ -217,6 +222,8 @@ func (a *paid) finish(state store.State) {
 		a.Reference = a.x.referenceOf(a)
 	}
 	a.correct()
+	a.x.metrics.closed(&a.Attempt)
+	a.x.opts.Tracing.closed(a)
 	a.x.spent += a.Cost
 	a.x.unpriced = a.x.unpriced || state == store.Unpriced
 	ctx, cancel := a.x.detached(ledgerPatience)

@@ -189,6 +189,7 @@ func (x *exchange) own(answer *openai.Answer, a *store.Attempt) {
 	x.wrote = true
 	x.deadline()
 	_, _ = x.w.Write(body)
+	x.done(a)
 }
 
 // record puts an attempt that cost nothing into the ledger.

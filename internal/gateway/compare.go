@@ -110,14 +110,26 @@ func (x *exchange) promptHash() string {
 	return strconv.FormatUint(h.Sum64(), 16)
 }
 
+// compare tells whoever watches a tier how its prediction and the generalist's answer relate.
 func (x *exchange) compare(w *watched, s said, answered bool, share float64) {
+	agreed := s.values != nil && slices.EqualFunc(w.p.Values, s.values, task.Value.Equal)
+	if answered {
+		result := "disagreed"
+		switch {
+		case s.values == nil:
+			result = "missing"
+		case agreed:
+			result = "agreed"
+		}
+		x.metrics.audits.WithLabelValues(x.task.Name, result).Inc()
+	}
 	if x.opts.OnComparison == nil {
 		return
 	}
 	x.opts.OnComparison(Comparison{
 		RequestID: x.id, At: x.opts.Now(), Task: x.task.Task, Tier: w.tier.Name, Specialist: w.tier.Identity.Specialist,
 		Input: x.input, Predicted: w.p, Answered: answered, Accepted: w.accepted, Share: share, Missing: s.values == nil,
-		Values: s.values, Agreed: s.values != nil && slices.EqualFunc(w.p.Values, s.values, task.Value.Equal),
+		Values: s.values, Agreed: agreed,
 		Model: s.model, Provider: s.provider, PromptHash: s.prompt, Simulated: s.simulated,
 	})
 }

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"occam/internal/cascade"
 	"occam/internal/cost"
 	"occam/internal/openai"
@@ -26,6 +28,10 @@ type exchange struct {
 	id    string
 	began time.Time
 	wrote bool // the answer's first byte is out: nothing may be escalated or refused any more
+
+	status int             // of the answer
+	trace  context.Context // of the request's span, when there is tracing
+	span   trace.Span
 
 	key     *store.Key // nil: the API asks for none
 	account *account
@@ -47,9 +53,16 @@ func (x *exchange) refuse(e *openai.Error) {
 	if x.wrote {
 		return
 	}
-	x.wrote = true
+	x.wrote, x.status = true, e.Status
+	x.metrics.shed.WithLabelValues(e.Code).Inc()
 	x.w.Header().Set("X-Occam-Request-Id", x.id)
 	writeError(x.w, e)
+}
+
+// done counts the answer that a request got.
+func (x *exchange) done(a *store.Attempt) {
+	x.status = a.Status
+	x.metrics.answered(a, a.Status, x.opts.Now().Sub(x.began))
 }
 
 // recover turns a panic into a 500, and the loss of one connection where the answer had begun.

@@ -66,6 +66,7 @@ func (x *exchange) pass(a *paid, reply *engine.Reply, body []byte) {
 	x.deadline()
 	x.w.WriteHeader(reply.Status)
 	_, _ = x.w.Write(body)
+	x.done(&a.Attempt)
 }
 
 // errorBody is an upstream's error as it came, or in the API's shape where it was no JSON.
@@ -127,6 +128,7 @@ func (x *exchange) stream(a *paid, reply *engine.Reply, strip bool) {
 		p.close(false)
 		p.cut(err)
 	}
+	x.done(&a.Attempt)
 	if p.meter.Ended && !p.meter.Cut {
 		x.learn(a, p.meter.Model, p.meter.Text())
 	}

@@ -47,6 +47,8 @@ type Options struct {
 	// OnFeedback is told what people say the right answer to a request was. Its error, an *openai.Error where the caller is to
 	// blame, is what the caller gets. nil: there is no /v1/feedback.
 	OnFeedback func(context.Context, Feedback) error
+	// Tracing sends spans; nil: none.
+	Tracing *Tracing
 	// Other serves every path that is not the gateway's own: the dashboard. Default: 404.
 	Other http.Handler
 }
@@ -139,6 +141,7 @@ type Server struct {
 	handler  http.Handler
 	inFlight atomic.Int64
 	draining atomic.Bool
+	metrics  *metrics
 	audits   chan func()
 	ratios   sync.Map // task name → *ratio
 	accounts sync.Map // key ID → *account
@@ -171,6 +174,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{opts: o, audits: make(chan func(), auditQueue), headerPatience: defaultHeaderPatience}
 	s.life, s.stop = context.WithCancel(context.Background())
+	s.metrics = newMetrics(s)
 	s.handler = s.routes()
 	for range auditWorkers {
 		s.wg.Go(s.runAudits)
@@ -209,6 +213,7 @@ func (s *Server) routes() http.Handler {
 	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, 200, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.ready)
+	mux.Handle("GET /metrics", s.metrics.handler())
 	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &openai.Error{Status: 404, Type: "invalid_request_error", Code: "unknown_url",
 			Message: "Unknown request URL: " + r.Method + " " + r.URL.Path + "."})
@@ -236,6 +241,8 @@ func (s *Server) admit(handle func(*exchange)) http.HandlerFunc {
 		snap := s.snapshot.Load()
 		now := s.opts.Now()
 		x := &exchange{Server: s, snap: snap, w: w, r: r, id: store.NewID(now), began: now}
+		s.opts.Tracing.begin(x)
+		defer s.opts.Tracing.end(x)
 		defer x.recover()
 		if snap == nil {
 			x.refuse(&openai.Error{Status: 503, Type: "api_error", Code: "starting", Message: "The gateway is starting."})
