@@ -119,6 +119,14 @@ func TestInvalidGoalsAreErrorsNotShortfalls(t *testing.T) {
 	}
 }
 
+func TestMinLabels(t *testing.T) {
+	for risk, want := range map[float64]int{0.01: 299, 0.02: 149, 0.03: 99, 0.05: 59, 0.10: 29, 0: math.MaxInt, 1: math.MaxInt} {
+		if got := (Goal{Promise: Served, Risk: risk, Delta: 0.05}).MinLabels(); got != want {
+			t.Errorf("risk %v: %d labels, want %d", risk, got, want)
+		}
+	}
+}
+
 func TestDeltaIsSharedOut(t *testing.T) {
 	goal := Goal{Promise: Served, Risk: 0.05, Delta: 0.06, Tiers: 3, Models: 2}
 	if got := goal.Spend(); math.Abs(got-0.01) > 1e-15 {
