@@ -70,9 +70,15 @@ func (h hand) write(r *rand.Rand, fragments []string) string {
 	return h.setCase(text)
 }
 
-// tidy removes the traces of empty choices.
+// tidy removes the traces of empty choices and sets "an" where "a" cannot stand.
 func tidy(s string) string {
-	s = strings.Join(strings.Fields(s), " ")
+	words := strings.Fields(s)
+	for i, w := range words[:max(len(words)-1, 0)] {
+		if w == "a" && strings.IndexByte("aeio", words[i+1][0]) >= 0 {
+			words[i] = "an"
+		}
+	}
+	s = strings.Join(words, " ")
 	for _, mark := range []string{"?", ",", ".", "!"} {
 		s = strings.ReplaceAll(s, " "+mark, mark)
 	}
