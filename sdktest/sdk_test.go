@@ -29,7 +29,7 @@ func node(t *testing.T) string {
 	if err != nil {
 		t.Skip("skipped: node is not installed; scripts/sdk-setup.sh says what is needed")
 	}
-	if _, err := os.Stat("js/node_modules"); err != nil {
+	if _, err := os.Stat("js/node_modules/.installed"); err != nil {
 		t.Skip("skipped: the JavaScript packages are not installed: run scripts/sdk-setup.sh")
 	}
 	return path
@@ -43,7 +43,7 @@ func python(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(path); err != nil {
+	if _, err := os.Stat("../.cache/sdk/venv/installed.txt"); err != nil {
 		t.Skip("skipped: the Python packages are not installed: run scripts/sdk-setup.sh")
 	}
 	return path
