@@ -156,7 +156,7 @@ func (s *server) loadModels(cfg *config.Config, given map[string]*lifecycle.Load
 func (s *server) openUpstreams(cfg *config.Config) error {
 	for name, p := range cfg.Providers {
 		u, err := engine.NewUpstream(engine.Options{
-			Name: name, BaseURL: p.BaseURL, Key: p.APIKey, Simulated: p.Simulated,
+			Name: name, BaseURL: p.BaseURL, Key: p.APIKey, Simulated: p.Simulated, PricedAs: p.Prices, Hosted: p.Hosting != nil,
 			Timeouts: engine.Timeouts{
 				Connect: time.Duration(cfg.Limits.ConnectTimeout), FirstByte: time.Duration(cfg.Limits.FirstByte),
 				Idle: time.Duration(cfg.Limits.Idle), Total: time.Duration(cfg.Limits.Total),
