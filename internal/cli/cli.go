@@ -89,7 +89,7 @@ func (a *app) root() *cobra.Command {
 		return usageError("%v; see `%s --help`", err, cmd.CommandPath())
 	})
 	root.AddCommand(a.demoCommand(), a.serveCommand(), a.trainCommand(), a.evalCommand(), a.predictCommand(), a.breakevenCommand(), a.adviseCommand(),
-		a.reportCommand(), a.ledgerCommand(), a.keysCommand(), a.pricesCommand(), a.doctorCommand(), a.initCommand(), a.versionCommand())
+		a.tasksCommand(), a.modelsCommand(), a.reportCommand(), a.ledgerCommand(), a.keysCommand(), a.pricesCommand(), a.doctorCommand(), a.initCommand(), a.versionCommand())
 	return root
 }
 

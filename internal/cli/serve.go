@@ -9,12 +9,12 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"occam/internal/cascade"
 	"occam/internal/config"
 	"occam/internal/cost"
 	"occam/internal/dashboard"
@@ -69,6 +69,7 @@ func (a *app) serve(ctx context.Context, path string) error {
 	s.announce(a, cfg, path, started)
 	background, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
+	watching.Go(func() { s.serveControl(background, cfg.DataDir) })
 	watching.Go(func() { newBell(cfg.Alerts.Webhook, s.store, s.log, a.now).watchSpend(background, cfg, s.book) })
 	defer watching.Wait()
 	defer stop()
@@ -81,7 +82,8 @@ type server struct {
 	gateway   *gateway.Server
 	upstreams map[string]*engine.Upstream
 	tasks     []*task.Task
-	models    map[string]*lifecycle.LoadedModel // by task
+	models    map[string]*lifecycle.LoadedModel // by task, as the configuration names them
+	control   atomic.Pointer[lifecycle.Controller]
 	book      *cost.Book
 	log       *slog.Logger
 	listener  net.Listener
@@ -109,13 +111,15 @@ func (a *app) open(ctx context.Context, cfg *config.Config, tasks []*task.Task, 
 	}
 	s.done = make(chan struct{})
 	pages := dashboard.New(dashboard.Options{Source: s.store, Tasks: s.taskViews, Version: version, Now: a.now, Log: s.log, Done: s.done})
-	if s.gateway, err = gateway.New(gateway.Options{Ledger: s.store, Log: s.log, Now: a.now, Other: pages}); err != nil {
+	options := gateway.Options{Ledger: s.store, Log: s.log, Now: a.now, Other: pages}
+	s.callbacks(&options, cfg)
+	if s.gateway, err = gateway.New(options); err != nil {
 		return nil, err
 	}
 	if s.book, err = loadBook(cfg.DataDir); err != nil {
 		return nil, err
 	}
-	return s, s.gateway.Publish(s.snapshot(cfg))
+	return s, s.startLifecycle(ctx, a, cfg)
 }
 
 func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*store.Store, error) {
@@ -171,7 +175,7 @@ func (s *server) openUpstreams(cfg *config.Config) error {
 }
 
 // snapshot is what the data plane reads.
-func (s *server) snapshot(cfg *config.Config) *gateway.Snapshot {
+func (s *server) snapshot(cfg *config.Config, deployments []lifecycle.Deployment) *gateway.Snapshot {
 	snapshot := &gateway.Snapshot{
 		Models: map[string]engine.Route{}, Fallback: s.upstreams[cfg.FirstProvider], Book: s.book,
 		Limits: gateway.Limits{BodyBytes: cfg.Limits.BodyBytes, InFlight: cfg.Limits.InFlight},
@@ -183,10 +187,10 @@ func (s *server) snapshot(cfg *config.Config) *gateway.Snapshot {
 		}
 		snapshot.Models[name] = engine.Route{Targets: []engine.Target{{Upstream: s.upstreams[m.Provider], Model: upstream}}}
 	}
-	for _, t := range s.tasks {
-		routed := gateway.Task{Task: t}
-		if model := s.models[t.Name]; model != nil {
-			routed.Tiers = append(routed.Tiers, gateway.Tier{Tier: model.Tier(cascade.Live), Specialist: model.Model})
+	for _, d := range deployments {
+		routed := gateway.Task{Task: d.Task}
+		for _, tier := range d.Tiers {
+			routed.Tiers = append(routed.Tiers, gateway.Tier{Tier: tier.Tier, Specialist: tier.Model})
 		}
 		snapshot.Tasks = append(snapshot.Tasks, routed)
 	}
@@ -226,14 +230,12 @@ func (s *server) announce(a *app, cfg *config.Config, path string, started time.
 }
 
 func (s *server) taskLine(t *task.Task) string {
-	model := s.models[t.Name]
-	switch {
-	case model == nil:
-		return "no model file yet; " + t.Generalist + " answers"
-	case model.Certificate == nil:
-		return "not certified; " + t.Generalist + " answers. " + model.Shortfall
+	for _, st := range s.control.Load().Status() {
+		if st.Task == t.Name {
+			return fmt.Sprintf("%s; %s", st.State, st.Reason)
+		}
 	}
-	return fmt.Sprintf("certified (%s accuracy >= %.1f %%), expected to answer %.1f %%", model.Certificate.Promise, 100*(1-model.Certificate.Risk), 100*model.Certificate.Coverage)
+	return "not known"
 }
 
 // run serves until ctx ends, then lets the answers under way finish.
@@ -262,6 +264,9 @@ func (s *server) close() {
 	}
 	if s.gateway != nil {
 		s.gateway.Close()
+	}
+	if control := s.control.Load(); control != nil {
+		control.Close()
 	}
 	for _, u := range s.upstreams {
 		u.Close()

@@ -100,7 +100,7 @@ func newFixture(t *testing.T, script sim.Script, extra string) *fixture {
 data_dir: data
 providers: {openai: {type: openai, base_url: %s/v1, api_key: sk-canary-key, simulated: true}}
 tasks:
-  triage: {schema: %s, generalist: gpt-4o, model: m.occam, audit: 0}
+  triage: {schema: %s, generalist: gpt-4o, model: m.occam, audit: 0, target: {promise: system, accuracy: 0.93}}
 %s`, listening.URL, schema, extra)
 	if err := os.WriteFile(f.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

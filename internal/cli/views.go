@@ -1,40 +1,88 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"math"
 	"time"
 
-	"occam/internal/cascade"
 	"occam/internal/dashboard"
 	"occam/internal/lifecycle"
-	"occam/internal/task"
 )
 
 // taskViews is what the dashboard shows of the tasks.
 func (s *server) taskViews(context.Context) ([]dashboard.TaskView, error) {
-	views := make([]dashboard.TaskView, len(s.tasks))
-	for i, t := range s.tasks {
-		views[i] = s.taskView(t)
+	control := s.control.Load()
+	if control == nil {
+		return nil, nil
+	}
+	var views []dashboard.TaskView
+	for _, st := range control.Status() {
+		views = append(views, s.taskView(&st))
 	}
 	return views, nil
 }
 
-func (s *server) taskView(t *task.Task) dashboard.TaskView {
-	v := dashboard.TaskView{Name: t.Name, Generalist: t.Generalist, Fields: t.Fields, Target: t.Target, State: "observing", Note: s.taskLine(t)}
-	model := s.models[t.Name]
-	if model == nil {
-		return v
+func (s *server) taskView(st *lifecycle.Status) dashboard.TaskView {
+	v := dashboard.TaskView{Name: st.Task, Generalist: st.Generalist, Target: st.Target, State: string(st.State), Note: st.Reason + ". " + st.Next + ".",
+		Since: st.Since}
+	for _, t := range s.tasks {
+		if t.Name == st.Task {
+			v.Fields = t.Fields
+		}
 	}
-	v.State = "candidate"
-	if model.Certificate != nil {
-		v.State = "live"
+	for _, c := range st.Commands {
+		v.Commands = append(v.Commands, string(c))
 	}
-	v.Tiers = []dashboard.TierView{{
-		Name: "linear", Model: t.Name + "@" + model.Model.Hash()[:8], Mode: string(cascade.Live), Bytes: int64(model.Bytes),
-		Certificate: model.Certificate, Shortfall: model.Shortfall, Curve: model.Curve, Evaluation: evaluationView(model.Evaluation),
-	}}
+	for _, m := range st.Models {
+		if m.Specialist == "" || m.Place == "previous" {
+			continue
+		}
+		v.Tiers = append(v.Tiers, dashboard.TierView{
+			Name: "linear", Model: st.Task + "@" + m.Specialist[:8], Mode: cmp.Or(m.Mode, "off"), Bytes: int64(m.Bytes), Certificate: m.Certificate,
+			Shortfall: m.Void, Curve: m.Curve, Evaluation: evaluationView(m.Evaluation),
+		})
+		if m.Place == "lead" {
+			v.Confusions = confusionViews(m.Evaluation.Confusions)
+			v.Alarm, v.Audits = evidenceView(m.Evidence)
+		}
+	}
 	return v
+}
+
+func confusionViews(all []lifecycle.Confusion) []dashboard.Confusion {
+	views := make([]dashboard.Confusion, len(all))
+	for i, c := range all {
+		views[i] = dashboard.Confusion(c)
+	}
+	return views
+}
+
+func evidenceView(e *lifecycle.EvidenceStatus) (alarm string, days []dashboard.AuditDay) {
+	if e == nil {
+		return "", nil
+	}
+	for _, d := range e.Days {
+		days = append(days, dashboard.AuditDay{Day: d.Day, Audits: d.Count, Wrong: d.Wrong})
+	}
+	return e.Reason, days
+}
+
+// command carries out what a person told a task in the dashboard.
+func (s *server) command(ctx context.Context, taskName, command, actor string) error {
+	control := s.control.Load()
+	if control == nil {
+		return errors.New("the lifecycle does not run yet")
+	}
+	for _, st := range control.Status() {
+		if st.Task == taskName {
+			_, err := control.Do(ctx, taskName, lifecycle.Command(command), "", actor, st.Version)
+			return err
+		}
+	}
+	return fmt.Errorf("there is no task %q", taskName)
 }
 
 func evaluationView(e lifecycle.Evaluation) *dashboard.Evaluation {

@@ -36,8 +36,6 @@ type Options struct {
 // A Setup is one task as it is configured.
 type Setup struct {
 	Task *task.Task
-	// Trainable: the terms of whoever answers as its generalist allow training on the answers.
-	Trainable bool
 	// Model is a model that the configuration names; it goes live when it is new and certified. nil: none.
 	Model *LoadedModel
 }
@@ -77,7 +75,7 @@ type Controller struct {
 	signs       chan signed
 	captures    chan store.Example
 	reviews     chan queuedReview
-	orders      chan func(context.Context)
+	orders      chan func(context.Context) // nil where no loop runs
 	dropped     dropped
 	training    atomic.Pointer[run]
 	expired     time.Time // when retention was last looked after
@@ -88,8 +86,9 @@ type Controller struct {
 
 type dropped struct{ comparisons, signs, captures, reviews atomic.Int64 }
 
-// Start loads where every task stands, publishes it and goes on from there. Close ends it.
-func Start(ctx context.Context, o Options) (*Controller, error) {
+// Open loads where every task stands and publishes it, without going on from there: for a person's command while no server
+// runs. Close it too.
+func Open(ctx context.Context, o Options) (*Controller, error) {
 	if o.Store == nil || o.Publish == nil {
 		return nil, errors.New("lifecycle: a Controller needs a Store and somewhere to Publish")
 	}
@@ -97,7 +96,7 @@ func Start(ctx context.Context, o Options) (*Controller, error) {
 	c := &Controller{
 		opts: o, owner: store.NewID(o.Now()), subjects: map[string]*subject{},
 		comparisons: make(chan Comparison, queueComparisons), signs: make(chan signed, queueSigns),
-		captures: make(chan store.Example, queueCaptures), reviews: make(chan queuedReview, queueReviews), orders: make(chan func(context.Context)),
+		captures: make(chan store.Example, queueCaptures), reviews: make(chan queuedReview, queueReviews),
 	}
 	for _, setup := range o.Tasks {
 		if err := c.adopt(ctx, setup); err != nil {
@@ -107,9 +106,16 @@ func Start(ctx context.Context, o Options) (*Controller, error) {
 	for _, name := range c.names {
 		c.step(ctx, c.subjects[name])
 	}
-	if err := c.publish(); err != nil {
+	return c, c.publish()
+}
+
+// Start is Open, and goes on: it learns, trains, promotes and withdraws until Close.
+func Start(ctx context.Context, o Options) (*Controller, error) {
+	c, err := Open(ctx, o)
+	if err != nil {
 		return nil, err
 	}
+	c.orders = make(chan func(context.Context))
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c.stop = stop
 	c.wg.Go(func() { c.loop(running) })
@@ -138,8 +144,10 @@ func (o *Options) defaults() {
 
 // Close ends the background work, a training run too, and writes what is not written yet.
 func (c *Controller) Close() {
-	c.stop()
-	c.wg.Wait()
+	if c.stop != nil {
+		c.stop()
+		c.wg.Wait()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), storePatience)
 	defer cancel()
 	c.flush(ctx)
@@ -169,8 +177,12 @@ func (c *Controller) loop(ctx context.Context) {
 	}
 }
 
-// inLoop runs f in the loop and waits for it.
+// inLoop runs f in the loop and waits for it; at once where no loop runs.
 func (c *Controller) inLoop(ctx context.Context, f func(context.Context)) error {
+	if c.orders == nil {
+		f(ctx)
+		return nil
+	}
 	done := make(chan struct{})
 	select {
 	case c.orders <- func(ctx context.Context) { defer close(done); f(ctx) }:
@@ -202,6 +214,9 @@ func (c *Controller) judge(ctx context.Context, cmp *Comparison) {
 	h := s.byWeights(cmp.Specialist)
 	if h == nil || h.gauge == nil || !cmp.counts(s.record) {
 		return
+	}
+	if !cmp.Missing {
+		h.gauge.onDay(c.opts.Now(), !cmp.Agreed)
 	}
 	before := h.gauge.evidence().Alarm
 	alarm, err := h.gauge.observe(cmp.audit(), h.Certificate.Delta)
@@ -313,23 +328,23 @@ func (c *Controller) publish() error {
 	return nil
 }
 
-// refresh takes in what other processes changed: a newer state, a newer model.
+// refresh takes in what was changed elsewhere: a newer state, a newer model, or what else the caller's Publish is made of.
 func (c *Controller) refresh(ctx context.Context) {
 	for _, name := range c.names {
 		s := c.subjects[name]
-		before := s.version
 		if err := c.reload(ctx, s); err != nil {
 			c.opts.Log.Error("reading a task's state", "task", name, "error", err)
 			continue
 		}
 		c.step(ctx, s)
-		if s.version != before {
-			if err := c.publish(); err != nil {
-				c.opts.Log.Error("publishing", "task", name, "error", err)
-			}
-		}
+	}
+	if err := c.publish(); err != nil {
+		c.opts.Log.Error("publishing", "error", err)
 	}
 }
+
+// Refresh publishes anew, after something that Publish is made of has changed outside.
+func (c *Controller) Refresh(ctx context.Context) error { return c.inLoop(ctx, c.refresh) }
 
 // expire ends the retention of what was captured, now and then.
 func (c *Controller) expire(ctx context.Context) {

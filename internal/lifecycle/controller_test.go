@@ -28,10 +28,11 @@ type bench struct {
 	published []Deployment
 	asked     int // requests so far
 	clock     time.Time
+	barred    bool // the generalist's answers
 }
 
 func newBench(t *testing.T, change func(*Setup)) *bench {
-	b := &bench{t: t, dir: t.TempDir(), setup: Setup{Task: colours(), Trainable: true}, clock: noon}
+	b := &bench{t: t, dir: t.TempDir(), setup: Setup{Task: colours()}, clock: noon}
 	b.setup.Task.Auto, b.setup.Task.Audit = true, .3
 	if change != nil {
 		change(&b.setup)
@@ -152,7 +153,7 @@ func (b *bench) one(id string, at time.Time, text string, values []task.Value) {
 		}
 		watched = append(watched, cmp)
 	}
-	b.Example(Answer{RequestID: id, At: at, Task: d.Task.Name, Input: text, Values: values, Model: "gpt-4o-2024-08-06", PromptHash: "p"})
+	b.Example(Answer{RequestID: id, At: at, Task: d.Task.Name, Input: text, Values: values, Model: "gpt-4o-2024-08-06", PromptHash: "p", Barred: b.barred})
 	for _, cmp := range watched {
 		b.Compare(cmp)
 	}
@@ -349,7 +350,8 @@ func TestByHand(t *testing.T) {
 }
 
 func TestBarredAnswersTeachNothing(t *testing.T) {
-	b := newBench(t, func(s *Setup) { s.Trainable = false })
+	b := newBench(t, nil)
+	b.barred = true
 	b.ask(700, nil)
 	b.until("count", func(s Status) bool { b.pass(time.Second); return s.Examples.Barred >= 690 })
 	if s := b.status(); s.State != Observing || s.Training.Looks != 0 || !strings.Contains(s.Training.Waiting, "forbid training") {
@@ -393,7 +395,7 @@ func TestAStricterTargetVoidsTheCertificate(t *testing.T) {
 	b.askUntil("live model", nil, in(Live))
 	b.setup.Task.Target.Accuracy = .99
 	b.crash()
-	if s := b.status(); s.State != Suspended || !strings.Contains(s.Reason, "promises more now") {
+	if s := b.status(); s.State != Suspended || !strings.Contains(s.Reason, "the task promises served accuracy 0.99") {
 		t.Errorf("status %+v", s.Record)
 	}
 }

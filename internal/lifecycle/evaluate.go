@@ -3,8 +3,10 @@
 package lifecycle
 
 import (
+	"cmp"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"occam/internal/calibration"
@@ -47,7 +49,18 @@ type Evaluation struct {
 	ServedAccuracy Proportion             `json:"served_accuracy"`
 	LatencyUS      Quantiles              `json:"latency_us"`
 	PerSecond      float64                `json:"predictions_per_second"`
+	Confusions     []Confusion            `json:"confusions,omitempty"` // the most frequent, at most maxConfusions
 }
+
+// A Confusion is a pair of answers of a category that were mistaken for each other.
+type Confusion struct {
+	Field  string `json:"field"`
+	Truth  string `json:"truth"`
+	Answer string `json:"answer"`
+	Count  int    `json:"count"`
+}
+
+const maxConfusions = 20
 
 // Quantiles of a latency.
 type Quantiles struct {
@@ -94,6 +107,7 @@ type tally struct {
 	right                     []int
 	known                     []int
 	confusions                []map[string]*confusion // by field, by value; nil for fields that are not categories
+	pairs                     map[Confusion]int       // Count is 0 in the key
 	n, allRight               int
 	accepted, acceptedCorrect int
 }
@@ -103,7 +117,7 @@ type confusion struct{ hit, predicted, actual int }
 func (t *tally) init(fields []task.Field) {
 	t.fields = fields
 	t.right, t.known = make([]int, len(fields)), make([]int, len(fields))
-	t.confusions = make([]map[string]*confusion, len(fields))
+	t.confusions, t.pairs = make([]map[string]*confusion, len(fields)), map[Confusion]int{}
 	for i, f := range fields {
 		if f.Kind == task.Category {
 			t.confusions[i] = map[string]*confusion{}
@@ -152,12 +166,27 @@ func (t *tally) confuse(field int, got, want string, right bool) {
 	of(want).actual++
 	if right {
 		of(want).hit++
+	} else {
+		t.pairs[Confusion{Field: t.fields[field].Name, Truth: want, Answer: got}]++
 	}
+}
+
+// frequent lists the confusions, the most frequent first.
+func (t *tally) frequent() []Confusion {
+	var all []Confusion
+	for c, n := range t.pairs {
+		c.Count = n
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b Confusion) int {
+		return cmp.Or(b.Count-a.Count, strings.Compare(a.Field, b.Field), strings.Compare(a.Truth, b.Truth), strings.Compare(a.Answer, b.Answer))
+	})
+	return all[:min(len(all), maxConfusions)]
 }
 
 func (t *tally) evaluation() Evaluation {
 	e := Evaluation{N: t.n, Fields: map[string]FieldReport{}, Accuracy: NewProportion(t.allRight, t.n),
-		ServedAccuracy: NewProportion(t.acceptedCorrect, t.accepted)}
+		ServedAccuracy: NewProportion(t.acceptedCorrect, t.accepted), Confusions: t.frequent()}
 	if t.n > 0 {
 		e.Coverage = float64(t.accepted) / float64(t.n)
 	}

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"occam/internal/calibration"
@@ -33,10 +34,31 @@ type gauge struct {
 	Disagreed int   `json:"disagreed"`
 	Missing   int   `json:"missing"`
 	// Since the model was stored:
-	Total      int `json:"total"`
-	TotalWrong int `json:"total_wrong"`
+	Total      int        `json:"total"`
+	TotalWrong int        `json:"total_wrong"`
+	Days       []AuditDay `json:"days,omitempty"` // oldest first, at most auditDays
 
 	dirty bool
+}
+
+// An AuditDay counts one day's comparisons with the generalist's answers.
+type AuditDay struct {
+	Day   time.Time `json:"day"` // its begin, UTC
+	Count int       `json:"count"`
+	Wrong int       `json:"wrong"`
+}
+
+const auditDays = 90
+
+// onDay counts a comparison for the day it was made.
+func (g *gauge) onDay(at time.Time, wrong bool) {
+	day := at.UTC().Truncate(24 * time.Hour)
+	if n := len(g.Days); n == 0 || g.Days[n-1].Day.Before(day) {
+		g.Days = append(g.Days[max(0, n-auditDays+1):], AuditDay{Day: day})
+	}
+	last := &g.Days[len(g.Days)-1]
+	last.Count++
+	last.Wrong += one(wrong)
 }
 
 // newGauge starts the evidence about a certified model. teacherError is a bound on how often the generalist is wrong, if
@@ -141,7 +163,7 @@ func (g *gauge) warnings() []drift.Warning {
 	if g.Watch == nil {
 		return nil
 	}
-	return g.Watch.Warnings()
+	return slices.Clone(g.Watch.Warnings())
 }
 
 func (g *gauge) encode() ([]byte, error) { return json.Marshal(g) }

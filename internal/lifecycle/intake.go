@@ -49,7 +49,6 @@ type Glance struct {
 // policy is what the callbacks need to know of a task. It never changes: publish replaces it.
 type policy struct {
 	task      *task.Task
-	trainable bool
 	answering bool    // some tier answers requests
 	canary    float64 // share of requests outside which only the generalist answers; 0: there is no such share
 	audit     float64
@@ -65,7 +64,7 @@ type signer struct {
 }
 
 func (s *subject) policy(d Deployment) *policy {
-	p := &policy{task: s.task, trainable: s.trainable, audit: d.Task.Audit, signers: map[string]signer{}, lost: s.lost}
+	p := &policy{task: s.task, audit: d.Task.Audit, signers: map[string]signer{}, lost: s.lost}
 	for _, tier := range d.Tiers {
 		p.answering = p.answering || tier.Mode == cascade.Live || tier.Mode == cascade.Canary
 		h := s.byWeights(tier.Identity.Specialist)
@@ -116,7 +115,7 @@ func (c *Controller) keep(p *policy, a Answer, uniform bool) {
 	}
 	c.capture(store.Example{ID: a.RequestID, RequestID: a.RequestID, Task: a.Task, At: a.At, Text: a.Input, InputHash: hash64(a.Input), Uniform: uniform,
 		Labels: []store.Label{{Example: a.RequestID, At: a.At, Source: source, Prompt: a.PromptHash, Output: output(p.task.Fields, a.Values),
-			Trainable: p.trainable && !a.Barred}}})
+			Trainable: !a.Barred}}})
 }
 
 func output(fields []task.Field, values []task.Value) task.Output {

@@ -26,9 +26,10 @@ type Status struct {
 	Audit      float64            `json:"audit"` // share of answers that is audited now
 	Examples   store.ExampleCount `json:"examples"`
 	Training   TrainingStatus     `json:"training"`
-	Models     []ModelStatus      `json:"models,omitempty"` // that the record names, the lead first
-	Next       string             `json:"next"`             // what happens next, or what a person can do
-	Dropped    Dropped            `json:"dropped,omitzero"` // of the whole process, since it started
+	Models     []ModelStatus      `json:"models,omitempty"`   // that the record names, the lead first
+	Commands   []Command          `json:"commands,omitempty"` // that would be obeyed now
+	Next       string             `json:"next"`               // what happens next, or what a person can do
+	Dropped    Dropped            `json:"dropped,omitzero"`   // of the whole process, since it started
 }
 
 // TrainingStatus is the last run and the next.
@@ -62,6 +63,7 @@ type EvidenceStatus struct {
 	Stage     State           `json:"stage"`
 	Compared  int             `json:"compared"` // in this stage
 	Disagreed int             `json:"disagreed"`
+	Days      []AuditDay      `json:"days,omitempty"`
 	Warnings  []drift.Warning `json:"warnings,omitempty"`
 }
 
@@ -109,6 +111,12 @@ func (c *Controller) status(s *subject, d Dropped) Status {
 		}
 	}
 	st.Next = s.outlook(st.Training)
+	facts, previous := s.facts(c.opts.Now()), s.evidence(s.record.Previous)
+	for _, cmd := range []Command{Promote, RollBack, Pause, Resume} {
+		if _, err := Obey(s.record, facts, previous, cmd); err == nil {
+			st.Commands = append(st.Commands, cmd)
+		}
+	}
 	return st
 }
 
@@ -130,7 +138,7 @@ func (s *subject) modelStatus(hash, place string) ModelStatus {
 	}
 	if g := h.gauge; g != nil {
 		m.Evidence = &EvidenceStatus{Status: g.Monitor.Status(), Allowed: g.allowed(), Stage: g.Stage, Compared: g.Compared, Disagreed: g.Disagreed,
-			Warnings: g.warnings()}
+			Days: slices.Clone(g.Days), Warnings: g.warnings()}
 	}
 	return m
 }

@@ -18,7 +18,6 @@ import (
 // A subject is one task as the controller knows it.
 type subject struct {
 	task      *task.Task
-	trainable bool
 	record    Record
 	version   int64
 	held      map[string]*held // the models that the record names, by content hash
@@ -48,7 +47,7 @@ const (
 
 // adopt reads a task's state from the store, or begins it.
 func (c *Controller) adopt(ctx context.Context, setup Setup) error {
-	s := &subject{task: setup.Task, trainable: setup.Trainable, held: map[string]*held{}, lost: new(atomic.Int64)}
+	s := &subject{task: setup.Task, held: map[string]*held{}, lost: new(atomic.Int64)}
 	name := setup.Task.Name
 	if c.subjects[name] != nil {
 		return errors.New("there are two tasks of this name")
@@ -243,7 +242,9 @@ func (s *subject) void(h *held) string {
 	case !task.SameFields(s.task.Fields, h.Model.Fields()):
 		return "the task's schema has changed since"
 	case weaker(h.Certificate, s.task.Target):
-		return fmt.Sprintf("the task promises more now: %s accuracy %.4g at %.4g confidence", s.task.Target.Promise, s.task.Target.Accuracy, s.task.Target.Confidence)
+		c, target := h.Certificate, s.task.Target
+		return fmt.Sprintf("it proves %s accuracy %.4g at %.4g confidence and the task promises %s accuracy %.4g at %.4g: train for that, or lower the task's target",
+			c.Promise, 1-c.Risk, 1-c.Delta, target.Promise, target.Accuracy, target.Confidence)
 	}
 	return h.Certificate.Void(s.identity(h))
 }

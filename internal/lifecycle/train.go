@@ -208,7 +208,8 @@ func (opt TrainOptions) specialist(stage string) specialist.Options {
 func (t *Trained) certify(opt TrainOptions, grid []float64, held []task.Prediction, truth []task.Example, floor float64, split string) error {
 	target := opt.Task.Target
 	goal := calibration.Goal{Promise: string(target.Promise), Risk: 1 - target.Accuracy, Delta: 1 - target.Confidence, Look: opt.Look}
-	result, err := calibration.Certify(goal, grid, outcomesOf(opt.Task.Fields, held, truth, floor))
+	outcomes := outcomesOf(opt.Task.Fields, held, truth, floor)
+	result, err := calibration.Certify(goal, grid, outcomes)
 	if errors.As(err, &t.Shortfall) {
 		return nil
 	}
@@ -222,6 +223,7 @@ func (t *Trained) certify(opt TrainOptions, grid []float64, held []task.Predicti
 	})
 	addRows(&certificate, result, grid, opt.Task.Fields, held, truth)
 	t.Certificate = &certificate
+	t.describe(opt.Task.Fields, result, grid, outcomes, held, truth)
 	t.Baseline = baselineOf(opt.Task.Fields, held, truth, t.Certificate)
 	return nil
 }
@@ -237,6 +239,27 @@ func learnable(fields []task.Field, labelled []task.Example) error {
 		}
 	}
 	return fmt.Errorf("all %d labelled examples have the same answer, category or otherwise: there is nothing to tell apart; add examples with other labels", len(labelled))
+}
+
+// describe adds what is known, at the certified threshold, of every field and of every predicted class.
+func (t *Trained) describe(fields []task.Field, result calibration.Result, grid []float64, outcomes []calibration.Outcome, held []task.Prediction, truth []task.Example) {
+	names, wrong := make([]string, len(fields)), make([][]bool, len(fields))
+	for f, field := range fields {
+		names[f], wrong[f] = field.Name, make([]bool, len(held))
+		for i := range held {
+			wrong[f][i] = !held[i].Values[f].Equal(truth[i].Labels[field.Name])
+		}
+	}
+	t.Certificate.Fields = calibration.Fields(result, outcomes, wrong, names)
+	classes := newClasses(fields)
+	if classes.field < 0 {
+		return
+	}
+	predicted := make([]int, len(held))
+	for i := range held {
+		predicted[i] = classes.sign(&held[i], 0, nil).Class
+	}
+	t.Certificate.Classes = calibration.Classes(result, grid, outcomes, predicted, fields[classes.field].Values)
 }
 
 // baselineOf counts what traffic looked like to the model when it was certified.

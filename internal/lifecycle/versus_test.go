@@ -123,6 +123,9 @@ func TestTrainKeepsTestRowsLocked(t *testing.T) {
 	if trained.Certificate.Teacher != "gpt-4o-2024-08-06" || trained.Certificate.Level >= 0.05/1.6 {
 		t.Errorf("certificate %+v: the second look must cost", trained.Certificate)
 	}
+	if cert := trained.Certificate; len(cert.Fields) != 2 || len(cert.Classes) != 3 || cert.Classes[0].Name != "red" || cert.Classes[0].Accepted == 0 {
+		t.Errorf("rows %+v %+v", cert.Fields, cert.Classes)
+	}
 	b := trained.Baseline
 	if b.Rows != c.Calibration || len(b.Classes) != 3 || b.Classes[0] == 0 {
 		t.Errorf("baseline %+v", b)

@@ -138,9 +138,8 @@ func testExamples(t *testing.T, b Backend) {
 		}
 	}
 	must(t, s.Capture(ctx, all[0])) // again: nothing changes
-	drawn := all[1]                 // again, and this time it was drawn
-	drawn.Uniform, all[1].Uniform = true, true
-	update(t, s, func(tx *store.Tx) error { return tx.Examples().Add(drawn) })
+	all[1].Uniform = true           // again, and this time it was drawn
+	update(t, s, func(tx *store.Tx) error { return tx.Examples().Add(all[1]) })
 	update(t, s, func(tx *store.Tx) error {
 		examples := tx.Examples()
 		person := store.Label{Example: "e03", At: noon, Key: "ann", Source: "person", Output: task.Output{"category": task.String("lost")}, Trainable: true}
