@@ -184,7 +184,9 @@ func printFullCertificate(w io.Writer, c *calibration.Certificate, hash string) 
 	}
 	promise := map[string]string{calibration.Served: "of the answers it gives, at most this share is wrong", calibration.System: "of all requests, at most this share gets a wrong answer from it"}
 	fmt.Fprintf(w, "certificate %s\n", hash)
-	line := func(name, format string, args ...any) { fmt.Fprintf(w, "  %-13s %s\n", name, fmt.Sprintf(format, args...)) }
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "  %-13s %s\n", name, fmt.Sprintf(format, args...))
+	}
 	line("promise", "%s risk <= %.4g: %s", c.Promise, c.Risk, promise[c.Promise])
 	line("confidence", "%.4g (this certification spent %.3g of the %.3g that may fail)", 1-c.Delta, c.Level, c.Delta)
 	line("task", "%s, tier %s, scope %s (what counts as wrong)", c.Task, c.Tier, c.Scope)

@@ -110,7 +110,7 @@ func (a *app) open(ctx context.Context, cfg *config.Config, tasks []*task.Task, 
 		return nil, err
 	}
 	s.done = make(chan struct{})
-	pages := dashboard.New(dashboard.Options{Source: s.store, Tasks: s.taskViews, Version: version, Now: a.now, Log: s.log, Done: s.done})
+	pages := dashboard.New(dashboard.Options{Source: s.store, Tasks: s.taskViews, Command: s.command, Version: version, Now: a.now, Log: s.log, Done: s.done})
 	options := gateway.Options{Ledger: s.store, Log: s.log, Now: a.now, Other: pages}
 	s.callbacks(&options, cfg)
 	if s.gateway, err = gateway.New(options); err != nil {

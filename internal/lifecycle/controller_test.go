@@ -200,6 +200,14 @@ func in(states ...State) func(Status) bool {
 	}
 }
 
+// trains skips a test that trains models where tests must be quick.
+func trains(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("trains models")
+	}
+}
+
 // history is the states a task went through, oldest first.
 func (b *bench) history() (states []string, reasons []string) {
 	b.t.Helper()
@@ -218,6 +226,7 @@ func (b *bench) history() (states []string, reasons []string) {
 }
 
 func TestFromTrafficToLiveAndBack(t *testing.T) {
+	trains(t)
 	b := newBench(t, nil)
 	if got := b.status(); got.State != Observing || len(b.tiers()) != 0 {
 		t.Fatalf("a new task is %+v", got)
@@ -259,6 +268,7 @@ func TestFromTrafficToLiveAndBack(t *testing.T) {
 }
 
 func TestNothingIsLostInACrash(t *testing.T) {
+	trains(t)
 	b := newBench(t, nil)
 	seen := map[State]bool{}
 	for range 60 {
@@ -310,6 +320,7 @@ func TestTwoOperators(t *testing.T) {
 }
 
 func TestByHand(t *testing.T) {
+	trains(t)
 	b := newBench(t, func(s *Setup) { s.Task.Auto = false })
 	do := func(cmd Command, model string) error {
 		_, err := b.Do(t.Context(), "colours", cmd, model, "ann", b.status().Version)
@@ -360,6 +371,7 @@ func TestBarredAnswersTeachNothing(t *testing.T) {
 }
 
 func TestAnotherTeacherVoidsTheCertificate(t *testing.T) {
+	trains(t)
 	b := newBench(t, nil)
 	b.askUntil("live model", nil, in(Live))
 	for i := range teacherRun {
@@ -373,6 +385,7 @@ func TestAnotherTeacherVoidsTheCertificate(t *testing.T) {
 }
 
 func TestASpoiledModelFileNeverAnswers(t *testing.T) {
+	trains(t)
 	b := newBench(t, nil)
 	b.askUntil("live model", nil, in(Live))
 	path := b.dir + "/models/" + b.status().Lead + ".occam"
@@ -391,6 +404,7 @@ func TestASpoiledModelFileNeverAnswers(t *testing.T) {
 }
 
 func TestAStricterTargetVoidsTheCertificate(t *testing.T) {
+	trains(t)
 	b := newBench(t, nil)
 	b.askUntil("live model", nil, in(Live))
 	b.setup.Task.Target.Accuracy = .99
@@ -401,6 +415,7 @@ func TestAStricterTargetVoidsTheCertificate(t *testing.T) {
 }
 
 func TestModelFromTheConfiguration(t *testing.T) {
+	trains(t)
 	trained := trainColours(t, 900, nil)
 	path := t.TempDir() + "/colours.occam"
 	if err := trained.Save(path); err != nil {

@@ -60,9 +60,7 @@ func TestGoldRefusal(t *testing.T) {
 	if got := goldRefusal(trained); got != "" {
 		t.Errorf("no gold rows, yet %s", got)
 	}
-	for _, e := range colourRows(5000, 100) {
-		trained.gold = append(trained.gold, e)
-	}
+	trained.gold = colourRows(5000, 100)
 	if got := goldRefusal(trained); got != "" {
 		t.Errorf("right on every gold row, yet %s", got)
 	}
