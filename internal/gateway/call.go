@@ -70,7 +70,7 @@ func (x *exchange) send(c *call) (*paid, *engine.Reply, *openai.Error) {
 		}
 		header := forwarded(x.r.Header)
 		x.opts.Tracing.call(a, header)
-		reply, err := target.Upstream.Send(ctx, &engine.Call{Path: chatPath, Body: a.body, Header: header})
+		reply, err := target.Upstream.Send(ctx, &engine.Call{Path: x.api.Path(), Body: a.body, Header: header})
 		again := trip.Report(reply, err)
 		switch {
 		case err != nil && !again:
@@ -87,8 +87,6 @@ func (x *exchange) send(c *call) (*paid, *engine.Reply, *openai.Error) {
 		}
 	}
 }
-
-const chatPath = "/chat/completions"
 
 // callContext is the context of a call upstream: it ends with the app's request, unless policy says to drain.
 func (x *exchange) callContext(c *call) context.Context {

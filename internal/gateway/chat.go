@@ -16,23 +16,9 @@ import (
 // generalist is the tier name of a task's large model.
 const generalist = "generalist"
 
-// chat answers POST /v1/chat/completions. It is the whole path of one request.
-func (s *Server) chat(x *exchange) {
-	body, refused := x.body()
-	if refused != nil {
-		x.refuse(refused)
-		return
-	}
-	var err error
-	if x.request, err = openai.ParseRequest(body); err != nil {
-		x.refuse(err.(*openai.Error)) // ParseRequest promises it
-		return
-	}
-	if err := x.recognize(); err != nil {
-		x.refuse(openai.BadRequest("messages", "The messages cannot be read: "+err.Error()+"."))
-		return
-	}
-	if refused := x.permitted(); refused != nil {
+// ask answers a request for a model, in any of the shapes. It is the whole path of one request.
+func (s *Server) ask(x *exchange) {
+	if refused := x.read(); refused != nil {
 		x.refuse(refused)
 		return
 	}
@@ -73,12 +59,28 @@ func (s *Server) chat(x *exchange) {
 	x.doubtful()
 }
 
+// read takes the request in: its body, its task, and whether its key may ask for that.
+func (x *exchange) read() *openai.Error {
+	body, refused := x.body()
+	if refused != nil {
+		return refused
+	}
+	var err error
+	if x.request, err = openai.Parse(x.api, body); err != nil {
+		return err.(*openai.Error) // Parse promises it
+	}
+	if err := x.recognize(); err != nil {
+		return openai.BadRequest("messages", "The messages cannot be read: "+err.Error()+".")
+	}
+	return x.permitted()
+}
+
 // recognize finds the request's task. Without tasks nothing of the messages is decoded.
 func (x *exchange) recognize() error {
-	if len(x.snap.Tasks) == 0 {
+	if len(x.snap.Tasks) == 0 || x.api == openai.Embeddings {
 		return nil
 	}
-	messages, err := x.request.Messages()
+	messages, err := x.request.Turns()
 	if err != nil {
 		return err
 	}
@@ -127,7 +129,7 @@ func (x *exchange) try(tier *Tier, p *task.Prediction) (*trial, cascade.Reason) 
 
 // consult asks a tier at an upstream. Its acceptance score is the log-probability of its answer's text.
 func (x *exchange) consult(tier *Tier, p *task.Prediction) (*trial, cascade.Reason) {
-	edit := openai.Edit{NoStream: true, Logprobs: true, ResponseFormat: x.task.format, System: x.task.System}
+	edit := openai.Edit{NoStream: true, Logprobs: true, Schema: x.task.schema, System: x.task.System}
 	a, r, ok := x.complete(&call{route: tier.Route, edit: edit, tier: tier.Name})
 	t := &trial{x: x, paid: a, reply: r}
 	if !ok {
@@ -158,7 +160,7 @@ func (t *trial) decline(reason cascade.Reason) {
 // answer writes a tier's prediction as the app's answer. What cost money is recorded before, what cost nothing after.
 func (x *exchange) answer(t *trial, p *task.Prediction) {
 	text := task.AppendAnswer(make([]byte, 0, 128), x.task.Fields, p.Values)
-	answer := openai.Answer{ID: "chatcmpl-" + x.id, Created: x.began.Unix(), Model: x.request.Model, Content: string(text)}
+	answer := openai.Answer{ID: x.id, Created: x.began.Unix(), Model: x.request.Model, Content: string(text)}
 	if t.paid != nil {
 		t.paid.Answered, t.paid.Reason = true, string(cascade.Certified)
 		t.paid.account(&t.reply, true, 0, t.reply.Content, int64(len(t.reply.Content)))
@@ -177,18 +179,15 @@ func (x *exchange) own(answer *openai.Answer, a *store.Attempt) {
 	x.headers(a)
 	h := x.w.Header()
 	h["X-Occam-Cost-Usd"] = []string{x.cost()}
-	var body []byte
 	if x.request.Stream {
 		h["Content-Type"] = []string{"text/event-stream; charset=utf-8"}
 		h["Cache-Control"] = []string{"no-cache"}
-		body = answer.AppendStream(make([]byte, 0, 2048), x.request.IncludeUsage)
 	} else {
 		h["Content-Type"] = []string{"application/json"}
-		body = answer.AppendJSON(make([]byte, 0, 1024))
 	}
 	x.wrote = true
 	x.deadline()
-	_, _ = x.w.Write(body)
+	_, _ = x.w.Write(answer.Append(make([]byte, 0, 2048), x.request))
 	x.done(a)
 }
 
@@ -221,7 +220,7 @@ func (x *exchange) doubtful() {
 func (x *exchange) held() {
 	a := x.attempt()
 	a.Tier, a.Model, a.Reason, a.Status = "person", "person", string(cascade.Doubt), http.StatusOK
-	x.own(&openai.Answer{ID: "chatcmpl-" + x.id, Created: x.began.Unix(), Model: x.request.Model,
+	x.own(&openai.Answer{ID: x.id, Created: x.began.Unix(), Model: x.request.Model,
 		Refusal: "No model may answer this request with the required certainty. It waits for a person under request " + x.id + "."}, &a)
 	a.Latency = x.opts.Now().Sub(x.began)
 	x.record(a)

@@ -55,7 +55,7 @@ func (x *exchange) overhear(a *paid, model, content string) {
 	if x.opts.OnTraffic == nil {
 		return
 	}
-	messages, err := x.request.Messages()
+	messages, err := x.request.Turns()
 	if err != nil {
 		return // no task was looked for, so this was not found out before
 	}
@@ -86,7 +86,7 @@ func (x *exchange) said(a *paid, model, content string) said {
 // promptHash is of everything that the generalist is told beside the input: the task's own words, the other messages, the
 // answer's schema. Labels of another prompt are labels of another teacher.
 func (x *exchange) promptHash() string {
-	messages, err := x.request.Messages()
+	messages, err := x.request.Turns()
 	if err != nil {
 		return ""
 	}
@@ -181,7 +181,7 @@ func (x *exchange) ask() said {
 func (x *exchange) teach() openai.Edit {
 	edit := openai.Edit{Usage: true}
 	if x.request.Model == x.task.Name {
-		edit.ResponseFormat, edit.System = x.task.format, x.task.System
+		edit.Schema, edit.System = x.task.schema, x.task.System
 	}
 	return edit
 }

@@ -29,7 +29,7 @@ func (a *paid) guess(output int64) cost.Usage {
 // inputTokens counts the request's text where the model's tokenizer is public, and goes by what the task's requests taught
 // where it is not.
 func (a *paid) inputTokens() int64 {
-	messages, err := a.x.request.Messages()
+	messages, err := a.x.request.Turns()
 	if err != nil || a.x.request.Opaque > 0 {
 		return a.x.ratio(a.Task).input(len(a.body))
 	}

@@ -22,6 +22,7 @@ import (
 // An exchange is one request of an app on its way to one answer.
 type exchange struct {
 	*Server
+	api   openai.API // "" for what asks no model
 	snap  *Snapshot
 	w     http.ResponseWriter
 	r     *http.Request
@@ -56,7 +57,7 @@ func (x *exchange) refuse(e *openai.Error) {
 	x.wrote, x.status = true, e.Status
 	x.metrics.shed.WithLabelValues(e.Code).Inc()
 	x.w.Header().Set("X-Occam-Request-Id", x.id)
-	writeError(x.w, e)
+	writeError(x.w, x.api, e)
 }
 
 // done counts the answer that a request got.
@@ -169,11 +170,11 @@ func (x *exchange) detached(limit time.Duration) (context.Context, context.Cance
 	return context.WithTimeout(context.WithoutCancel(x.r.Context()), limit)
 }
 
-func writeError(w http.ResponseWriter, e *openai.Error) {
+func writeError(w http.ResponseWriter, api openai.API, e *openai.Error) {
 	h := w.Header()
 	h["Content-Type"] = []string{"application/json"}
 	w.WriteHeader(e.Status)
-	_, _ = w.Write(e.AppendJSON(nil))
+	_, _ = w.Write(e.Append(nil, api))
 }
 
 func writeText(w http.ResponseWriter, status int, text string) {

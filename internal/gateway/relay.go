@@ -43,7 +43,7 @@ func (x *exchange) whole(a *paid, reply *engine.Reply) {
 	switch {
 	case reply.Status >= 400:
 		a.unbilled(reply.Status)
-		x.pass(a, reply, errorBody(reply, a.Provider, body, ok))
+		x.pass(a, reply, errorBody(reply, x.api, a.Provider, body, ok))
 		return
 	case !ok && reply.Header.Get("Content-Encoding") == "":
 		a.lost(errNotJSON)
@@ -70,7 +70,7 @@ func (x *exchange) pass(a *paid, reply *engine.Reply, body []byte) {
 }
 
 // errorBody is an upstream's error as it came, or in the API's shape where it was no JSON.
-func errorBody(reply *engine.Reply, provider string, body []byte, isJSON bool) []byte {
+func errorBody(reply *engine.Reply, api openai.API, provider string, body []byte, isJSON bool) []byte {
 	if isJSON {
 		return body
 	}
@@ -78,7 +78,7 @@ func errorBody(reply *engine.Reply, provider string, body []byte, isJSON bool) [
 	reply.Header.Del("Content-Encoding")
 	e := openai.Error{Status: reply.Status, Type: "api_error", Code: "upstream_error",
 		Message: fmt.Sprintf("The provider %q answered with status %d and no JSON body.", provider, reply.Status)}
-	return e.AppendJSON(nil)
+	return e.Append(nil, api)
 }
 
 // deadline gives the app's connection until the limit to take what is written next.
@@ -204,5 +204,5 @@ func (p *pump) cut(err error) {
 		return
 	}
 	p.strip = nil
-	p.write(failed.AppendErrorEvent([]byte("\n"))) // the line break ends an event that was cut in the middle
+	p.write(failed.AppendEvent(nil, p.x.api))
 }

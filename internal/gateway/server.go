@@ -206,16 +206,19 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 // routes is the whole API.
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/chat/completions", s.admit(s.chat))
-	mux.HandleFunc("GET /v1/models", s.admit(s.models))
+	mux.HandleFunc("POST /v1/chat/completions", s.admit(openai.Chat, s.ask))
+	mux.HandleFunc("POST /v1/responses", s.admit(openai.Responses, s.ask))
+	mux.HandleFunc("POST /v1/messages", s.admit(openai.Messages, s.ask))
+	mux.HandleFunc("POST /v1/embeddings", s.admit(openai.Embeddings, s.ask))
+	mux.HandleFunc("GET /v1/models", s.admit("", s.models))
 	if s.opts.OnFeedback != nil {
-		mux.HandleFunc("POST /v1/feedback", s.admit(s.feedback))
+		mux.HandleFunc("POST /v1/feedback", s.admit("", s.feedback))
 	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, 200, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("GET /metrics", s.metrics.handler())
 	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, &openai.Error{Status: 404, Type: "invalid_request_error", Code: "unknown_url",
+		writeError(w, "", &openai.Error{Status: 404, Type: "invalid_request_error", Code: "unknown_url",
 			Message: "Unknown request URL: " + r.Method + " " + r.URL.Path + "."})
 	})
 	if s.opts.Other != nil {
@@ -236,11 +239,11 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 }
 
 // admit gives a handler its exchange: a request ID, the snapshot, a place among those in flight.
-func (s *Server) admit(handle func(*exchange)) http.HandlerFunc {
+func (s *Server) admit(api openai.API, handle func(*exchange)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		snap := s.snapshot.Load()
 		now := s.opts.Now()
-		x := &exchange{Server: s, snap: snap, w: w, r: r, id: store.NewID(now), began: now}
+		x := &exchange{Server: s, api: api, snap: snap, w: w, r: r, id: store.NewID(now), began: now}
 		s.opts.Tracing.begin(x)
 		defer s.opts.Tracing.end(x)
 		defer x.recover()

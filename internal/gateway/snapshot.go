@@ -34,7 +34,7 @@ type Task struct {
 	Tiers []Tier
 
 	deciding []cascade.Tier // the same tiers as the cascade sees them
-	format   []byte         // response_format that asks for the task's answer
+	schema   []byte         // of the task's answer
 	paid     engine.Route   // the generalist
 }
 
@@ -116,8 +116,7 @@ func (s *Snapshot) prepareTask(t *Task) error {
 		}
 		t.deciding[i] = tier.Tier
 	}
-	t.format = append([]byte(`{"type":"json_schema","json_schema":{"name":"answer","strict":true,"schema":`), task.Schema(t.Fields)...)
-	t.format = append(t.format, "}}"...)
+	t.schema = task.Schema(t.Fields)
 	var ok bool
 	if t.paid, ok = s.route(t.Generalist); !ok {
 		return fmt.Errorf("gateway: task %s: its generalist %q is no known model and there is no provider to ask for it", t.Name, t.Generalist)

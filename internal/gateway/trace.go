@@ -87,8 +87,8 @@ func (t *Tracing) call(a *paid, sent http.Header) {
 	}
 	x := a.x
 	var ctx context.Context
-	ctx, a.span = t.tracer.Start(x.trace, "chat "+a.Model, api.WithSpanKind(api.SpanKindClient), api.WithAttributes(
-		attribute.String("gen_ai.operation.name", "chat"), attribute.String("gen_ai.provider.name", a.target.Upstream.PricedAs),
+	ctx, a.span = t.tracer.Start(x.trace, string(x.api)+" "+a.Model, api.WithSpanKind(api.SpanKindClient), api.WithAttributes(
+		attribute.String("gen_ai.operation.name", string(x.api)), attribute.String("gen_ai.provider.name", a.target.Upstream.PricedAs),
 		attribute.String("gen_ai.request.model", a.Model), attribute.Int64("gen_ai.request.max_tokens", x.request.MaxOutput),
 		attribute.String("occam.attempt.id", a.ID)))
 	traceContext.Inject(ctx, propagation.HeaderCarrier(sent))

@@ -19,7 +19,7 @@ func body(members string) []byte {
 
 func parse(t *testing.T, raw []byte) *Request {
 	t.Helper()
-	r, err := ParseRequest(raw)
+	r, err := Parse(Chat, raw)
 	if err != nil {
 		t.Fatalf("%s: %v", raw, err)
 	}
@@ -29,7 +29,7 @@ func parse(t *testing.T, raw []byte) *Request {
 func TestParseRequestReadsWhatTheGatewayNeeds(t *testing.T) {
 	r := parse(t, body(`"stream":true,"stream_options":{"include_usage":true},"n":3,"max_tokens":7,"max_completion_tokens":9,"user":"u",
 		"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{"type":"object"}}},"unknown":{"a":null}`))
-	if r.Model != "m" || !r.Stream || !r.IncludeUsage || r.N != 3 || r.MaxOutput != 9 || r.User != "u" || r.Format != "json_schema" ||
+	if r.Model != "m" || !r.Stream || !r.IncludeUsage || r.N != 3 || r.MaxOutput != 9 || r.Format != "json_schema" ||
 		string(r.Schema) != `{"type":"object"}` || r.Plain {
 		t.Errorf("%+v", r)
 	}
@@ -96,9 +96,9 @@ func TestRequestsThatParsersDisagreeOnAreRefused(t *testing.T) {
 		"cut in a string":      `{"model":"m`,
 		"cut in an escape":     `{"model":"m\u00`,
 	} {
-		_, err := ParseRequest([]byte(raw))
+		_, err := Parse(Chat, []byte(raw))
 		refused, ok := err.(*Error)
-		if !ok || refused.Status != 400 || !json.Valid(refused.AppendJSON(nil)) {
+		if !ok || refused.Status != 400 || !json.Valid(refused.Append(nil, Chat)) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -111,7 +111,7 @@ func TestMessages(t *testing.T) {
 		{"role":"user","content":[{"type":"text","text":"see"},{"type":"image_url","image_url":{"url":"u"}}]},
 		{"role":"assistant","content":null,"tool_calls":[{"id":"c"}]},
 		{"role":"tool","tool_call_id":"c","content":"42"}]}`))
-	got, err := r.Messages()
+	got, err := r.Turns()
 	want := []Message{{"system", "be brief\n😀", false}, {"user", "one\ntwo", false}, {"user", "see", true},
 		{"assistant", "", true}, {"tool", "42", false}}
 	if err != nil || !reflect.DeepEqual(got, want) {
@@ -128,9 +128,9 @@ func TestEditedChangesOnlyWhatItSays(t *testing.T) {
 	if got := r.Edited(Edit{Model: "a"}); string(got) != raw {
 		t.Errorf("same model: %s", got)
 	}
-	want := `{ "x":[1, 2],"model" : "b\"","response_format":{"type":"text"},"stream":true,"stream_options":{"include_usage":true}, ` +
+	want := `{ "x":[1, 2],"model" : "b\"","response_format":{"type":"json_schema","json_schema":{"name":"answer","strict":true,"schema":{"a":1}}},"stream":true,"stream_options":{"include_usage":true}, ` +
 		`"messages":[{"role":"system","content":"s"},{"role":"user","content":"hi"}] }`
-	if got := r.Edited(Edit{Model: `b"`, Usage: true, ResponseFormat: []byte(`{"type":"text"}`), System: "s"}); string(got) != want {
+	if got := r.Edited(Edit{Model: `b"`, Usage: true, Schema: []byte(`{"a":1}`), System: "s"}); string(got) != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	if got := r.Edited(Edit{NoStream: true}); !bytes.Contains(got, []byte(`"stream":false`)) {
@@ -180,11 +180,11 @@ func TestValidRequestsAreAccepted(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		value := jsonValue(4).Draw(t, "value")
 		raw := body(`"zzzz":` + value)
-		r, err := ParseRequest(raw)
+		r, err := Parse(Chat, raw)
 		if err != nil {
 			t.Fatalf("%s: %v", raw, err)
 		}
-		edited := r.Edited(Edit{Model: "other", System: "s", ResponseFormat: []byte("{}")})
+		edited := r.Edited(Edit{Model: "other", System: "s", Schema: []byte("{}")})
 		if !json.Valid(edited) || !bytes.Contains(edited, []byte(value)) {
 			t.Fatalf("edited to %s", edited)
 		}
@@ -192,14 +192,14 @@ func TestValidRequestsAreAccepted(t *testing.T) {
 }
 
 // Whatever ParseRequest accepts, encoding/json reads the same way.
-func FuzzParseRequest(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	f.Add(body(`"stream":true,"n":2,"stream_options":{"include_usage":true}`))
 	f.Add([]byte(`{"model":"a","\u006dodel":"b","messages":[]}`))
 	f.Add([]byte(`{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"x"}]}],"tools":[{}]}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		r, err := ParseRequest(raw)
+		r, err := Parse(Chat, raw)
 		if err != nil {
-			if !json.Valid(err.(*Error).AppendJSON(nil)) {
+			if !json.Valid(err.(*Error).Append(nil, Chat)) {
 				t.Fatal("the error is no JSON")
 			}
 			return
@@ -218,9 +218,9 @@ func FuzzParseRequest(f *testing.F) {
 		if std.Model != r.Model || (std.Stream != nil && *std.Stream) != r.Stream {
 			t.Fatalf("read model %q stream %v, encoding/json %q %v", r.Model, r.Stream, std.Model, std.Stream)
 		}
-		_, _ = r.Messages()
-		edited := r.Edited(Edit{Model: "other", Usage: true, System: "s", ResponseFormat: []byte("{}")})
-		if _, err := ParseRequest(edited); err != nil {
+		_, _ = r.Turns()
+		edited := r.Edited(Edit{Model: "other", Usage: true, System: "s", Schema: []byte("{}")})
+		if _, err := Parse(Chat, edited); err != nil {
 			t.Fatalf("edited into something broken: %v\n%s", err, edited)
 		}
 	})

@@ -2,14 +2,32 @@ package openai
 
 import "strconv"
 
-// An Answer is a chat completion that this process writes itself. It has the members, in the order, that the public API
-// writes, so that no client can tell it from the generalist's by its shape.
+// An Answer is an answer that this process writes itself. It has the members, in the order, that the public APIs write, so
+// that no client can tell it from the generalist's by its shape.
 type Answer struct {
-	ID      string // "chatcmpl-…"
+	ID      string // unique part of the answer's ID
 	Created int64  // seconds since 1970
 	Model   string // the model that the request named
 	Content string
 	Refusal string // set instead of Content
+}
+
+// Append appends the answer to a request in the request's shape: as one JSON object, or as the whole event stream.
+func (a *Answer) Append(dst []byte, r *Request) []byte {
+	switch {
+	case r.API == Responses && r.Stream:
+		return a.appendResponseStream(dst)
+	case r.API == Responses:
+		return a.appendResponse(dst, true)
+	case r.API == Messages && r.Stream:
+		return a.appendMessageStream(dst)
+	case r.API == Messages:
+		return a.appendMessage(dst, true)
+	case r.Stream:
+		return a.appendChatStream(dst, r.IncludeUsage)
+	default:
+		return a.appendChat(dst)
+	}
 }
 
 // zeroUsage is honest: a specialist's answer bills no tokens.
@@ -17,8 +35,8 @@ const zeroUsage = `{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0,` +
 	`"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},` +
 	`"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}`
 
-// AppendJSON appends the answer as one chat.completion object.
-func (a *Answer) AppendJSON(dst []byte) []byte {
+// appendChat appends the answer as one chat.completion object.
+func (a *Answer) appendChat(dst []byte) []byte {
 	dst = a.head(dst, "chat.completion")
 	dst = append(dst, `"choices":[{"index":0,"message":{"role":"assistant","content":`...)
 	dst = appendOrNull(dst, a.Content)
@@ -31,7 +49,7 @@ func (a *Answer) AppendJSON(dst []byte) []byte {
 
 func (a *Answer) head(dst []byte, object string) []byte {
 	dst = append(dst, `{"id":`...)
-	dst = appendText(dst, a.ID)
+	dst = appendText(dst, "chatcmpl-"+a.ID)
 	dst = append(dst, `,"object":"`...)
 	dst = append(dst, object...)
 	dst = append(dst, `","created":`...)
@@ -41,9 +59,9 @@ func (a *Answer) head(dst []byte, object string) []byte {
 	return append(dst, ',')
 }
 
-// AppendStream appends the answer as the whole stream of chat.completion.chunk events: the role, the text, the finish, the
-// usage if it was asked for, and the end mark.
-func (a *Answer) AppendStream(dst []byte, includeUsage bool) []byte {
+// appendChatStream appends the answer as a stream of chat.completion.chunk events: the role, the text, the finish, the usage
+// if it was asked for, and the end mark.
+func (a *Answer) appendChatStream(dst []byte, includeUsage bool) []byte {
 	usage := ""
 	if includeUsage {
 		usage = `,"usage":null`
@@ -78,11 +96,4 @@ func (a *Answer) chunk(dst []byte, delta func([]byte) []byte, finish, usage stri
 	dst = delta(dst)
 	dst = append(dst, `,"logprobs":null,"finish_reason":`+finish+`}]`+usage+"}\n\n"...)
 	return dst
-}
-
-// AppendErrorEvent appends the error as the event that the official clients raise in the middle of a stream.
-func (e *Error) AppendErrorEvent(dst []byte) []byte {
-	dst = append(dst, "data: "...)
-	dst = e.AppendJSON(dst)
-	return append(dst, "\n\n"...)
 }

@@ -11,9 +11,10 @@ import (
 // maxTokens is the largest count that is believed: no model reads or writes more in one request.
 const maxTokens = 100_000_000
 
-// A Reply is what the gateway needs to know of a chat completion, a stream's chunk, a response, an embedding or an
-// Anthropic message: what it bills and, for the first choice, what it says.
+// A Reply is what the gateway needs to know of a chat completion, a response, an embedding, an Anthropic message or one event
+// of a stream of them: what it bills and, for the first choice, what it says.
 type Reply struct {
+	Kind    string // type of the event, "" of a chat's chunk
 	Model   string
 	Usage   cost.Usage
 	Billed  bool    // Usage was there and can be true
@@ -22,6 +23,7 @@ type Reply struct {
 	Finish  string  // finish_reason of the first choice
 	Choices int     // how many choices stand in it
 	Error   bool    // it holds an error object
+	partial bool    // Usage has only the output, the input was said before
 	LogProb float64 // of the first choice's text: the sum over its tokens; NaN where the reply has none
 }
 
@@ -38,25 +40,96 @@ func ParseReply(body []byte) (r Reply, ok bool) {
 }
 
 func (r *Reply) member(c *cursor, key []byte) (err error) {
-	switch {
-	case string(key) == "usage" && c.peek() == '{':
-		r.Usage, r.Billed, err = readUsage(c)
-		return err
-	case string(key) == "model" && c.peek() == '"':
-		r.Model, _, err = c.str()
-		return err
-	case string(key) == "choices" && c.peek() == '[':
-		return c.array(func() error {
-			r.Choices++
-			if r.Choices > 1 || c.peek() != '{' {
-				return c.value()
-			}
-			return c.object(func(key []byte) error { return r.choice(c, key) })
-		})
-	case string(key) == "error" && c.peek() != 'n':
-		r.Error = true
+	nested := func() error { return c.object(func(key []byte) error { return r.member(c, key) }) }
+	switch first := c.peek(); string(key) {
+	case "type":
+		if first == '"' && r.Kind == "" {
+			r.Kind, _, err = c.str()
+			return err
+		}
+	case "usage":
+		if first == '{' {
+			return r.readUsage(c)
+		}
+	case "model":
+		if first == '"' {
+			r.Model, _, err = c.str()
+			return err
+		}
+	case "choices":
+		if first == '[' {
+			return c.array(func() error { return r.anyChoice(c) })
+		}
+	case "error":
+		r.Error = r.Error || first != 'n'
+	case "response", "message": // of an event of a response, of Anthropic's message_start
+		if first == '{' {
+			return nested()
+		}
+	case "output", "content":
+		if first == '[' {
+			return c.array(func() error { return r.block(c) })
+		}
+	case "delta":
+		switch first {
+		case '"':
+			r.Content, _, err = c.str()
+			return err
+		case '{':
+			return r.block(c)
+		}
+	case "stop_reason", "status":
+		if first == '"' {
+			r.Finish, _, err = c.str()
+			return err
+		}
 	}
 	return c.value()
+}
+
+// block reads a part of a response's or an Anthropic message's content, or a change of it, and adds its text.
+func (r *Reply) block(c *cursor) error {
+	if c.peek() != '{' {
+		return c.value()
+	}
+	return c.object(func(key []byte) error {
+		switch {
+		case (string(key) == "text" || string(key) == "refusal" || string(key) == "partial_json") && c.peek() == '"':
+			text, _, err := c.str()
+			r.Content += text
+			r.Refusal = r.Refusal || string(key) == "refusal"
+			return err
+		case string(key) == "stop_reason" && c.peek() == '"':
+			finish, _, err := c.str()
+			r.Finish = finish
+			return err
+		case string(key) == "content" && c.peek() == '[':
+			return c.array(func() error { return r.block(c) })
+		}
+		return c.value()
+	})
+}
+
+func (r *Reply) readUsage(c *cursor) (err error) {
+	n := usageCounts{ok: true}
+	if err = c.object(func(key []byte) error { return n.member(c, string(key)) }); err != nil || !n.ok || !n.seen {
+		r.Usage, r.Billed = cost.Usage{}, false
+		return err
+	}
+	r.Usage, r.partial = n.Usage, !n.input
+	if n.separate && n.beside {
+		r.Usage.Input += r.Usage.Cached + r.Usage.CacheWrite
+	}
+	r.Billed = r.Usage.Check() == nil
+	return nil
+}
+
+func (r *Reply) anyChoice(c *cursor) error {
+	r.Choices++
+	if r.Choices > 1 || c.peek() != '{' {
+		return c.value()
+	}
+	return c.object(func(key []byte) error { return r.choice(c, key) })
 }
 
 func (r *Reply) choice(c *cursor, key []byte) (err error) {
@@ -107,24 +180,12 @@ func (r *Reply) token(c *cursor) error {
 	return err
 }
 
-// readUsage reads a usage object in the shape of chat completions (prompt_tokens), of responses (input_tokens) or of
-// Anthropic messages (input_tokens without the cached ones). known is false where it holds no believable counts.
-func readUsage(c *cursor) (u cost.Usage, known bool, err error) {
-	n := usageCounts{ok: true}
-	err = c.object(func(key []byte) error { return n.member(c, string(key)) })
-	if err != nil || !n.ok || !n.seen {
-		return cost.Usage{}, false, err
-	}
-	u = n.Usage
-	if n.separate && n.beside {
-		u.Input += u.Cached + u.CacheWrite
-	}
-	return u, u.Check() == nil, nil
-}
-
+// usageCounts reads a usage object in the shape of chat completions (prompt_tokens), of responses (input_tokens) or of
+// Anthropic messages (input_tokens without the cached ones).
 type usageCounts struct {
 	cost.Usage
 	seen     bool // a main count was there
+	input    bool // the input's count was there
 	ok       bool // no count was malformed, negative or beyond belief
 	separate bool // Anthropic's names for cached tokens were there
 	beside   bool // the input was called input_tokens: with those names, cached tokens stand beside it, not in it
@@ -133,7 +194,7 @@ type usageCounts struct {
 func (n *usageCounts) member(c *cursor, key string) error {
 	switch key {
 	case "prompt_tokens", "input_tokens":
-		n.seen = true
+		n.seen, n.input = true, true
 		n.beside = key == "input_tokens"
 		return n.count(c, &n.Input)
 	case "completion_tokens", "output_tokens":
@@ -185,25 +246,23 @@ func (n *usageCounts) count(c *cursor, into *int64) error {
 	return nil
 }
 
-// A Meter watches one stream of chat completion chunks and knows at its end what it billed and what it said.
+// A Meter watches one event stream, of any API, and knows at its end what it billed and what it said.
 type Meter struct {
 	Reply
-	Chunks     int   // chunks that carried text
-	TextBytes  int64 // bytes of text and of tool arguments, of all choices
-	Ended      bool  // the end mark was seen
-	FirstError string
-	text       []byte // the first choice's text, at most KeepText bytes
-	KeepText   int
-	Cut        bool // text is not the whole text
+	Chunks    int    // chunks that carried text
+	TextBytes int64  // bytes of text and of tool arguments, of all choices
+	Ended     bool   // the end mark was seen
+	text      []byte // the first choice's text, at most KeepText bytes
+	KeepText  int
+	Cut       bool // text is not the whole text
 }
 
 // Text returns what the first choice said, as far as it was kept.
 func (m *Meter) Text() string { return string(m.text) }
 
 var (
-	usageKey   = []byte(`"usage"`)
-	choicesKey = []byte(`"choices"`)
-	errorKey   = []byte(`"error"`)
+	usageKey = []byte(`"usage"`)
+	errorKey = []byte(`"error"`)
 )
 
 // See takes the data of one event.
@@ -219,20 +278,28 @@ func (m *Meter) See(data []byte) {
 	if !ok {
 		return
 	}
-	if chunk.Billed {
-		m.Usage, m.Billed = chunk.Usage, true // the last one counts; they are never added up
-	} else if bytes.Contains(data, usageKey) && usageIsObject(data) {
+	switch { // the last usage counts; they are never added up
+	case chunk.Billed && chunk.partial && m.Billed:
+		m.Usage.Output, m.Usage.Reasoning = chunk.Usage.Output, chunk.Usage.Reasoning
+	case chunk.Billed:
+		m.Usage, m.Billed = chunk.Usage, true
+	case bytes.Contains(data, usageKey) && usageIsObject(data):
 		m.Billed = false
 	}
 	if m.Model == "" {
 		m.Model = chunk.Model
 	}
-	if chunk.Finish != "" {
+	if chunk.Finish != "" && chunk.Finish != "in_progress" {
 		m.Finish = chunk.Finish
 	}
 	m.Refusal = m.Refusal || chunk.Refusal
 	m.Error = m.Error || chunk.Error
-	m.addText(chunk.Content)
+	switch chunk.Kind {
+	case "response.completed", "response.incomplete", "response.failed", "message_stop":
+		m.Ended = true
+	case "", "response.output_text.delta", "response.refusal.delta", "content_block_delta", "response.function_call_arguments.delta":
+		m.addText(chunk.Content)
+	}
 }
 
 var (

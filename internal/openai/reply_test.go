@@ -147,20 +147,20 @@ func TestAnswerHasThePublicShape(t *testing.T) {
 			Total int `json:"total_tokens"`
 		}
 	}
-	if err := json.Unmarshal(a.AppendJSON(nil), &reply); err != nil {
+	if err := json.Unmarshal(a.Append(nil, &Request{API: Chat}), &reply); err != nil {
 		t.Fatal(err)
 	}
 	if c := reply.Choices[0]; reply.Model != a.Model || *c.Message.Content != a.Content || c.Message.Refusal != nil || c.FinishReason != "stop" {
 		t.Errorf("%+v", reply)
 	}
 	a.Content, a.Refusal = "", "no"
-	if err := json.Unmarshal(a.AppendJSON(nil), &reply); err != nil || *reply.Choices[0].Message.Refusal != "no" {
+	if err := json.Unmarshal(a.Append(nil, &Request{API: Chat}), &reply); err != nil || *reply.Choices[0].Message.Refusal != "no" {
 		t.Errorf("%+v %v", reply, err)
 	}
 	m := &Meter{KeepText: 100}
 	var s Splitter
 	a = Answer{Model: "m", Content: "hi"}
-	s.Push(a.AppendStream(nil, true), func(e Event) { m.See(e.Data) })
+	s.Push(a.Append(nil, &Request{API: Chat, Stream: true, IncludeUsage: true}), func(e Event) { m.See(e.Data) })
 	if !m.Ended || m.Text() != "hi" || m.Finish != "stop" || !m.Billed || m.Usage != (cost.Usage{}) {
 		t.Errorf("%+v", m)
 	}
