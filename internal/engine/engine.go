@@ -24,3 +24,11 @@ func Predict(m Predictor, text string, p *task.Prediction) (err error) {
 	m.Predict(text, p)
 	return nil
 }
+
+// A Distributor is a Predictor that knows more of a classified field than its best value. Probabilities appends, for every
+// value of the field in the field's order (of a boolean: false, true) and then for null where it is nullable, the calibrated
+// probability that it is the right one. It is safe for concurrent use.
+type Distributor interface {
+	Predictor
+	Probabilities(dst []float64, text string, field int) []float64
+}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,7 +71,7 @@ func (x *exchange) send(c *call) (*paid, *engine.Reply, *openai.Error) {
 		}
 		header := forwarded(x.r.Header)
 		x.opts.Tracing.call(a, header)
-		reply, err := target.Upstream.Send(ctx, &engine.Call{Path: x.api.Path(), Body: a.body, Header: header})
+		reply, err := target.Upstream.Send(ctx, &engine.Call{Path: cmp.Or(x.path, x.request.API.Path()), Body: a.body, Header: header})
 		again := trip.Report(reply, err)
 		switch {
 		case err != nil && !again:

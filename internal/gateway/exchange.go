@@ -38,7 +38,8 @@ type exchange struct {
 	account *account
 
 	request   *openai.Request
-	task      *Task // nil: pass through
+	path      string // at the upstream, where it is not that of the request's API
+	task      *Task  // nil: pass through
 	input     string
 	readable  bool // the input could be read from the messages
 	inputHash uint64

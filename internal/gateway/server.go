@@ -210,6 +210,8 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/responses", s.admit(openai.Responses, s.ask))
 	mux.HandleFunc("POST /v1/messages", s.admit(openai.Messages, s.ask))
 	mux.HandleFunc("POST /v1/embeddings", s.admit(openai.Embeddings, s.ask))
+	mux.HandleFunc("POST /v1/decisions", s.admit("", s.decisions))
+	mux.HandleFunc("POST /v1/systemone", s.admit("", s.systemOne))
 	mux.HandleFunc("GET /v1/models", s.admit("", s.models))
 	if s.opts.OnFeedback != nil {
 		mux.HandleFunc("POST /v1/feedback", s.admit("", s.feedback))

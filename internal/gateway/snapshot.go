@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -150,6 +151,11 @@ func (s *Snapshot) route(model string) (engine.Route, bool) {
 		return engine.Route{}, false
 	}
 	return engine.Route{Targets: []engine.Target{{Upstream: s.Fallback, Model: model}}}, true
+}
+
+// isTask reports whether a name that an app gave as a model is a task's.
+func (s *Snapshot) isTask(name string) bool {
+	return slices.ContainsFunc(s.Tasks, func(t Task) bool { return t.Name == name })
 }
 
 // price looks up what a target's model costs, first under the name the upstream was asked for, then under the one it

@@ -89,6 +89,11 @@ func Parse(api API, body []byte) (*Request, error) {
 	return r, nil
 }
 
+// ParseOther reads only the model of a body whose shape the gateway passes on without knowing it.
+func ParseOther(body []byte) (*Request, error) {
+	return Parse("", body)
+}
+
 // maxChoices is the largest n; the public API accepts no more than 128.
 const maxChoices = 128
 
@@ -122,6 +127,8 @@ func (r *Request) member(c *cursor, key []byte) (err error) {
 			if s, err = c.span(); string(key) == "input" {
 				r.messages = s
 			}
+		default:
+			err = c.value()
 		}
 	}
 	if errors.Is(err, errNoString) || errors.Is(err, errNoBool) || errors.Is(err, errNoInteger) {

@@ -225,3 +225,16 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestNewChatTakesEveryText(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := string(rapid.SliceOf(rapid.Byte()).Draw(t, "text"))
+		turns := []Message{{Role: "system", Text: rapid.String().Draw(t, "system")}, {Role: "user", Text: text}}
+		r := NewChat("m", turns, rapid.Int64Range(0, 10).Draw(t, "max"))
+		got, err := r.Turns()
+		turns[1].Text = strings.ToValidUTF8(text, "\uFFFD")
+		if err != nil || len(got) != 2 || got[0] != turns[0] || strings.ReplaceAll(got[1].Text, "\uFFFD", "") != strings.ReplaceAll(turns[1].Text, "\uFFFD", "") {
+			t.Fatalf("%v became %v: %v", turns, got, err)
+		}
+	})
+}

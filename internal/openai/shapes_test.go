@@ -35,7 +35,7 @@ func TestResponsesRequests(t *testing.T) {
 		`{"model":"m","input":"x","previous_response_id":"r"}`: false,
 		`{"model":"m","input":"x","background":true}`:          false,
 		`{"model":"m","input":"x","store":true}`:               true,
-		`{"model":"m"}`: true,
+		`{"model":"m"}`:                                        true,
 	} {
 		if r, err := Parse(Responses, []byte(body)); err != nil || r.Plain != plain {
 			t.Errorf("%s: %v", body, err)

@@ -97,3 +97,26 @@ func (a *Answer) chunk(dst []byte, delta func([]byte) []byte, finish, usage stri
 	dst = append(dst, `,"logprobs":null,"finish_reason":`+finish+`}]`+usage+"}\n\n"...)
 	return dst
 }
+
+// NewChat makes a chat completion request of text turns: what the gateway asks in its own name.
+func NewChat(model string, turns []Message, maxOutput int64) *Request {
+	body := append([]byte(`{"model":`), appendText(nil, model)...)
+	if maxOutput > 0 {
+		body = append(strconv.AppendInt(append(body, `,"max_tokens":`...), maxOutput, 10), `,"messages":[`...)
+	} else {
+		body = append(body, `,"messages":[`...)
+	}
+	for i, m := range turns {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = appendText(append(body, `{"role":`...), m.Role)
+		body = appendText(append(body, `,"content":`...), m.Text)
+		body = append(body, '}')
+	}
+	r, err := Parse(Chat, append(body, "]}"...))
+	if err != nil {
+		panic("openai: NewChat wrote what Parse refuses: " + err.Error()) // its test draws every text
+	}
+	return r
+}
