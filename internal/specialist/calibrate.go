@@ -28,9 +28,9 @@ func (t *trainer) calibrate(use func(i int32) bool) calibrated {
 		case task.Span:
 			h.Platt = t.fitSpan(f, rows)
 		case task.Labels:
-			h.Platt = t.fitMembers(f, rows)
+			h.Platt = t.fitMembers(t.raw, f, rows)
 		default:
-			h.Temperature = t.fitTemperature(f, rows)
+			h.Temperature = t.fitTemperature(t.raw, f, rows)
 		}
 	}
 	t.fitJoint(&c, use)
@@ -38,12 +38,12 @@ func (t *trainer) calibrate(use func(i int32) bool) calibrated {
 }
 
 // fitTemperature minimises the negative log-likelihood of softmax(z/T) (Guo et al. 2017) by golden-section search on ln T.
-func (t *trainer) fitTemperature(f int, rows []int) float64 {
+func (t *trainer) fitTemperature(raw []float32, f int, rows []int) float64 {
 	h, g := t.heads[f], &t.targets[f]
 	loss := func(logT float64) (sum float64) {
 		h.Temperature = math.Exp(logT)
 		for _, i := range rows {
-			odds := h.logOdds(t.columnsOf(i, &h), int(g.columns[i][0]))
+			odds := h.logOdds(t.columnsOf(raw, i, &h), int(g.columns[i][0]))
 			sum += softplus(-odds)
 		}
 		return sum
@@ -51,8 +51,8 @@ func (t *trainer) fitTemperature(f int, rows []int) float64 {
 	return math.Exp(goldenSection(loss, math.Log(0.02), math.Log(5)))
 }
 
-func (t *trainer) columnsOf(i int, h *head) []float32 {
-	return t.raw[i*t.columns+h.Offset : i*t.columns+h.Offset+h.Count]
+func (t *trainer) columnsOf(raw []float32, i int, h *head) []float32 {
+	return raw[i*t.columns+h.Offset : i*t.columns+h.Offset+h.Count]
 }
 
 // softplus is ln(1+e^x), without overflow.
@@ -92,11 +92,11 @@ func (t *trainer) fitSpan(f int, rows []int) platt {
 	return fitPlatt(scores, right)
 }
 
-func (t *trainer) fitMembers(f int, rows []int) platt {
+func (t *trainer) fitMembers(raw []float32, f int, rows []int) platt {
 	var scores []float64
 	var right []bool
 	for _, i := range rows {
-		z := t.columnsOf(i, &t.heads[f])
+		z := t.columnsOf(raw, i, &t.heads[f])
 		positive := map[int32]bool{}
 		for _, c := range t.targets[f].columns[i] {
 			positive[c] = true

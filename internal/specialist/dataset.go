@@ -11,11 +11,13 @@ import (
 )
 
 // A dataset is the training texts as one sparse matrix: example i has the entries [start[i], start[i+1]), by ascending row.
+// Rows are renumbered by falling frequency, so that training touches little memory; vocabRow leads back to the vocabulary's.
 type dataset struct {
-	start  []int
-	row    []uint32
-	value  []float32
-	unseen []float64 // share of an example's words and n-grams that no other example has
+	vocabRow []uint32
+	start    []int
+	row      []uint32
+	value    []float32
+	unseen   []float64 // share of an example's words and n-grams that no other example has
 }
 
 func (d *dataset) len() int { return len(d.start) - 1 }
@@ -146,7 +148,29 @@ func buildDataset(ctx context.Context, v *vocabulary, counts *hashCounts, texts 
 		d.unseen = append(d.unseen, parts[i].unseen...)
 		parts[i] = dataset{}
 	}
+	d.renumber(1 << v.bits)
 	return d, nil
+}
+
+// renumber gives the rows that occur the numbers 0, 1, … by falling frequency.
+func (d *dataset) renumber(vocabRows int) {
+	count := make([]int, vocabRows)
+	for _, r := range d.row {
+		count[r]++
+	}
+	for r, n := range count {
+		if n > 0 {
+			d.vocabRow = append(d.vocabRow, uint32(r))
+		}
+	}
+	slices.SortStableFunc(d.vocabRow, func(a, b uint32) int { return count[b] - count[a] })
+	number := make([]uint32, vocabRows)
+	for i, r := range d.vocabRow {
+		number[r] = uint32(i)
+	}
+	for i, r := range d.row {
+		d.row[i] = number[r]
+	}
 }
 
 // append adds one example; start holds the examples' ends while a part is built.

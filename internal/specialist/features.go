@@ -9,14 +9,15 @@ import (
 const (
 	viewWord = iota // words and pairs of neighbours, with the text's edges
 	viewChar        // character n-grams of each word, with the word's edges
-	viewPair        // pairs of different words, however far apart
+	viewPair        // pairs of different word stems, however far apart
 	views
 )
 
 const (
 	minGram     = 2
 	maxGram     = 5
-	maxPairWord = 30 // distinct words of a text that are paired: a bound on a cost that grows with the square
+	stemRunes   = 3  // of a word that count in a pair
+	maxPairWord = 30 // distinct stems of a text that are paired: a bound on a cost that grows with the square
 )
 
 // A feature is one property of a text, named by a 64-bit hash.
@@ -119,12 +120,12 @@ func (x *extractor) grams() {
 	}
 }
 
-// pairs adds every unordered pair of the first maxPairWord different words.
+// pairs adds every unordered pair of the first maxPairWord different stems.
 func (x *extractor) pairs() {
 	n := 0
 next:
 	for i := range x.tokens {
-		h := x.tokens[i].hash
+		h := x.stem(&x.tokens[i])
 		for _, seen := range x.distinct[:n] {
 			if seen == h {
 				continue next
@@ -134,11 +135,24 @@ next:
 			low, high := min(seen, h), max(seen, h)
 			x.add(mix(low*seedPair+high), viewPair)
 		}
-		if x.distinct[n] = h; n == maxPairWord-1 {
+		x.distinct[n] = h
+		if n++; n == maxPairWord {
 			return
 		}
-		n++
 	}
+}
+
+// stem hashes the first stemRunes runes of a word.
+func (x *extractor) stem(t *token) uint64 {
+	end := t.start
+	for runes := 0; end < t.end; end++ {
+		if utf8.RuneStart(x.low[end]) {
+			if runes++; runes > stemRunes {
+				break
+			}
+		}
+	}
+	return hashBytes(seedWord, x.low[t.start:end])
 }
 
 // A vocabulary says which features of the training texts there were and how common: all that turns features into a

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
-	"sync/atomic"
 
 	"occam/internal/task"
 )
@@ -39,26 +37,40 @@ func Train(ctx context.Context, fields []task.Field, examples []task.Example, op
 	if err != nil {
 		return nil, err
 	}
-	if err := t.crossFit(ctx); err != nil {
-		return nil, err
-	}
-	return t.final(ctx)
+	return t.train(ctx)
 }
 
 // CrossFit returns one prediction per example, each by a model that was trained without it and without every example of
 // the same wording: folds models, each trained on the other folds.
 func CrossFit(ctx context.Context, fields []task.Field, examples []task.Example, folds int, opt Options) ([]task.Prediction, error) {
-	if folds < 2 {
-		return nil, fmt.Errorf("specialist: cross-fitting needs at least 2 folds, not %d", folds)
-	}
-	t, err := newTrainer(ctx, fields, examples, folds, opt)
+	t, err := newCrossFit(ctx, fields, examples, folds, opt)
 	if err != nil {
 		return nil, err
 	}
-	if err := t.crossFit(ctx); err != nil {
+	if err := t.passes(ctx, t.folds); err != nil {
 		return nil, err
 	}
 	return t.predictions(), nil
+}
+
+// TrainCrossFit is Train and CrossFit in one, for the price of one: Train calibrates itself on the same folds.
+func TrainCrossFit(ctx context.Context, fields []task.Field, examples []task.Example, folds int, opt Options) (*Model, []task.Prediction, error) {
+	t, err := newCrossFit(ctx, fields, examples, folds, opt)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := t.train(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return m, t.predictions(), nil
+}
+
+func newCrossFit(ctx context.Context, fields []task.Field, examples []task.Example, folds int, opt Options) (*trainer, error) {
+	if folds < 2 {
+		return nil, fmt.Errorf("specialist: cross-fitting needs at least 2 folds, not %d", folds)
+	}
+	return newTrainer(ctx, fields, examples, folds, opt)
 }
 
 // A trainer holds one training run: the data, what the fold models said of it, and the model that it builds.
@@ -76,9 +88,18 @@ type trainer struct {
 	ready    [][]spanExample
 	fold     []int32 // by example
 	folds    int
-	raw      []float32     // examples × columns, out of fold
-	guesses  [][]spanGuess // by field and example, out of fold
-	progress func()
+	progress func(work int)
+
+	// What the fold models say of the examples that they did not see.
+	svmRaw, embRaw []float32     // examples × columns, by head
+	raw            []float32     // examples × columns, both heads together
+	guesses        [][]spanGuess // by field and example
+
+	// The final weights, by training row.
+	svmWeights []float32 // rows × stride
+	svmBias    []float32 // columns
+	embedded   *embedding
+	mix        []mixture // by column
 }
 
 // targets are one field's labels: for classified fields the columns that are positive, nil where unlabelled.
@@ -121,7 +142,6 @@ func newTrainer(ctx context.Context, fields []task.Field, examples []task.Exampl
 	}
 	t.prepareSpans()
 	t.assignFolds()
-	t.countProgress()
 	return t, nil
 }
 
@@ -295,168 +315,4 @@ func (t *trainer) stratum(i int) string {
 		}
 	}
 	return ""
-}
-
-// countProgress makes t.progress report one more finished piece of work.
-func (t *trainer) countProgress() {
-	if t.progress = func() {}; t.opt.Progress == nil {
-		return
-	}
-	total := (t.folds + 1) * (t.columns + 1)
-	var done atomic.Int64
-	lock := make(chan struct{}, 1)
-	t.progress = func() {
-		lock <- struct{}{}
-		t.opt.Progress(int(done.Add(1)), total)
-		<-lock
-	}
-}
-
-// crossFit trains one model per fold on the others and keeps what it says of its own fold.
-func (t *trainer) crossFit(ctx context.Context) error {
-	t.raw = make([]float32, len(t.texts)*t.columns)
-	t.guesses = make([][]spanGuess, len(t.fields))
-	for f := range t.guesses {
-		if t.spans[f] != nil {
-			t.guesses[f] = make([]spanGuess, len(t.texts))
-		}
-	}
-	jobs := t.folds * (t.columns + 1)
-	solvers := newSolvers(t.opt.Workers)
-	return parallel(ctx, t.opt.Workers, jobs, func(job int) {
-		fold, column := int32(job/(t.columns+1)), job%(t.columns+1)
-		defer t.progress()
-		if column == t.columns {
-			t.crossFitSpans(fold)
-			return
-		}
-		s := <-solvers
-		defer func() { solvers <- s }()
-		bias := t.solveColumn(s, column, func(i int32) bool { return t.fold[i] != fold })
-		for i, other := range t.fold {
-			if other == fold {
-				t.raw[i*t.columns+column] = s.dot(t.data, i) + bias
-			}
-		}
-	})
-}
-
-func newSolvers(n int) chan *svmScratch {
-	solvers := make(chan *svmScratch, n)
-	for range n {
-		solvers <- new(svmScratch)
-	}
-	return solvers
-}
-
-// solveColumn trains one column on the labelled examples that use accepts.
-func (t *trainer) solveColumn(s *svmScratch, column int, use func(i int32) bool) float32 {
-	f := t.fieldOf(column)
-	g, want := &t.targets[f], int32(column-t.heads[f].Offset)
-	rows := make([]int32, 0, len(t.texts))
-	for i, known := range g.known {
-		if known && use(int32(i)) {
-			rows = append(rows, int32(i))
-		}
-	}
-	rng := rand.New(rand.NewPCG(t.opt.Seed, uint64(column)+2))
-	return s.solve(t.data, 1<<t.vocab.bits, rows, t.norms, func(i int32) bool { return slices.Contains(g.columns[i], want) }, rng)
-}
-
-func (t *trainer) fieldOf(column int) int {
-	for f := range t.heads {
-		if h := &t.heads[f]; column >= h.Offset && column < h.Offset+h.Count {
-			return f
-		}
-	}
-	panic("specialist: a column without a field")
-}
-
-func (t *trainer) crossFitSpans(fold int32) {
-	var x spanScanner
-	for f, ranker := range t.spans {
-		if ranker == nil {
-			continue
-		}
-		fitted := *ranker
-		fitted.weights = t.learnSpans(f, func(i int32) bool { return t.fold[i] != fold })
-		for i, other := range t.fold {
-			if other == fold {
-				t.guesses[f][i] = fitted.extract(&x, t.texts[i])
-			}
-		}
-	}
-}
-
-func (t *trainer) learnSpans(f int, use func(i int32) bool) []float32 {
-	var rows []int32
-	for i := range t.texts {
-		if use(int32(i)) {
-			rows = append(rows, int32(i))
-		}
-	}
-	return learnRanker(t.ready[f], rows, rand.New(rand.NewPCG(t.opt.Seed, 1<<32+uint64(f))))
-}
-
-func (s *svmScratch) dot(d *dataset, i int) float32 {
-	row, value := d.at(i)
-	sum := float32(0)
-	for j, r := range row {
-		sum += s.weights[r] * value[j]
-	}
-	return sum
-}
-
-// final trains the weights on every example and assembles the model.
-func (t *trainer) final(ctx context.Context) (*Model, error) {
-	everyone := func(int32) bool { return true }
-	rows := 1 << t.vocab.bits
-	stride := (t.columns + 7) &^ 7
-	weights, bias := make([]float32, rows*stride), make([]float32, t.columns)
-	solvers := newSolvers(t.opt.Workers)
-	err := parallel(ctx, t.opt.Workers, t.columns, func(column int) {
-		defer t.progress()
-		s := <-solvers
-		bias[column] = t.solveColumn(s, column, everyone)
-		for r, w := range s.weights {
-			weights[r*stride+column] = w
-		}
-		solvers <- s
-	})
-	if err != nil {
-		return nil, err
-	}
-	m := &Model{fields: slices.Clone(t.fields), vocab: *t.vocab, spans: make([]*spanRanker, len(t.fields))}
-	m.linear = quantise(weights, bias, t.columns, stride)
-	for f, ranker := range t.spans {
-		if ranker != nil {
-			m.spans[f] = &spanRanker{field: ranker.field, rules: ranker.rules, weights: t.learnSpans(f, everyone)}
-		}
-	}
-	c := t.calibrate(func(int32) bool { return true })
-	m.heads, m.joint, m.scope = c.heads, c.joint, c.scope
-	t.progress()
-	m.seal()
-	return m, nil
-}
-
-// quantise rounds every row of weights to bytes with a scale of its own.
-func quantise(weights, bias []float32, columns, stride int) linear {
-	rows := len(weights) / max(stride, 1)
-	l := linear{columns: columns, stride: stride, weights: make([]int8, len(weights)), scale: make([]float32, rows), bias: bias}
-	for r := range rows {
-		row := weights[r*stride : (r+1)*stride]
-		top := float32(0)
-		for _, w := range row {
-			top = max(top, float32(math.Abs(float64(w))))
-		}
-		if top == 0 {
-			continue
-		}
-		l.scale[r] = top / 127
-		for c, w := range row {
-			l.weights[r*stride+c] = int8(math.Round(float64(w / l.scale[r])))
-		}
-	}
-	return l
 }

@@ -208,7 +208,7 @@ func assemble(sections map[string][]byte) (*Model, error) {
 	switch n := len(m.vocab.seen); {
 	case len(m.vocab.idf) != rows, n == 0, n&(n-1) != 0:
 		return nil, errors.New("its vocabulary has the wrong size")
-	case d.Columns < 0, d.Stride < d.Columns, d.Stride > len(sections[sectionWeights]) && d.Stride > 0,
+	case d.Columns < 0, d.Stride < d.Columns, d.Stride%lanes != 0, d.Stride > len(sections[sectionWeights]) && d.Stride > 0,
 		len(m.linear.weights) != rows*d.Stride, len(m.linear.scale) != rows, len(m.linear.bias) != d.Columns:
 		return nil, errors.New("its weights have the wrong size")
 	case !finite(m.linear.scale), !finite(m.linear.bias):

@@ -69,7 +69,7 @@ type moments struct {
 func (m moments) z(x float64) float64 { return (x - m.Mean) / max(m.SD, 1e-6) }
 
 // scoreDefinition names the acceptance score; a change of what Score means must change it, because certificates pin it.
-const scoreDefinition = "occam-linear/1: -ln sum over fields of exp(-calibrated log-odds)"
+const scoreDefinition = "occam-linear/2: -ln sum over fields of exp(-calibrated log-odds)"
 
 // scratch is the memory of one prediction.
 type scratch struct {
@@ -129,15 +129,28 @@ func (l *linear) apply(vector []entry, raw []float32) []float32 {
 	copy(raw, l.bias)
 	for _, e := range vector {
 		v := e.value * l.scale[e.row]
-		if v == 0 {
-			continue
-		}
-		row := l.weights[int(e.row)*l.stride:][:len(raw)]
-		for c, w := range row {
-			raw[c] += float32(v * float32(w))
-		}
+		addScaledBytes(raw, l.weights[int(e.row)*l.stride:][:len(raw)], v)
 	}
 	return raw[:l.columns]
+}
+
+func newLinear(rows, columns, stride int) linear {
+	return linear{columns: columns, stride: stride, weights: make([]int8, rows*stride), scale: make([]float32, rows), bias: make([]float32, columns)}
+}
+
+// setRow rounds a row of weights to bytes with a scale of its own.
+func (l *linear) setRow(r int, row []float32) {
+	top := float32(0)
+	for _, w := range row {
+		top = max(top, w, -w)
+	}
+	if top == 0 {
+		return
+	}
+	l.scale[r] = top / 127
+	for c, w := range row {
+		l.weights[r*l.stride+c] = int8(math.Round(float64(w / l.scale[r])))
+	}
 }
 
 // decide returns the field's value and the calibrated log-odds that it is right.

@@ -23,9 +23,9 @@ type svmScratch struct {
 // solve trains one L2-regularised, L2-loss linear SVM on the listed examples by dual coordinate descent with shrinking
 // (Hsieh et al., ICML 2008, algorithm 3). positive tells an example's side. The weights lie in s.weights until the next
 // call; the bias is returned. norms holds every example's squared length plus one for the bias.
-func (s *svmScratch) solve(d *dataset, rows int, examples []int32, norms []float32, positive func(i int32) bool, rng *rand.Rand) (bias float32) {
+func (s *svmScratch) solve(d *dataset, examples []int32, norms []float32, positive func(i int32) bool, rng *rand.Rand) (bias float32) {
 	n := len(examples)
-	s.reset(rows, n)
+	s.reset(len(d.vocabRow), n)
 	const diagonal = 0.5 / svmCost
 	for k, i := range examples {
 		s.sign[k] = -1

@@ -1,0 +1,43 @@
+package specialist
+
+import "golang.org/x/sys/cpu"
+
+var hasAVX2 = cpu.X86.HasAVX2
+
+//go:noescape
+func addScaledAVX2(dst, src *float32, n int, a float32)
+
+//go:noescape
+func addScaledBytesAVX2(dst *float32, src *int8, n int, a float32)
+
+//go:noescape
+func dotAVX2(a, b *float32, n int) float32
+
+// addScaled adds a·src to dst. The lengths are equal multiples of lanes.
+func addScaled(dst, src []float32, a float32) {
+	if !hasAVX2 || len(dst) == 0 {
+		addScaledGeneric(dst, src, a)
+		return
+	}
+	_ = src[len(dst)-1]
+	addScaledAVX2(&dst[0], &src[0], len(dst), a)
+}
+
+// addScaledBytes adds a·src to dst. The lengths are equal multiples of lanes.
+func addScaledBytes(dst []float32, src []int8, a float32) {
+	if !hasAVX2 || len(dst) == 0 {
+		addScaledBytesGeneric(dst, src, a)
+		return
+	}
+	_ = src[len(dst)-1]
+	addScaledBytesAVX2(&dst[0], &src[0], len(dst), a)
+}
+
+// dot returns the inner product, summed in a fixed order. The lengths are equal multiples of lanes.
+func dot(a, b []float32) float32 {
+	if !hasAVX2 || len(a) == 0 {
+		return dotGeneric(a, b)
+	}
+	_ = b[len(a)-1]
+	return dotAVX2(&a[0], &b[0], len(a))
+}

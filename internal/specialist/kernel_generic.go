@@ -1,0 +1,42 @@
+package specialist
+
+// lanes is the unit of length of every vector that a kernel works on.
+const lanes = 8
+
+// The explicit conversions keep the compiler from fusing a multiplication with an addition, which would round otherwise
+// than the vector kernels do: a model must come out the same on every processor.
+
+func addScaledGeneric(dst, src []float32, a float32) {
+	src = src[:len(dst)]
+	for i := range dst {
+		dst[i] += float32(a * src[i])
+	}
+}
+
+func addScaledBytesGeneric(dst []float32, src []int8, a float32) {
+	src = src[:len(dst)]
+	for i := range dst {
+		dst[i] += float32(a * float32(src[i]))
+	}
+}
+
+func dotGeneric(a, b []float32) float32 {
+	var sum [2 * lanes]float32
+	b = b[:len(a)]
+	for i := range a {
+		at := i % (2 * lanes)
+		if i >= len(a)-len(a)%(2*lanes) {
+			at = i % lanes // the last half block goes to the first lanes
+		}
+		sum[at] += float32(a[i] * b[i])
+	}
+	for k := range lanes {
+		sum[k] += sum[k+lanes]
+	}
+	for width := lanes / 2; width > 0; width /= 2 {
+		for k := range width {
+			sum[k] += sum[k+width]
+		}
+	}
+	return sum[0]
+}

@@ -1,0 +1,251 @@
+package specialist
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync"
+
+	"occam/internal/task"
+)
+
+// A pass trains all heads once. Pass k < folds leaves fold k out and is asked about it; pass number folds is the final one
+// and uses every example. Passes fall into jobs that do not depend on each other: one per SVM column, one for the embedding
+// and one for the spans.
+
+// uses reports whether a pass trains on example i.
+func (t *trainer) uses(pass, i int) bool { return int(t.fold[i]) != pass }
+
+// passes runs the first n passes. The longest jobs start first, so that no worker is left with one at the end.
+func (t *trainer) passes(ctx context.Context, n int) error {
+	t.svmRaw, t.embRaw = make([]float32, len(t.texts)*t.columns), make([]float32, len(t.texts)*t.columns)
+	t.guesses = make([][]spanGuess, len(t.fields))
+	for f := range t.guesses {
+		if t.spans[f] != nil {
+			t.guesses[f] = make([]spanGuess, len(t.texts))
+		}
+	}
+	if n > t.folds {
+		t.svmWeights, t.svmBias = make([]float32, len(t.data.vocabRow)*t.stride()), make([]float32, t.columns)
+	}
+	t.countProgress(n)
+	var jobs []func()
+	for p := range n {
+		jobs = append(jobs, func() { t.embeddingPass(ctx, p) })
+	}
+	for p := range n {
+		jobs = append(jobs, func() { t.spanPass(p) })
+	}
+	solvers := sync.Pool{New: func() any { return new(svmScratch) }}
+	for p := range n {
+		for column := range t.columns {
+			jobs = append(jobs, func() {
+				s := solvers.Get().(*svmScratch)
+				t.columnPass(s, p, column)
+				solvers.Put(s)
+			})
+		}
+	}
+	if err := parallel(ctx, t.opt.Workers, len(jobs), func(i int) { jobs[i]() }); err != nil {
+		return err
+	}
+	t.blend()
+	return nil
+}
+
+// stride is the length of a row of weights: the columns, rounded up to what the kernels work on.
+func (t *trainer) stride() int { return (t.columns + lanes - 1) &^ (lanes - 1) }
+
+// countProgress makes t.progress report finished work, of which a column counts one.
+func (t *trainer) countProgress(passes int) {
+	if t.progress = func(int) {}; t.opt.Progress == nil {
+		return
+	}
+	total, done := passes*(2*t.columns+1), 0
+	var lock sync.Mutex
+	t.progress = func(work int) {
+		lock.Lock()
+		defer lock.Unlock()
+		done += work
+		t.opt.Progress(done, total)
+	}
+}
+
+// embeddingPass trains the embedding head.
+func (t *trainer) embeddingPass(ctx context.Context, pass int) {
+	defer t.progress(t.columns)
+	if t.columns == 0 {
+		return
+	}
+	rng := rand.New(rand.NewPCG(t.opt.Seed, 1))
+	m := newEmbedding(len(t.data.vocabRow), t.columns, rng)
+	var examples []int32
+	for i := range t.texts {
+		if t.uses(pass, i) && t.classified(i) {
+			examples = append(examples, int32(i))
+		}
+	}
+	m.learn(t, examples, rng, func() bool { return ctx.Err() != nil })
+	if pass == t.folds {
+		t.embedded = m
+		return
+	}
+	for i := range t.texts {
+		if !t.uses(pass, i) {
+			m.logits(t.data, i, t.embRaw[i*t.columns:(i+1)*t.columns])
+		}
+	}
+}
+
+// classified reports whether example i has a label of a classified field.
+func (t *trainer) classified(i int) bool {
+	for f := range t.fields {
+		if t.heads[f].Count > 0 && t.targets[f].known[i] {
+			return true
+		}
+	}
+	return false
+}
+
+// columnPass trains one column of the SVM.
+func (t *trainer) columnPass(s *svmScratch, pass, column int) {
+	defer t.progress(1)
+	f := t.fieldOf(column)
+	g, want := &t.targets[f], int32(column-t.heads[f].Offset)
+	examples := make([]int32, 0, len(t.texts))
+	for i, known := range g.known {
+		if known && t.uses(pass, i) {
+			examples = append(examples, int32(i))
+		}
+	}
+	rng := rand.New(rand.NewPCG(t.opt.Seed, uint64(column)+2))
+	bias := s.solve(t.data, examples, t.norms, func(i int32) bool { return slices.Contains(g.columns[i], want) }, rng)
+	if pass == t.folds {
+		t.svmBias[column] = bias
+		for r, w := range s.weights {
+			t.svmWeights[r*t.stride()+column] = w
+		}
+		return
+	}
+	for i := range t.texts {
+		if !t.uses(pass, i) {
+			t.svmRaw[i*t.columns+column] = s.dot(t.data, i) + bias
+		}
+	}
+}
+
+func (t *trainer) fieldOf(column int) int {
+	for f := range t.heads {
+		if h := &t.heads[f]; column >= h.Offset && column < h.Offset+h.Count {
+			return f
+		}
+	}
+	panic("specialist: a column without a field")
+}
+
+func (s *svmScratch) dot(d *dataset, i int) float32 {
+	row, value := d.at(i)
+	sum := float32(0)
+	for j, r := range row {
+		sum += float32(s.weights[r] * value[j])
+	}
+	return sum
+}
+
+// spanPass trains the rankers.
+func (t *trainer) spanPass(pass int) {
+	defer t.progress(1)
+	var x spanScanner
+	for f, ranker := range t.spans {
+		if ranker == nil {
+			continue
+		}
+		var examples []int32
+		for i := range t.texts {
+			if t.uses(pass, i) {
+				examples = append(examples, int32(i))
+			}
+		}
+		fitted := *ranker
+		fitted.weights = learnRanker(t.ready[f], examples, rand.New(rand.NewPCG(t.opt.Seed, 1<<32+uint64(f))))
+		if pass == t.folds {
+			ranker.weights = fitted.weights // no other pass reads them
+			continue
+		}
+		for i := range t.texts {
+			if !t.uses(pass, i) {
+				t.guesses[f][i] = fitted.extract(&x, t.texts[i])
+			}
+		}
+	}
+}
+
+// A mixture says how one column of both heads becomes one: svm·z + emb·z' + add.
+type mixture struct {
+	svm, emb, add float32
+}
+
+// blend adds both heads, each scaled so that its out-of-fold probabilities fit the labels best.
+func (t *trainer) blend() {
+	t.mix = make([]mixture, t.columns)
+	for f := range t.heads {
+		h := &t.heads[f]
+		if h.Count == 0 {
+			continue
+		}
+		var rows []int
+		for i, known := range t.targets[f].known {
+			if known {
+				rows = append(rows, i)
+			}
+		}
+		x := mixture{}
+		if t.fields[f].Kind == task.Labels {
+			a, b := t.fitMembers(t.svmRaw, f, rows), t.fitMembers(t.embRaw, f, rows)
+			x = mixture{svm: float32(a.Slope) / 2, emb: float32(b.Slope) / 2, add: float32(a.Intercept+b.Intercept) / 2}
+		} else {
+			x = mixture{svm: float32(0.5 / t.fitTemperature(t.svmRaw, f, rows)), emb: float32(0.5 / t.fitTemperature(t.embRaw, f, rows))}
+		}
+		for c := h.Offset; c < h.Offset+h.Count; c++ {
+			t.mix[c] = x
+		}
+	}
+	t.raw = make([]float32, len(t.svmRaw))
+	for i := range t.raw {
+		x := &t.mix[i%t.columns]
+		t.raw[i] = float32(x.svm*t.svmRaw[i]) + float32(x.emb*t.embRaw[i]) + x.add
+	}
+}
+
+// train runs all passes and assembles the model.
+func (t *trainer) train(ctx context.Context) (*Model, error) {
+	if err := t.passes(ctx, t.folds+1); err != nil {
+		return nil, err
+	}
+	m := &Model{fields: slices.Clone(t.fields), vocab: *t.vocab, linear: t.mergeHeads(), spans: make([]*spanRanker, len(t.fields))}
+	copy(m.spans, t.spans)
+	c := t.calibrate(func(int32) bool { return true })
+	m.heads, m.joint, m.scope = c.heads, c.joint, c.scope
+	m.seal()
+	return m, nil
+}
+
+// mergeHeads writes both heads as one weight matrix over the vocabulary's rows.
+func (t *trainer) mergeHeads() linear {
+	stride := t.stride()
+	l := newLinear(1<<t.vocab.bits, t.columns, stride)
+	for c := range t.columns {
+		x := &t.mix[c]
+		l.bias[c] = float32(x.svm*t.svmBias[c]) + float32(x.emb*t.embedded.bias[c]) + x.add
+	}
+	row := make([]float32, stride)
+	for r, vocabRow := range t.data.vocabRow {
+		for c := range t.columns {
+			x := &t.mix[c]
+			e := dot(t.embedded.output[c*embedDim:][:embedDim], t.embedded.feature[r*embedDim:][:embedDim])
+			row[c] = float32(x.svm*t.svmWeights[r*stride+c]) + float32(x.emb*e)
+		}
+		l.setRow(int(vocabRow), row)
+	}
+	return l
+}
