@@ -126,10 +126,11 @@ func fixturePages(t *testing.T) map[string]string {
 	_, err := FirstPassword(t.Context(), empty)
 	must(t, err)
 	guarded := serve(t, Options{Source: empty, Accounts: empty}).URL
-	full := serve(t, Options{Source: s, Tasks: fixedTasks(ticketTask(), language), Command: func(context.Context, string, string, string) error { return nil }}).URL
+	full := serve(t, Options{Source: s, Tasks: fixedTasks(ticketTask(), language), Verifier: s.Verify,
+		Command: func(context.Context, string, string, string) error { return nil }}).URL
 	losing := serve(t, Options{Source: loss, Tasks: fixedTasks(ticketTask())}).URL
 	bare := serve(t, Options{Source: empty}).URL
 	return map[string]string{"overview": full + "/", "overview-loss": losing + "/", "overview-empty": bare + "/", "requests": full + "/requests",
-		"requests-filtered": full + "/requests?task=ticket-triage&tier=generalist&failed=", "request": full + "/requests/" + escalated(t, s),
-		"task": full + "/tasks/ticket-triage", "breakeven": full + "/breakeven", "breakeven-task": full + "/breakeven?task=ticket-triage", "login": guarded + "/login", "not-found": full + "/nowhere"}
+		"requests-filtered": full + "/requests?task=language&tier=generalist&from=2026-11-20", "request": full + "/requests/" + escalated(t, s),
+		"task": full + "/tasks/ticket-triage", "spend": full + "/spend", "ledger": full + "/ledger", "breakeven": full + "/breakeven", "breakeven-task": full + "/breakeven?task=ticket-triage", "login": guarded + "/login", "not-found": full + "/nowhere"}
 }

@@ -12,6 +12,7 @@ import (
 
 	"occam/internal/calibration"
 	"occam/internal/cost"
+	"occam/internal/finops"
 	"occam/internal/store"
 	"occam/internal/task"
 )
@@ -98,6 +99,10 @@ type Options struct {
 	Accounts Database
 	// Book returns the prices in force. nil: those built into the program.
 	Book func() *cost.Book
+	// Charges are what servers, training and labels cost in a window, beside the attempts that rows sum up. nil: nothing.
+	Charges func(rows []finops.Row, w store.Window) ([]finops.Charge, error)
+	// Verifier checks the whole ledger, as store.Store's Verify does. nil: the page has no such button.
+	Verifier func(context.Context) (store.Report, error)
 	// Command carries out what a person told a task: one of its TaskView.Commands. nil: the pages have no such buttons.
 	Command func(ctx context.Context, task, command, actor string) error
 	// Done ends the live updates when it is closed, so that a server can shut down. nil: they last as long as the browser.
@@ -111,6 +116,7 @@ type dashboard struct {
 	hosts map[string]bool
 
 	sessions *sessions
+	checks   checks
 }
 
 // New returns the dashboard's pages and its JSON API.
@@ -155,6 +161,14 @@ func (d *dashboard) routes() []route {
 		{"GET /requests", Viewer, d.page("requests", d.requests)},
 		{"GET /requests/{id}", Viewer, d.page("request", d.request)},
 		{"GET /tasks/{name}", Viewer, d.page("task", d.task)},
+		{"GET /spend", Viewer, d.page("spend", d.spend)},
+		{"GET /api/spend", Viewer, d.api(d.spend)},
+		{"GET /ledger", Viewer, d.page("ledger", d.ledger)},
+		{"GET /api/ledger", Viewer, d.api(d.ledger)},
+		{"POST /ledger/verify", Admin, http.HandlerFunc(d.verify)},
+		{"POST /api/ledger/verify", Admin, http.HandlerFunc(d.verify)},
+		{"POST /ledger/invoice", Admin, http.HandlerFunc(d.reconcile)},
+		{"POST /api/ledger/invoice", Admin, http.HandlerFunc(d.reconcile)},
 		{"GET /breakeven", Viewer, d.page("breakeven", d.breakEven)},
 		{"GET /api/breakeven", Viewer, d.api(d.breakEven)},
 		{"GET /api/overview", Viewer, d.api(d.overview)},

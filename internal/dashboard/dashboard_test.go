@@ -1,9 +1,13 @@
 package dashboard
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -11,6 +15,7 @@ import (
 	"time"
 
 	"occam/internal/cost"
+	"occam/internal/finops"
 	"occam/internal/store"
 )
 
@@ -24,7 +29,7 @@ func TestOverviewSaysTheSaving(t *testing.T) {
 	if status != 200 || header.Get("Cache-Control") != "no-store" {
 		t.Fatalf("status %d, headers %v", status, header)
 	}
-	wantText(t, body, "Saved this month", "420 requests would have cost", "simulated", "ticket-triage", "Spend per day", "no money was spent")
+	wantText(t, body, "Saved this month", "The 400 requests of your tasks would have cost", "simulated", "ticket-triage", "Spend per day", "no money was spent")
 	var o struct {
 		Saved    float64 `json:"saved_usd"`
 		Would    float64 `json:"would_have_cost_usd"`
@@ -38,7 +43,7 @@ func TestOverviewSaysTheSaving(t *testing.T) {
 		}
 	}
 	getJSON(t, server.URL+"/api/overview", &o)
-	totals, err := s.Totals(t.Context(), store.TotalsQuery{Window: store.Month(2026, 11)})
+	totals, err := s.Totals(t.Context(), store.TotalsQuery{Window: store.Month(2026, 11), Task: "ticket-triage"})
 	must(t, err)
 	if want := totals[0].Cost.USD(); abs(o.Did-want) > 1e-9 {
 		t.Errorf("did cost %v, the ledger says %v", o.Did, want)
@@ -62,18 +67,18 @@ func getJSON(t testing.TB, url string, into any) {
 	must(t, json.Unmarshal([]byte(body), into))
 }
 
-// TestPassThroughSavesNothing: what belongs to no task has no alternative, so its cost is on both sides.
+// TestPassThroughSavesNothing: what belongs to no task has no alternative, so its cost stands aside.
 func TestPassThroughSavesNothing(t *testing.T) {
 	s := openStore(t)
 	seed(t, s, traffic{requests: 30, days: 5})
 	server := serve(t, Options{Source: s})
 	var o struct {
 		Saved float64 `json:"saved_usd"`
-		Did   float64 `json:"did_cost_usd"`
+		Did   float64 `json:"passed_through_usd"`
 	}
 	getJSON(t, server.URL+"/api/overview", &o)
 	if o.Saved != 0 || o.Did <= 0 {
-		t.Errorf("saved %v of %v", o.Saved, o.Did)
+		t.Errorf("saved %v, passed through %v", o.Saved, o.Did)
 	}
 }
 
@@ -348,4 +353,77 @@ func TestCommandsAreTypedAndAllowed(t *testing.T) {
 	}
 	_, _, body := get(t, server.URL+"/tasks/ticket-triage")
 	wantText(t, body, "Type the task’s name to confirm", "Roll back")
+}
+
+func TestSpendAddsUp(t *testing.T) {
+	s := openStore(t)
+	seed(t, s, traffic{requests: 300, days: 18, task: "ticket-triage", local: 0.84})
+	seed(t, s, traffic{requests: 30, days: 18, from: 1000})
+	flush(t, s)
+	hosting := finops.Charge{Kind: finops.Hosting, What: "aws g5.xlarge", Start: fixedNow.AddDate(0, 0, -1), End: fixedNow, Amount: 24 * cost.USD, Hours: 24}
+	server := serve(t, Options{Source: s, Charges: func([]finops.Row, store.Window) ([]finops.Charge, error) { return []finops.Charge{hosting}, nil }})
+	var p struct {
+		Did     dollars `json:"did_cost_usd"`
+		Through dollars `json:"passed_through_usd"`
+		Spent   []part
+		ByModel []slice `json:"by_model"`
+		ByDay   []slice `json:"by_day"`
+	}
+	getJSON(t, server.URL+"/api/spend", &p)
+	total := func(all []slice) (sum dollars) {
+		for _, s := range all {
+			sum += s.Cost
+		}
+		return sum
+	}
+	if total(p.ByModel) != total(p.ByDay) || total(p.ByDay)+dollars(hosting.Amount) != p.Did+p.Through {
+		t.Errorf("by model %v, by day %v, in all %v and %v", total(p.ByModel), total(p.ByDay), p.Did, p.Through)
+	}
+	_, _, body := get(t, server.URL+"/spend")
+	wantText(t, body, "Hosting", "Shutdown calendar", "in 8 cases of 10", "gpt-4o")
+}
+
+func TestLedgerIsCheckedAndCompared(t *testing.T) {
+	s := openStore(t)
+	seed(t, s, traffic{requests: 40, days: 4})
+	server := serve(t, Options{Source: s, Verifier: s.Verify})
+	reply, err := http.Post(server.URL+"/api/ledger/verify", "", nil)
+	must(t, err)
+	var c verdict
+	must(t, json.NewDecoder(reply.Body).Decode(&c))
+	reply.Body.Close()
+	if !c.OK || c.Attempts != 40 {
+		t.Errorf("the check says %+v", c)
+	}
+	_, _, body := get(t, server.URL+"/ledger")
+	wantText(t, body, "Intact: 40 calls")
+	totals, err := s.Totals(t.Context(), store.TotalsQuery{})
+	must(t, err)
+	upload := func(amount, provider string) (int, string) {
+		var form bytes.Buffer
+		w := multipart.NewWriter(&form)
+		must(t, w.WriteField("provider", provider))
+		must(t, w.WriteField("month", "2026-11"))
+		f, err := w.CreateFormFile("invoice", "openai.csv")
+		must(t, err)
+		fmt.Fprintf(f, "date,line_item,amount\n2026-11-20,gpt-4o,%s\n", amount)
+		w.Close()
+		reply, err := http.Post(server.URL+"/ledger/invoice", w.FormDataContentType(), &form)
+		must(t, err)
+		defer reply.Body.Close()
+		body, err := io.ReadAll(reply.Body)
+		must(t, err)
+		return reply.StatusCode, string(body)
+	}
+	if status, body := upload(strings.TrimPrefix(totals[0].Cost.String(), "$"), "openai"); status != 200 || !strings.Contains(body, "It agrees") {
+		t.Errorf("the right invoice: %d %s", status, body)
+	}
+	if status, body := upload("12.50", "openai"); status != 200 || !strings.Contains(body, "It does not agree") {
+		t.Errorf("a wrong invoice: %d", status)
+	}
+	for _, bad := range [][2]string{{"<script>alert(1)</script>", "openai"}, {"1.00", hostile}} {
+		if status, body := upload(bad[0], bad[1]); status != http.StatusBadRequest || strings.Contains(body, "<script>alert") {
+			t.Errorf("%v: status %d", bad, status)
+		}
+	}
 }

@@ -46,8 +46,7 @@ type inspector struct {
 	mu       sync.Mutex
 	own      string // host of the pages
 	findings []finding
-	scripts  []string // addresses, of the page at hand
-	loads    []string
+	loads    []string // addresses, of the page at hand
 }
 
 // newInspector needs a browser and axe-core, and skips the test where one is missing.

@@ -67,7 +67,11 @@ const maxForm = 1 << 20
 // allow lets a route's callers through if their role is enough. Others are led to the login, or told so.
 func (d *dashboard) allow(to route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		limit := int64(maxForm)
+		if strings.HasSuffix(r.URL.Path, "/ledger/invoice") {
+			limit = maxInvoice
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
 		if to.least == Nobody {
 			to.handler.ServeHTTP(w, r)
 			return

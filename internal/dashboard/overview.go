@@ -8,49 +8,80 @@ import (
 	"time"
 
 	"occam/internal/cost"
+	"occam/internal/finops"
 	"occam/internal/store"
 )
 
-// An account is what a set of requests cost, against what the generalist alone would have cost.
+// An account is what a set of requests cost, against what the generalist alone would have cost, as finops.Prove says it. What
+// belongs to no task has no alternative and stands aside.
 type account struct {
 	Saved     dollars `json:"saved_usd"`
-	Would     dollars `json:"would_have_cost_usd"` // every request answered by the generalist, at the same prices
-	Did       dollars `json:"did_cost_usd"`        // escalations and audits included
-	DidLow    dollars `json:"did_cost_low_usd"`    // bounds: wider than Did only where rows are estimated
-	DidHigh   dollars `json:"did_cost_high_usd"`
+	SavedLow  dollars `json:"saved_low_usd"` // low and high differ only where rows are estimated
+	SavedHigh dollars `json:"saved_high_usd"`
+	Would     dollars `json:"would_have_cost_usd"`
+	Did       dollars `json:"did_cost_usd"` // escalations, audits, unused calls and charges included
+	Through   dollars `json:"passed_through_usd"`
 	Requests  int64   `json:"requests"` // answered
 	Attempts  int64   `json:"attempts"`
-	Unpriced  int64   `json:"unpriced_attempts"` // their cost is in no figure
-	Paid      int64   `json:"paid_attempts"`     // not answered in this process
+	Paid      int64   `json:"paid_attempts"`                   // not answered in this process
+	Unpriced  int64   `json:"unpriced_attempts"`               // their cost is in no figure
+	NoClaim   int64   `json:"requests_without_counterfactual"` // nothing is claimed for them
 	Simulated int64   `json:"simulated_attempts"`
+	local     int64
+	inTasks   int64
 }
 
-// add takes a sum of attempts into the account. What belongs to no task has no alternative, so it saves nothing.
-func (a *account) add(t *store.Total) {
-	would := t.Reference
-	if t.Task == "" {
-		would = t.Cost
+// prove takes the figures of a statement.
+func (a *account) prove(s *finops.Statement) {
+	a.Saved, a.SavedLow, a.SavedHigh = dollars(s.Saved), dollars(s.SavedLow), dollars(s.SavedHigh)
+	a.Would, a.Did, a.Through = dollars(s.WouldHaveCost), dollars(s.Spent.Total()), dollars(s.PassThrough)
+	a.Unpriced, a.NoClaim, a.local, a.inTasks = s.Unpriced, s.NoReference, s.Local, s.Requests
+}
+
+// count takes what a statement does not count.
+func (a *account) count(r *finops.Row) {
+	a.Attempts += r.Attempts
+	if r.Answered {
+		a.Requests += r.Attempts
 	}
-	a.Would += dollars(would)
-	a.Did += dollars(t.Cost)
-	a.DidLow += dollars(t.CostLow)
-	a.DidHigh += dollars(t.CostHigh)
-	a.Saved = a.Would - a.Did
-	a.Requests += t.Requests
-	a.Attempts += t.Attempts
-	if t.State != store.Free {
-		a.Paid += t.Attempts
+	if r.Provider != "" {
+		a.Paid += r.Attempts
 	}
-	if t.State == store.Unpriced {
-		a.Unpriced += t.Attempts
-	}
-	if t.Simulated {
-		a.Simulated += t.Attempts
+	if r.Simulated {
+		a.Simulated += r.Attempts
 	}
 }
 
-// Estimated reports whether some of the cost is only known between bounds.
-func (a account) Estimated() bool { return a.DidLow != a.DidHigh }
+// HasTasks reports whether any request belongs to a task.
+func (a account) HasTasks() bool { return a.inTasks > 0 }
+
+// InTasks counts the answered requests that belong to a task.
+func (a account) InTasks() int64 { return a.inTasks }
+
+// Estimated reports whether the saving is only known between bounds.
+func (a account) Estimated() bool { return a.SavedLow != a.SavedHigh }
+
+// rows reads a window's sums by everything that a statement tells apart, and the charges that no attempt caused.
+func (d *dashboard) rows(ctx context.Context, w store.Window, span store.Dimension) ([]finops.Row, []finops.Charge, error) {
+	by := []store.Dimension{span, store.ByTask, store.ByTier, store.ByProvider, store.ByModel, store.ByKey, store.ByState, store.ByAudit,
+		store.ByAnswered, store.BySimulated}
+	totals, err := d.Source.Totals(ctx, store.TotalsQuery{Window: w, By: by})
+	if err != nil {
+		return nil, nil, err
+	}
+	rows := make([]finops.Row, len(totals))
+	for i := range totals {
+		t := &totals[i]
+		rows[i] = finops.Row{Start: t.Start, Task: t.Task, Tier: t.Tier, Provider: t.Provider, Model: t.Model, Key: t.Key,
+			Unpriced: t.State == store.Unpriced, Estimated: t.State == store.Estimated, Audit: t.Audit, Answered: t.Answered, Simulated: t.Simulated,
+			Attempts: t.Attempts, Failed: t.Failed, Usage: t.Usage, Cost: t.Cost, CostLow: t.CostLow, CostHigh: t.CostHigh, Reference: t.Reference}
+	}
+	if d.Charges == nil {
+		return rows, nil, nil
+	}
+	charges, err := d.Charges(rows, w)
+	return rows, charges, err
+}
 
 // A bucket is one day, or one hour where there is not more than a day to show.
 type bucket struct {
@@ -65,15 +96,14 @@ type bucket struct {
 // A taskRow is one line of the overview's table of tasks.
 type taskRow struct {
 	account
-	Name   string    `json:"name"`
-	State  string    `json:"state"`
-	Local  *share    `json:"answered_by_specialists,omitempty"`
-	Tier   string    `json:"tier,omitempty"` // the tier that the certificate below belongs to
-	Proof  *proof    `json:"certificate,omitempty"`
-	Lack   string    `json:"shortfall,omitempty"`
-	Known  bool      `json:"configured"` // false: only the ledger knows it
-	View   *TaskView `json:"-"`
-	Served int64     `json:"-"`
+	Name  string    `json:"name"`
+	State string    `json:"state"`
+	Local *share    `json:"answered_by_specialists,omitempty"`
+	Tier  string    `json:"tier,omitempty"` // the tier that the certificate below belongs to
+	Proof *proof    `json:"certificate,omitempty"`
+	Lack  string    `json:"shortfall,omitempty"`
+	Known bool      `json:"configured"` // false: only the ledger knows it
+	View  *TaskView `json:"-"`
 }
 
 // A proof is a certificate in short.
@@ -206,46 +236,37 @@ func proofOf(v *TaskView) (tier string, p *proof, lack string) {
 	return "", nil, lack
 }
 
-// fillAccounts reads the month once by day, task, tier and flags, and adds every sum where it belongs.
+// fillAccounts reads the month once and adds every sum where it belongs.
 func (d *dashboard) fillAccounts(ctx context.Context, o *overview, w store.Window) error {
-	by := []store.Dimension{store.ByDay, store.ByTask, store.ByTier, store.ByState, store.ByAudit, store.BySimulated}
-	totals, err := d.Source.Totals(ctx, store.TotalsQuery{Window: w, By: by})
+	rows, charges, err := d.rows(ctx, w, store.ByDay)
 	if err != nil {
 		return err
 	}
-	var inTasks int64
-	for i := range totals {
-		t := &totals[i]
-		o.add(t)
-		if t.Task == "" {
-			continue
-		}
-		inTasks += t.Requests
-		row := o.taskOf(t.Task)
-		row.add(t)
-		if roleOf(t.Task, t.Tier, t.Audit) == local {
-			row.Served += t.Requests
+	statement := finops.Prove(w.From, w.To, rows, charges)
+	o.prove(&statement)
+	for i := range rows {
+		o.count(&rows[i])
+		if rows[i].Task != "" {
+			o.taskOf(rows[i].Task).count(&rows[i])
 		}
 	}
-	var served int64
-	for i := range o.Tasks {
-		t := &o.Tasks[i]
-		t.Local = shareOf(t.Served, t.Requests)
-		served += t.Served
+	for i := range statement.Tasks {
+		t := o.taskOf(statement.Tasks[i].Task)
+		t.prove(&statement.Tasks[i])
+		t.Local = shareOf(t.local, t.inTasks)
 	}
-	o.Local, o.Escalated = shareOf(served, inTasks), shareOf(inTasks-served, inTasks)
-	return d.fillBuckets(ctx, o, w, totals)
+	o.Local, o.Escalated = shareOf(o.local, o.inTasks), shareOf(o.inTasks-o.local, o.inTasks)
+	return d.fillBuckets(ctx, o, w, rows)
 }
 
 // fillBuckets sorts the sums by day; where all of them fall on one day, by hour.
-func (d *dashboard) fillBuckets(ctx context.Context, o *overview, w store.Window, totals []store.Total) error {
+func (d *dashboard) fillBuckets(ctx context.Context, o *overview, w store.Window, rows []finops.Row) error {
 	step := 24 * time.Hour
-	if n := len(totals); n > 0 && totals[0].Start.Equal(totals[n-1].Start) {
+	if n := len(rows); n > 0 && rows[0].Start.Equal(rows[n-1].Start) {
 		o.Hourly, step = true, time.Hour
-		w = store.Window{From: totals[0].Start, To: totals[0].Start.Add(24 * time.Hour)}
+		w = store.Window{From: rows[0].Start, To: rows[0].Start.Add(24 * time.Hour)}
 		var err error
-		by := []store.Dimension{store.ByHour, store.ByTask, store.ByTier, store.ByAudit}
-		if totals, err = d.Source.Totals(ctx, store.TotalsQuery{Window: w, By: by}); err != nil {
+		if rows, _, err = d.rows(ctx, w, store.ByHour); err != nil {
 			return err
 		}
 	}
@@ -253,20 +274,23 @@ func (d *dashboard) fillBuckets(ctx context.Context, o *overview, w store.Window
 		o.inBuckets[at.Unix()] = len(o.Buckets)
 		o.Buckets = append(o.Buckets, bucket{Start: at})
 	}
-	for i := range totals {
-		t := &totals[i]
-		at, ok := o.inBuckets[t.Start.Unix()]
+	for i := range rows {
+		r := &rows[i]
+		at, ok := o.inBuckets[r.Start.Unix()]
 		if !ok {
 			continue
 		}
 		b := &o.Buckets[at]
-		who := roleOf(t.Task, t.Tier, t.Audit)
-		b.Cost[who] += dollars(t.Cost)
-		b.Requests[who] += t.Requests
-		if would := t.Reference; t.Task != "" {
-			b.Would += dollars(would)
-		} else {
-			b.Would += dollars(t.Cost)
+		who := roleOf(r.Task, r.Tier, r.Audit)
+		b.Cost[who] += dollars(r.Cost)
+		if r.Answered {
+			b.Requests[who] += r.Attempts
+		}
+		switch {
+		case r.Task == "" || r.Answered && r.Reference == 0:
+			b.Would += dollars(r.Cost) // no alternative, or none that is known
+		case r.Answered:
+			b.Would += dollars(r.Reference)
 		}
 	}
 	return nil

@@ -76,7 +76,7 @@ func parsePages() *pages {
 	}
 	base, err := template.New("").Funcs(p.functions()).ParseFS(web, "web/frame.html", "web/parts.html")
 	must(err)
-	for _, name := range []string{"overview", "requests", "request", "task", "breakeven", "login", "failure"} {
+	for _, name := range []string{"overview", "requests", "request", "task", "breakeven", "spend", "ledger", "login", "failure"} {
 		t, err := base.Clone()
 		must(err)
 		_, err = t.ParseFS(web, "web/"+name+".html")
@@ -118,9 +118,14 @@ func (p *pages) functions() template.FuncMap {
 			return []string{"settled", "estimated", "free", "open", "void", "unpriced"}
 		},
 		"bigNumber": bigNumber,
-		"deref":     func(v *float64) float64 { return *v },
-		"usd":       func(v float64) string { return dollars(cost.FromUSD(v)).String() },
-		"invert":    func(v float64) float64 { return 1 - v },
+		"amount":    func(a cost.Amount) string { return dollars(a).String() },
+		"hour":      func(t time.Time) string { return t.UTC().Format("2 Jan 2006 15:04") },
+		"table": func(what, head string, rows []slice) map[string]any {
+			return map[string]any{"What": what, "Head": head, "Rows": rows}
+		},
+		"deref":  func(v *float64) float64 { return *v },
+		"usd":    func(v float64) string { return dollars(cost.FromUSD(v)).String() },
+		"invert": func(v float64) float64 { return 1 - v },
 	}
 }
 

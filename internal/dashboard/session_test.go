@@ -66,7 +66,7 @@ func TestLogin(t *testing.T) {
 	if reply, err = c.Get(server.URL + "/"); err != nil || reply.StatusCode != 200 {
 		t.Errorf("with a session: %v, %v", reply.StatusCode, err)
 	}
-	reply, err = c.PostForm(server.URL+"/logout", nil)
+	_, err = c.PostForm(server.URL+"/logout", nil)
 	must(t, err)
 	if reply, err = c.Get(server.URL + "/"); err != nil || reply.StatusCode != http.StatusSeeOther {
 		t.Errorf("after the logout: %v, %v", reply.StatusCode, err)

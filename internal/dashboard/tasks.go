@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"occam/internal/calibration"
+	"occam/internal/finops"
 	"occam/internal/store"
 )
 
@@ -87,13 +88,17 @@ func (d *dashboard) task(r *http.Request) (any, error) {
 	}
 	now := d.Now().UTC()
 	p := &taskPage{TaskView: *view, MayAct: d.Command != nil && who(r).role == Admin, Done: r.URL.Query().Get("done")}
-	by := []store.Dimension{store.ByTask, store.ByTier, store.ByState, store.BySimulated}
-	totals, err := d.Source.Totals(r.Context(), store.TotalsQuery{Window: store.Month(now.Year(), now.Month()), By: by, Task: view.Name})
+	month := store.Month(now.Year(), now.Month())
+	rows, charges, err := d.rows(r.Context(), month, store.ByDay)
 	if err != nil {
 		return nil, err
 	}
-	for i := range totals {
-		p.Month.add(&totals[i])
+	rows = slices.DeleteFunc(rows, func(r finops.Row) bool { return r.Task != view.Name })
+	charges = slices.DeleteFunc(charges, func(c finops.Charge) bool { return c.Task != view.Name })
+	statement := finops.Prove(month.From, month.To, rows, charges)
+	p.Month.prove(&statement)
+	for i := range rows {
+		p.Month.count(&rows[i])
 	}
 	p.States = statesOf(view.State)
 	for i := range view.Tiers {

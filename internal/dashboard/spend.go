@@ -1,0 +1,202 @@
+package dashboard
+
+import (
+	"cmp"
+	"context"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"time"
+
+	"occam/internal/cost"
+	"occam/internal/finops"
+	"occam/internal/store"
+)
+
+// history is how far back forecast and anomalies look: eight weeks.
+const history = 56 * 24 * time.Hour
+
+// spend is a month's money by everything it can be split by, with what will become of it and what to do.
+type spend struct {
+	account
+	Month     string                  `json:"month"`
+	Previous  string                  `json:"-"`
+	Next      string                  `json:"-"`
+	Parts     []part                  `json:"spent"`
+	Forecast  *finops.Quantiles       `json:"month_forecast_nano_usd"` // null before there are seven days
+	Unusual   []finops.Anomaly        `json:"anomalies"`
+	Do        []finops.Recommendation `json:"recommendations"`
+	Endings   []finops.Ending         `json:"shutdowns"`
+	Calendar  []shutdown              `json:"-"` // of the price book, where the traffic touches none
+	ByTask    []slice                 `json:"by_task"`
+	ByModel   []slice                 `json:"by_model"`
+	ByKey     []slice                 `json:"by_key"`
+	ByDay     []slice                 `json:"by_day"`
+	PriceBook string                  `json:"price_book"`
+}
+
+// A part is one kind of cost of the month.
+type part struct {
+	Name   string  `json:"name"`
+	Note   string  `json:"-"`
+	Amount dollars `json:"usd"`
+}
+
+// A slice is what one task, model, key or day cost.
+type slice struct {
+	Name     string  `json:"name"` // "" is none
+	Cost     dollars `json:"cost_usd"`
+	Requests int64   `json:"requests"`
+	Attempts int64   `json:"attempts"`
+	Failed   int64   `json:"failed"`
+	Input    int64   `json:"input_tokens"`
+	Output   int64   `json:"output_tokens"`
+	Unpriced int64   `json:"unpriced_attempts,omitempty"`
+}
+
+type shutdown struct {
+	Model, Provider string
+	Date            time.Time
+	Days            int
+}
+
+// maxSlices bounds a table: the rest is summed up in a last line.
+const maxSlices = 50
+
+// spend loads the page of a month's money.
+func (d *dashboard) spend(r *http.Request) (any, error) {
+	ctx, now := r.Context(), d.Now().UTC()
+	window, month, err := monthOf(r, now)
+	if err != nil {
+		return nil, err
+	}
+	rows, charges, err := d.rows(ctx, window, store.ByDay)
+	if err != nil {
+		return nil, err
+	}
+	book := d.Book()
+	statement := finops.Prove(window.From, window.To, rows, charges)
+	p := &spend{Month: month.Format("2006-01"), Previous: month.AddDate(0, -1, 0).Format("2006-01"), PriceBook: book.Version(),
+		Endings: finops.Calendar(book, rows, now),
+		Do:      finops.Recommend(finops.Situation{Statement: statement, Rows: rows, Charges: charges, Book: book, At: now}),
+		ByTask:  slicesBy(rows, func(r *finops.Row) string { return r.Task }),
+		ByModel: slicesBy(rows, func(r *finops.Row) string { return r.Model }),
+		ByKey:   slicesBy(rows, func(r *finops.Row) string { return r.Key }),
+		ByDay:   slicesBy(rows, func(r *finops.Row) string { return r.Start.Format(time.DateOnly) })}
+	if next := month.AddDate(0, 1, 0); !next.After(now) {
+		p.Next = next.Format("2006-01")
+	}
+	p.prove(&statement)
+	for i := range rows {
+		p.count(&rows[i])
+	}
+	p.Parts = partsOf(statement)
+	slices.SortFunc(p.ByDay, func(a, b slice) int { return cmp.Compare(b.Name, a.Name) })
+	p.Calendar = shutdowns(book, now)
+	return p, d.fillSeries(ctx, p, window, now)
+}
+
+func partsOf(s finops.Statement) []part {
+	all := []part{{"Generalist", "answers of models paid by the token", dollars(s.Spent.Generalist)},
+		{"Specialists", "answers of specialists that cost per call", dollars(s.Spent.Specialist)},
+		{"Audits", "answers checked by the generalist", dollars(s.Spent.Audits)},
+		{"Unused calls", "retries and tries whose answer the app did not get", dollars(s.Spent.Lost)},
+		{"Hosting", "rented servers", dollars(s.Spent.Hosting)}, {"Training", "training runs", dollars(s.Spent.Training)},
+		{"Labels", "labels that were bought", dollars(s.Spent.Labels)}, {"Passed through", "requests without a task", dollars(s.PassThrough)}}
+	return slices.DeleteFunc(all, func(p part) bool { return p.Amount == 0 })
+}
+
+// slicesBy sums rows up by a name, the dearest first.
+func slicesBy(rows []finops.Row, name func(*finops.Row) string) []slice {
+	at := map[string]int{}
+	var all []slice
+	for i := range rows {
+		r := &rows[i]
+		k, known := at[name(r)]
+		if !known {
+			k = len(all)
+			at[name(r)] = k
+			all = append(all, slice{Name: name(r)})
+		}
+		all[k].add(r)
+	}
+	slices.SortStableFunc(all, func(a, b slice) int { return cmp.Or(cmp.Compare(b.Cost, a.Cost), cmp.Compare(b.Requests, a.Requests)) })
+	if len(all) <= maxSlices {
+		return all
+	}
+	rest := slice{Name: "all others"}
+	for _, s := range all[maxSlices:] {
+		rest.Cost += s.Cost
+		rest.Requests += s.Requests
+		rest.Attempts += s.Attempts
+		rest.Failed += s.Failed
+		rest.Input += s.Input
+		rest.Output += s.Output
+		rest.Unpriced += s.Unpriced
+	}
+	return append(all[:maxSlices:maxSlices], rest)
+}
+
+func (s *slice) add(r *finops.Row) {
+	s.Cost += dollars(r.Cost)
+	s.Attempts += r.Attempts
+	s.Failed += r.Failed
+	s.Input += r.Usage.Input
+	s.Output += r.Usage.Output
+	if r.Answered {
+		s.Requests += r.Attempts
+	}
+	if r.Unpriced {
+		s.Unpriced += r.Attempts
+	}
+}
+
+func shutdowns(book *cost.Book, now time.Time) []shutdown {
+	var all []shutdown
+	for _, s := range book.Shutdowns(now) {
+		if s.Days >= 0 {
+			all = append(all, shutdown{s.Price.Model, s.Price.Provider, s.Price.Shutdown, s.Days})
+		}
+	}
+	return all
+}
+
+// fillSeries computes what looks at more than the month: the forecast, of the current month only, and the anomalies.
+func (d *dashboard) fillSeries(ctx context.Context, p *spend, w store.Window, now time.Time) error {
+	if !now.Before(w.To) {
+		return nil
+	}
+	back := store.Window{From: now.Add(-history).Truncate(24 * time.Hour), To: now}
+	days, err := d.series(ctx, back, store.ByDay, 24*time.Hour)
+	if err != nil {
+		return err
+	}
+	if q, ok := finops.Forecast(days, w.From, w.To, rand.New(rand.NewPCG(1, 0))); ok { // the same days have the same forecast
+		p.Forecast = &q
+	}
+	hours, err := d.series(ctx, back, store.ByHour, time.Hour)
+	if err != nil {
+		return err
+	}
+	p.Unusual = finops.Anomalies(hours, finops.AnomalyOptions{})
+	slices.Reverse(p.Unusual)
+	p.Unusual = p.Unusual[:min(len(p.Unusual), 20)]
+	return nil
+}
+
+// series is the spend by step without gaps, from the first step that has any to the window's end.
+func (d *dashboard) series(ctx context.Context, w store.Window, by store.Dimension, step time.Duration) ([]finops.Point, error) {
+	totals, err := d.Source.Totals(ctx, store.TotalsQuery{Window: w, By: []store.Dimension{by}})
+	if err != nil || len(totals) == 0 {
+		return nil, err
+	}
+	spent := map[int64]cost.Amount{}
+	for _, t := range totals {
+		spent[t.Start.Unix()] = t.Cost
+	}
+	var points []finops.Point
+	for at := totals[0].Start; at.Before(w.To); at = at.Add(step) {
+		points = append(points, finops.Point{Start: at, Spend: spent[at.Unix()]})
+	}
+	return points, nil
+}
