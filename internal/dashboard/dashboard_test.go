@@ -368,21 +368,26 @@ func TestSpendAddsUp(t *testing.T) {
 		Spent   []part
 		ByModel []slice `json:"by_model"`
 		ByDay   []slice `json:"by_day"`
+
+		Forecast finops.Quantiles `json:"month_forecast_nano_usd"`
 	}
 	getJSON(t, server.URL+"/api/spend", &p)
-	total := func(all []slice) (sum dollars) {
-		for _, s := range all {
-			sum += s.Cost
-		}
-		return sum
-	}
 	if total(p.ByModel) != total(p.ByDay) || total(p.ByDay)+dollars(hosting.Amount) != p.Did+p.Through {
 		t.Errorf("by model %v, by day %v, in all %v and %v", total(p.ByModel), total(p.ByDay), p.Did, p.Through)
+	}
+	if p.Forecast.P10 < cost.Amount(total(p.ByDay[1:])) {
+		t.Errorf("the month is forecast to cost %v and has cost %v", p.Forecast.P10, total(p.ByDay))
 	}
 	_, _, body := get(t, server.URL+"/spend")
 	wantText(t, body, "Hosting", "Shutdown calendar", "in 8 cases of 10", "gpt-4o")
 }
 
+func total(all []slice) (sum dollars) {
+	for _, s := range all {
+		sum += s.Cost
+	}
+	return sum
+}
 func TestLedgerIsCheckedAndCompared(t *testing.T) {
 	s := openStore(t)
 	seed(t, s, traffic{requests: 40, days: 4})

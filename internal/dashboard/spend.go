@@ -166,7 +166,8 @@ func (d *dashboard) fillSeries(ctx context.Context, p *spend, w store.Window, no
 	if !now.Before(w.To) {
 		return nil
 	}
-	back := store.Window{From: now.Add(-history).Truncate(24 * time.Hour), To: now}
+	today := now.Truncate(24 * time.Hour)
+	back := store.Window{From: today.Add(-history), To: today} // whole days: the one under way would look like a fall
 	days, err := d.series(ctx, back, store.ByDay, 24*time.Hour)
 	if err != nil {
 		return err
@@ -174,6 +175,7 @@ func (d *dashboard) fillSeries(ctx context.Context, p *spend, w store.Window, no
 	if q, ok := finops.Forecast(days, w.From, w.To, rand.New(rand.NewPCG(1, 0))); ok { // the same days have the same forecast
 		p.Forecast = &q
 	}
+	back.To = now.Truncate(time.Hour)
 	hours, err := d.series(ctx, back, store.ByHour, time.Hour)
 	if err != nil {
 		return err
