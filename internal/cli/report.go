@@ -169,7 +169,8 @@ func hostingCharges(cfg *config.Config, book *cost.Book, rows []finops.Row, w st
 
 // spendSeries fills in the forecast and the anomalies, which look at more than the month.
 func (a *app) spendSeries(ctx context.Context, s *store.Store, w store.Window, r *spendReport) error {
-	back := store.Window{From: a.now().AddDate(0, 0, -56), To: a.now()}
+	today := a.now().UTC().Truncate(24 * time.Hour)
+	back := store.Window{From: today.AddDate(0, 0, -56), To: today} // whole days: the store would answer in hours otherwise
 	days, err := series(ctx, s, back, store.ByDay, 24*time.Hour)
 	if err != nil {
 		return err
@@ -177,6 +178,7 @@ func (a *app) spendSeries(ctx context.Context, s *store.Store, w store.Window, r
 	if q, ok := finops.Forecast(days, w.From, w.To, rand.New(rand.NewPCG(1, 0))); ok {
 		r.Forecast = &q
 	}
+	back.To = a.now().UTC().Truncate(time.Hour)
 	hours, err := series(ctx, s, back, store.ByHour, time.Hour)
 	if err != nil {
 		return err

@@ -17,7 +17,6 @@ import (
 
 	"occam/internal/config"
 	"occam/internal/cost"
-	"occam/internal/dashboard"
 	"occam/internal/engine"
 	"occam/internal/gateway"
 	"occam/internal/lifecycle"
@@ -86,6 +85,7 @@ type server struct {
 	control   atomic.Pointer[lifecycle.Controller]
 	book      *cost.Book
 	log       *slog.Logger
+	password  string // of the dashboard's first account, "" when there are accounts already
 	listener  net.Listener
 	done      chan struct{} // closed when the server stops
 }
@@ -110,7 +110,10 @@ func (a *app) open(ctx context.Context, cfg *config.Config, tasks []*task.Task, 
 		return nil, err
 	}
 	s.done = make(chan struct{})
-	pages := dashboard.New(dashboard.Options{Source: s.store, Tasks: s.taskViews, Command: s.command, Version: version, Now: a.now, Log: s.log, Done: s.done})
+	pages, err := s.pages(ctx, a, cfg, given == nil) // a demo is for whoever sits at the machine
+	if err != nil {
+		return nil, err
+	}
 	options := gateway.Options{Ledger: s.store, Log: s.log, Now: a.now, Other: pages}
 	s.callbacks(&options, cfg)
 	if s.gateway, err = gateway.New(options); err != nil {
@@ -217,7 +220,11 @@ func (s *server) announce(a *app, cfg *config.Config, path string, started time.
 	w := a.stderr
 	fmt.Fprintf(w, "occam %s   data %s (durable: %s)   config %s (%d tasks, %d providers)\n", version, cfg.DataDir, cfg.Durability, path, len(s.tasks), len(s.upstreams))
 	fmt.Fprintf(w, "  API        %s/v1      export OPENAI_BASE_URL=%s/v1\n", s.url(), s.url())
-	fmt.Fprintf(w, "  Dashboard  %s\n", s.url())
+	if s.password != "" {
+		fmt.Fprintf(w, "  Dashboard  %s      account admin, password (shown once): %s\n", s.url(), s.password)
+	} else {
+		fmt.Fprintf(w, "  Dashboard  %s\n", s.url())
+	}
 	for _, t := range s.tasks {
 		fmt.Fprintf(w, "  Task       %s: %s\n", t.Name, s.taskLine(t))
 	}

@@ -6,11 +6,33 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/http"
 	"time"
 
+	"occam/internal/config"
+	"occam/internal/cost"
 	"occam/internal/dashboard"
+	"occam/internal/finops"
 	"occam/internal/lifecycle"
+	"occam/internal/store"
 )
+
+// pages is the dashboard. With a login, the first account is made where there is none.
+func (s *server) pages(ctx context.Context, a *app, cfg *config.Config, login bool) (http.Handler, error) {
+	o := dashboard.Options{Source: s.store, Tasks: s.taskViews, Version: version, Now: a.now, Log: s.log, Done: s.done,
+		Book: func() *cost.Book { return s.book }, Verifier: s.store.Verify, Command: s.command,
+		Charges: func(rows []finops.Row, w store.Window) ([]finops.Charge, error) {
+			return hostingCharges(cfg, s.book, rows, w, a.now())
+		}}
+	if login {
+		var err error
+		if s.password, err = dashboard.FirstPassword(ctx, s.store); err != nil {
+			return nil, err
+		}
+		o.Accounts = s.store
+	}
+	return dashboard.New(o), nil
+}
 
 // taskViews is what the dashboard shows of the tasks.
 func (s *server) taskViews(context.Context) ([]dashboard.TaskView, error) {

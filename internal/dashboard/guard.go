@@ -36,18 +36,16 @@ func (d *dashboard) guard(next http.Handler) http.Handler {
 	})
 }
 
-// ownHost reports whether a Host header names this server: the loopback interface, or one of the configured names.
+// ownHost reports whether a Host header names this server: the loopback interface, one of the configured names, or, where there
+// is a login, an address.
 func (d *dashboard) ownHost(hostport string) bool {
 	host := bareHost(hostport)
 	if host == "localhost" || d.hosts[host] {
 		return true
 	}
 	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback()
+	return err == nil && (ip.IsLoopback() || d.Accounts != nil) // an address cannot be rebound, a name can
 }
-
-// namedHost reports whether a Host header holds one of the configured names.
-func (d *dashboard) namedHost(hostport string) bool { return d.hosts[bareHost(hostport)] }
 
 // bareHost is a Host header without its port, in lower case.
 func bareHost(hostport string) string {

@@ -235,7 +235,8 @@ func (d *dashboard) login(w http.ResponseWriter, r *http.Request) {
 
 // plainLoopback reports whether a browser on this machine speaks to us without TLS, where some refuse Secure cookies.
 func (d *dashboard) plainLoopback(r *http.Request) bool {
-	return r.TLS == nil && fromLoopback(r.RemoteAddr) && !d.namedHost(r.Host)
+	ip, err := netip.ParseAddr(bareHost(r.Host))
+	return r.TLS == nil && fromLoopback(r.RemoteAddr) && (bareHost(r.Host) == "localhost" || err == nil && ip.IsLoopback())
 }
 
 // logout ends the session.
