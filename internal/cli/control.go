@@ -69,7 +69,23 @@ func (s *server) callbacks(o *gateway.Options, cfg *config.Config) {
 				Predicted: d.Predicted, Answered: d.Answered})
 		})
 	}
+	o.OnTraffic = func(t gateway.Traffic) {
+		s.tell(func(c *lifecycle.Controller) { c.Overhear(overheard(t, barred(t.Provider))) })
+	}
 	o.OnFeedback = s.feedback
+}
+
+func overheard(t gateway.Traffic, barred bool) lifecycle.Traffic {
+	o := lifecycle.Traffic{At: t.At, Asked: t.Asked, Schema: t.Schema, Content: t.Content, Cost: t.Cost, Priced: t.Priced, Barred: barred, Plain: t.Plain}
+	for _, m := range t.Messages {
+		switch m.Role {
+		case "system", "developer":
+			o.System = m.Text
+		case "user":
+			o.User = m.Text
+		}
+	}
+	return o
 }
 
 // tell passes something on to the lifecycle, once it runs.
@@ -107,6 +123,14 @@ type order struct {
 	Version int64             `json:"version"`
 }
 
+// making turns a discovered group into a task.
+type making struct {
+	Group string `json:"group"`
+	Name  string `json:"name"`
+	By    string `json:"by"`
+	Auto  bool   `json:"auto"`
+}
+
 // serveControl answers commands on the socket until ctx ends. A server without one works, but must be stopped to be commanded.
 func (s *server) serveControl(ctx context.Context, dataDir string) {
 	path := filepath.Join(dataDir, controlName)
@@ -132,6 +156,19 @@ func (s *server) serveControl(ctx context.Context, dataDir string) {
 func (s *server) controlRoutes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /tasks", func(w http.ResponseWriter, r *http.Request) { reply(w, s.control.Load().Status(), nil) })
+	mux.HandleFunc("GET /groups", func(w http.ResponseWriter, r *http.Request) {
+		groups, err := s.control.Load().Discover(r.Context())
+		reply(w, groups, err)
+	})
+	mux.HandleFunc("POST /groups", func(w http.ResponseWriter, r *http.Request) {
+		var m making
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&m); err != nil {
+			reply(w, nil, err)
+			return
+		}
+		status, err := s.control.Load().MakeTask(r.Context(), m.Group, m.Name, m.By, m.Auto)
+		reply(w, status, err)
+	})
 	mux.HandleFunc("POST /do", func(w http.ResponseWriter, r *http.Request) {
 		var o order
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&o); err != nil {

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -29,7 +31,7 @@ func (a *app) tasksCommand() *cobra.Command {
 		},
 	}
 	pause.Flags().BoolVar(&resume, "resume", false, "go on after a pause")
-	cmd.AddCommand(
+	cmd.AddCommand(a.discoverCommand(&path),
 		&cobra.Command{Use: "list", Short: "Every task with its state", Args: noArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return a.listTasks(cmd.Context(), path) }},
 		&cobra.Command{Use: "show TASK", Short: "One task: its models, the evidence about them, its history", Args: oneArg("the task's name"),
@@ -228,4 +230,69 @@ func (a *app) command(ctx context.Context, path string, o order) error {
 	}
 	fmt.Fprintf(a.stdout, "%s: %s → %s: %s\n", o.Task, stateName(before), stateName(&after), after.Reason)
 	return nil
+}
+
+func (a *app) discoverCommand(path *string) *cobra.Command {
+	var m making
+	cmd := &cobra.Command{
+		Use: "discover", Short: "Jobs in the traffic of the running server that are no task yet, and whether they are worth it", Args: noArgs,
+		Example: "  occam tasks discover\n  occam tasks discover --make s3f0c… --name ticket-triage",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.discover(cmd.Context(), *path, m) },
+	}
+	cmd.Flags().StringVar(&m.Group, "make", "", "make this group a task")
+	cmd.Flags().StringVar(&m.Name, "name", "", "name of the task to make")
+	cmd.Flags().BoolVar(&m.Auto, "auto", false, "let occam promote the new task's models by itself")
+	return cmd
+}
+
+func (a *app) discover(ctx context.Context, path string, m making) error {
+	if (m.Group == "") != (m.Name == "") {
+		return usageError("--make GROUP and --name NAME go together")
+	}
+	r, err := a.reach(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	if r.client == nil {
+		return errors.New("no server runs on this data: start `occam serve` with capture.prompts: true and send traffic through it, then ask again")
+	}
+	if m.Group != "" {
+		m.By = operator()
+		var st lifecycle.Status
+		if err := r.call(ctx, http.MethodPost, "/groups", m, &st); err != nil {
+			return err
+		}
+		if a.json {
+			return a.printJSON(st)
+		}
+		fmt.Fprintf(a.stdout, "%s: %s; next: %s\n", st.Task, st.State, st.Next)
+		return nil
+	}
+	groups := []lifecycle.Group{}
+	if err := r.call(ctx, http.MethodGet, "/groups", nil, &groups); err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(map[string]any{"groups": groups})
+	}
+	return a.printGroups(groups)
+}
+
+func (a *app) printGroups(groups []lifecycle.Group) error {
+	if len(groups) == 0 {
+		fmt.Fprintln(a.stderr, "Nothing was found yet. Only traffic since the server started counts, and capture.prompts must be on.")
+		return nil
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "GROUP\tREQUESTS\tMODEL\tANSWERS\tENTROPY\tSPENT\tA MONTH\tVERDICT")
+	for _, g := range groups {
+		monthly := "–"
+		if g.Monthly != nil {
+			monthly = fmt.Sprintf("$%.2f", *g.Monthly)
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s, %d\t%.1f bits\t$%.4f\t%s\t%s: %s\n", g.ID, g.Requests, g.Model, g.Shape, g.Answers, g.Entropy, g.Spent,
+			monthly, g.Verdict, g.Reason)
+	}
+	return w.Flush()
 }

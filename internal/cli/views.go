@@ -42,19 +42,14 @@ func (s *server) taskViews(context.Context) ([]dashboard.TaskView, error) {
 	}
 	var views []dashboard.TaskView
 	for _, st := range control.Status() {
-		views = append(views, s.taskView(&st))
+		views = append(views, taskView(&st))
 	}
 	return views, nil
 }
 
-func (s *server) taskView(st *lifecycle.Status) dashboard.TaskView {
+func taskView(st *lifecycle.Status) dashboard.TaskView {
 	v := dashboard.TaskView{Name: st.Task, Generalist: st.Generalist, Target: st.Target, State: string(st.State), Note: st.Reason + ". " + st.Next + ".",
-		Since: st.Since}
-	for _, t := range s.tasks {
-		if t.Name == st.Task {
-			v.Fields = t.Fields
-		}
-	}
+		Since: st.Since, Fields: st.Fields}
 	for _, c := range st.Commands {
 		v.Commands = append(v.Commands, string(c))
 	}

@@ -57,6 +57,7 @@ const (
 	queueSigns       = 8192
 	queueCaptures    = 2048
 	queueReviews     = 256
+	queueTraffic     = 1024
 	storePatience    = 10 * time.Second
 )
 
@@ -75,16 +76,18 @@ type Controller struct {
 	signs       chan signed
 	captures    chan store.Example
 	reviews     chan queuedReview
+	traffic     chan Traffic
 	orders      chan func(context.Context) // nil where no loop runs
 	dropped     dropped
 	training    atomic.Pointer[run]
+	finder      *finder   // only the loop touches it
 	expired     time.Time // when retention was last looked after
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 }
 
-type dropped struct{ comparisons, signs, captures, reviews atomic.Int64 }
+type dropped struct{ comparisons, signs, captures, reviews, traffic atomic.Int64 }
 
 // Open loads where every task stands and publishes it, without going on from there: for a person's command while no server
 // runs. Close it too.
@@ -97,11 +100,15 @@ func Open(ctx context.Context, o Options) (*Controller, error) {
 		opts: o, owner: store.NewID(o.Now()), subjects: map[string]*subject{},
 		comparisons: make(chan Comparison, queueComparisons), signs: make(chan signed, queueSigns),
 		captures: make(chan store.Example, queueCaptures), reviews: make(chan queuedReview, queueReviews),
+		traffic: make(chan Traffic, queueTraffic), finder: newFinder(),
 	}
 	for _, setup := range o.Tasks {
 		if err := c.adopt(ctx, setup); err != nil {
 			return nil, fmt.Errorf("lifecycle: task %s: %w", setup.Task.Name, err)
 		}
+	}
+	if err := c.adoptMade(ctx); err != nil {
+		return nil, err
 	}
 	for _, name := range c.names {
 		c.step(ctx, c.subjects[name])
@@ -167,6 +174,8 @@ func (c *Controller) loop(ctx context.Context) {
 			c.judge(ctx, &comparison)
 		case s := <-c.signs:
 			c.see(s)
+		case t := <-c.traffic:
+			c.finder.add(t)
 		case order := <-c.orders:
 			order(ctx)
 		case <-changed:

@@ -23,6 +23,7 @@ type Status struct {
 	Auto       bool               `json:"auto"`
 	Target     task.Target        `json:"target"`
 	Generalist string             `json:"generalist"`
+	Fields     []task.Field       `json:"fields"`
 	Audit      float64            `json:"audit"` // share of answers that is audited now
 	Examples   store.ExampleCount `json:"examples"`
 	Training   TrainingStatus     `json:"training"`
@@ -73,6 +74,7 @@ type Dropped struct {
 	Signs       int64 `json:"signs,omitempty"`
 	Examples    int64 `json:"examples,omitempty"`
 	Reviews     int64 `json:"reviews,omitempty"`
+	Traffic     int64 `json:"traffic,omitempty"`
 }
 
 // Status returns where every task stands, by name. It is quick, and at most a moment old.
@@ -85,7 +87,7 @@ func (c *Controller) Status() []Status {
 
 // show renews what Status returns.
 func (c *Controller) show() {
-	d := Dropped{c.dropped.comparisons.Load(), c.dropped.signs.Load(), c.dropped.captures.Load(), c.dropped.reviews.Load()}
+	d := Dropped{c.dropped.comparisons.Load(), c.dropped.signs.Load(), c.dropped.captures.Load(), c.dropped.reviews.Load(), c.dropped.traffic.Load()}
 	all := make([]Status, 0, len(c.names))
 	for _, name := range c.names {
 		all = append(all, c.status(c.subjects[name], d))
@@ -94,7 +96,7 @@ func (c *Controller) show() {
 }
 
 func (c *Controller) status(s *subject, d Dropped) Status {
-	st := Status{Task: s.task.Name, Version: s.version, Record: s.record, Auto: s.task.Auto, Target: s.task.Target, Generalist: s.task.Generalist,
+	st := Status{Task: s.task.Name, Version: s.version, Record: s.record, Auto: s.task.Auto, Target: s.task.Target, Generalist: s.task.Generalist, Fields: s.task.Fields,
 		Audit: s.published, Examples: s.counts, Dropped: d, Training: TrainingStatus{Progress: s.progress, Waiting: s.waiting}}
 	if r := c.training.Load(); r != nil && r.job.Task == s.task.Name {
 		st.Training.Running, st.Training.Share, st.Training.Waiting = true, float64(r.share.Load())/100, ""

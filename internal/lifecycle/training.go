@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -62,7 +63,11 @@ func (c *Controller) countAll(ctx context.Context) {
 	tick := time.NewTicker(min(countEvery, 10*c.opts.Every))
 	defer tick.Stop()
 	for {
-		for _, name := range c.names {
+		var names []string
+		if c.inLoop(ctx, func(context.Context) { names = slices.Clone(c.names) }) != nil {
+			return
+		}
+		for _, name := range names {
 			var since time.Time
 			var counts store.ExampleCount
 			err := c.inLoop(ctx, func(context.Context) { since = c.subjects[name].record.AlarmAt })

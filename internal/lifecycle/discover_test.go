@@ -1,0 +1,152 @@
+package lifecycle
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"occam/internal/cost"
+	"occam/internal/task"
+)
+
+// traffic is n requests of one job, a minute apart.
+func traffic(f *finder, n int, one func(i int) Traffic) {
+	for i := range n {
+		t := one(i)
+		t.At, t.Asked, t.Plain = noon.Add(time.Duration(i)*time.Minute), "gpt-4o", true
+		if t.Cost == 0 {
+			t.Cost = cost.FromUSD(.002)
+		}
+		t.Priced = true
+		f.add(t)
+	}
+}
+
+func ticketTraffic(i int) Traffic {
+	colour := []string{"red", "green", "blue", "red"}[i%4]
+	return Traffic{System: fmt.Sprintf("Today is 2026-11-%02d. Which colour?", 1+i/1440), Content: fmt.Sprintf(`{"colour":%q,"code":null}`, colour),
+		User: fmt.Sprintf("Ticket:\n%s thing %d with words\nAnswer in JSON.", []string{"a", "the", "my"}[i%3], i)}
+}
+
+func only(t *testing.T, f *finder) Group {
+	t.Helper()
+	all := f.list()
+	if len(all) != 1 {
+		t.Fatalf("%d groups: %+v", len(all), all)
+	}
+	return all[0]
+}
+
+func TestDiscoverLearnsATask(t *testing.T) {
+	f := newFinder()
+	traffic(f, 600, ticketTraffic)
+	g := only(t, f)
+	if g.Template != "Ticket:\n{{input}}\nAnswer in JSON." && g.Template != "Ticket:\n{{input}} with words\nAnswer in JSON." {
+		t.Errorf("template %q", g.Template)
+	}
+	if g.Shape != "json" || len(g.Fields) == 0 || g.Fields[0].Name != "colour" || g.Fields[0].Kind != task.Category || len(g.Fields[0].Values) != 3 {
+		t.Errorf("shape %s, fields %+v", g.Shape, g.Fields)
+	}
+	if g.Answers != 3 || math.Abs(g.Entropy-1.5) > .01 {
+		t.Errorf("%d answers, %.3f bits", g.Answers, g.Entropy)
+	}
+	if g.Verdict != WorthIt || g.Monthly == nil || *g.Monthly < 80 || *g.Monthly > 95 { // a request a minute at $0.002
+		t.Errorf("verdict %s (%s), monthly %v", g.Verdict, g.Reason, g.Monthly)
+	}
+}
+
+func TestVerdicts(t *testing.T) {
+	for _, tc := range []struct {
+		name, verdict, reason string
+		n                     int
+		one                   func(i int) Traffic
+	}{
+		{"free text", NotWorthIt, "free text", 600, func(i int) Traffic {
+			return Traffic{System: "Write a poem.", User: fmt.Sprint("about ", i), Content: strings.Repeat(fmt.Sprintf("line %d of many\n", i*7), 3)}
+		}},
+		{"too few", CannotTellYet, "needs", 100, ticketTraffic},
+		{"barred", NotWorthIt, "forbid training", 600, func(i int) Traffic { x := ticketTraffic(i); x.Barred = true; return x }},
+		{"cheap", NotWorthIt, "would be saved", 600, func(i int) Traffic { x := ticketTraffic(i); x.Cost = cost.FromUSD(.00001); return x }},
+		{"one answer", NotWorthIt, "always the same", 600, func(i int) Traffic {
+			return Traffic{System: "Is it ok?", User: fmt.Sprint("text ", i), Content: `{"ok":true}`}
+		}},
+		{"labels", NotWorthIt, "JSON", 600, func(i int) Traffic {
+			return Traffic{System: "One word.", User: fmt.Sprint("text ", i), Content: []string{"yes", "no"}[i%2]}
+		}},
+		{"form", NotWorthIt, "JSON", 600, func(i int) Traffic {
+			return Traffic{System: "Two lines.", User: fmt.Sprint("text ", i), Content: fmt.Sprintf("Category: c%d\nOrder: %d", i%5, i*31)}
+		}},
+		{"invented strings", NotWorthIt, "free text", 600, func(i int) Traffic {
+			return Traffic{System: "Summarise as JSON.", User: fmt.Sprint("text ", i), Content: fmt.Sprintf(`{"summary":"something new %d %d"}`, i*13, i)}
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := newFinder()
+			traffic(f, tc.n, tc.one)
+			if g := only(t, f); g.Verdict != tc.verdict || !strings.Contains(g.Reason, tc.reason) {
+				t.Errorf("%s: %s (shape %s, fields %+v)", g.Verdict, g.Reason, g.Shape, g.Fields)
+			}
+		})
+	}
+}
+
+// Traffic without structure makes no group worth showing, and memory stays bounded.
+func TestTrafficWithoutStructure(t *testing.T) {
+	f := newFinder()
+	traffic(f, 5000, func(i int) Traffic {
+		return Traffic{User: fmt.Sprintf("%x%x is an odd thing to ask about", hash64(fmt.Sprint(i)), i), Content: "Well."}
+	})
+	if len(f.groups) > maxGroups || len(f.list()) > 0 {
+		t.Errorf("%d groups, %d shown", len(f.groups), len(f.list()))
+	}
+}
+
+func TestASchemaThatChangesIsAnotherGroup(t *testing.T) {
+	f := newFinder()
+	schema := func(values string) []byte {
+		return []byte(`{"type":"object","properties":{"colour":{"type":"string","enum":[` + values + `]}}}`)
+	}
+	traffic(f, 50, func(i int) Traffic { x := ticketTraffic(i); x.Schema = schema(`"red","green","blue"`); return x })
+	traffic(f, 50, func(i int) Traffic {
+		x := ticketTraffic(i)
+		x.Schema = schema(`"red","green","blue","mauve"`)
+		return x
+	})
+	if all := f.list(); len(all) != 2 {
+		t.Errorf("%+v", all)
+	}
+}
+
+func TestMakeTask(t *testing.T) {
+	b := newBench(t, nil)
+	for i := range 60 {
+		x := ticketTraffic(i)
+		x.At, x.Asked, x.Plain = b.now(), "gpt-4o", true
+		b.Overhear(x)
+	}
+	var groups []Group
+	b.until("group", func(Status) bool {
+		var err error
+		groups, err = b.Discover(t.Context())
+		return err == nil && len(groups) == 1 && groups[0].Requests == 60
+	})
+	if _, err := b.MakeTask(t.Context(), groups[0].ID, "Bad Name", "ann", true); err == nil {
+		t.Error("a bad name")
+	}
+	if _, err := b.MakeTask(t.Context(), "nothing", "tickets", "ann", true); err == nil {
+		t.Error("an unknown group")
+	}
+	st, err := b.MakeTask(t.Context(), groups[0].ID, "tickets", "ann", true)
+	if err != nil || st.State != Observing || !st.Auto || st.Fields[0].Name != "colour" {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	if _, err := b.MakeTask(t.Context(), groups[0].ID, "tickets", "ann", true); err == nil {
+		t.Error("the same task twice")
+	}
+	b.crash()
+	if all := b.Status(); len(all) != 2 || all[1].Task != "tickets" {
+		t.Errorf("after a restart: %+v", all)
+	}
+}
