@@ -96,7 +96,8 @@ func TestVerdicts(t *testing.T) {
 func TestTrafficWithoutStructure(t *testing.T) {
 	f := newFinder()
 	traffic(f, 5000, func(i int) Traffic {
-		return Traffic{User: fmt.Sprintf("%x%x is an odd thing to ask about", hash64(fmt.Sprint(i)), i), Content: "Well."}
+		word := strings.Map(func(r rune) rune { return r + 'a' - '0' }, fmt.Sprint(hash64(fmt.Sprint(i))))
+		return Traffic{User: word + " is an odd thing to ask about", Content: "Well."}
 	})
 	if len(f.groups) > maxGroups || len(f.list()) > 0 {
 		t.Errorf("%d groups, %d shown", len(f.groups), len(f.list()))
