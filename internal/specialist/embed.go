@@ -17,7 +17,7 @@ const (
 	embedInit      = 0.05
 	embedSmoothing = 0.1
 	dropHidden     = 77 // of 256: the share of a text's embedding that is dropped
-	embedSteps     = 200_000
+	embedSteps     = 150_000
 	minEpochs      = 15
 	maxEpochs      = 40
 )

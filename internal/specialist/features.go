@@ -34,8 +34,17 @@ type extractor struct {
 	features []feature
 	slots    []uint32 // open addressing: 1 + index into features, 0 for free
 	mask     uint64
-	distinct [maxPairWord]uint64
+	distinct [maxPairWord]uint64 // stems, and the first word of each
+	word     [maxPairWord]int32
 	vector   []entry
+	tracing  bool
+	owners   []owner // while tracing: which words make which feature
+}
+
+// An owner says that a feature came from the words a and b of a text, once; -1 is the text's edge.
+type owner struct {
+	feature uint32
+	a, b    int32
 }
 
 // An entry is one non-zero of a text's vector.
@@ -47,7 +56,7 @@ type entry struct {
 // extract fills x.features with the distinct features of a text.
 func (x *extractor) extract(text string) {
 	x.tokenize(text)
-	x.features = x.features[:0]
+	x.features, x.owners = x.features[:0], x.owners[:0]
 	size := nextPow2(2 * ((maxGram-minGram+1)*len(x.low) + 2*len(x.tokens) + 1 + maxPairWord*maxPairWord/2))
 	if len(x.tokens) < maxPairWord {
 		size = nextPow2(2 * ((maxGram-minGram+1)*len(x.low) + 2*len(x.tokens) + 1 + len(x.tokens)*len(x.tokens)/2))
@@ -63,17 +72,25 @@ func (x *extractor) extract(text string) {
 	x.pairs()
 }
 
-func (x *extractor) add(hash uint64, view uint32) {
+func (x *extractor) add(hash uint64, view uint32, a, b int) {
+	f := x.find(hash, view)
+	if x.tracing {
+		x.owners = append(x.owners, owner{f, int32(a), int32(b)})
+	}
+}
+
+// find counts a feature and returns its index.
+func (x *extractor) find(hash uint64, view uint32) uint32 {
 	for i := hash & x.mask; ; i = (i + 1) & x.mask {
 		s := x.slots[i]
 		if s == 0 {
 			x.features = append(x.features, feature{hash: hash, count: 1, view: view})
 			x.slots[i] = uint32(len(x.features))
-			return
+			return uint32(len(x.features)) - 1
 		}
 		if f := &x.features[s-1]; f.hash == hash {
 			f.count++
-			return
+			return s - 1
 		}
 	}
 }
@@ -82,12 +99,12 @@ func (x *extractor) words() {
 	previous := uint64(edgeOpen)
 	for i := range x.tokens {
 		h := x.tokens[i].hash
-		x.add(mix(h), viewWord)
-		x.add(mix(previous*seedNext+h), viewWord)
+		x.add(mix(h), viewWord, i, i)
+		x.add(mix(previous*seedNext+h), viewWord, i-1, i)
 		previous = h
 	}
-	if len(x.tokens) > 0 {
-		x.add(mix(previous*seedNext+edgeClose), viewWord)
+	if n := len(x.tokens); n > 0 {
+		x.add(mix(previous*seedNext+edgeClose), viewWord, n-1, -1)
 	}
 }
 
@@ -109,7 +126,7 @@ func (x *extractor) grams() {
 					next = at
 				}
 				if runes >= minGram {
-					x.add(mix(h), viewChar)
+					x.add(mix(h), viewChar, i, i)
 				}
 				if runes == maxGram {
 					break
@@ -131,11 +148,11 @@ next:
 				continue next
 			}
 		}
-		for _, seen := range x.distinct[:n] {
+		for k, seen := range x.distinct[:n] {
 			low, high := min(seen, h), max(seen, h)
-			x.add(mix(low*seedPair+high), viewPair)
+			x.add(mix(low*seedPair+high), viewPair, int(x.word[k]), i)
 		}
-		x.distinct[n] = h
+		x.distinct[n], x.word[n] = h, int32(i)
 		if n++; n == maxPairWord {
 			return
 		}

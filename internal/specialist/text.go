@@ -17,9 +17,10 @@ const (
 	edgeClose = '\x03'
 )
 
-// A token is one word of a text: bytes [start, end) of extractor.low, without its edge marks.
+// A token is one word of a text: bytes [start, end) of extractor.low, without its edge marks, and [from, to) of the text.
 type token struct {
 	start, end uint32
+	from, to   uint32
 	hash       uint64
 }
 
@@ -44,38 +45,42 @@ func window(text string) (head, tail string) {
 func (x *extractor) tokenize(text string) {
 	x.low, x.tokens = x.low[:0], x.tokens[:0]
 	head, tail := window(text)
-	x.appendTokens(head)
-	x.appendTokens(tail)
+	x.appendTokens(head, 0)
+	x.appendTokens(tail, len(text)-len(tail))
 }
 
-func (x *extractor) appendTokens(text string) {
+// appendTokens adds the tokens of a part of the text, which begins at base.
+func (x *extractor) appendTokens(text string, base int) {
 	open := false
 	for i := 0; i < len(text); {
 		if c := text[i]; c < utf8.RuneSelf {
+			at := base + i
 			i++
 			switch class := asciiClass[c]; class {
 			case classWord:
 				if !open {
-					x.openToken()
+					x.openToken(at)
 					open = true
 				}
 				x.low = append(x.low, lowerASCII(c))
 				continue
 			case classSymbol:
-				x.closeToken(&open)
-				x.openToken()
+				x.closeToken(&open, at)
+				x.openToken(at)
 				x.low = append(x.low, c)
 				open = true
+				at++
 			}
-			x.closeToken(&open)
+			x.closeToken(&open, at)
 			continue
 		}
 		r, size := utf8.DecodeRuneInString(text[i:])
+		at := base + i
 		i += size
 		switch {
 		case unicode.IsLetter(r), unicode.IsDigit(r), unicode.IsMark(r):
 			if !open {
-				x.openToken()
+				x.openToken(at)
 				open = true
 			}
 			x.low = utf8.AppendRune(x.low, unicode.ToLower(r))
@@ -83,29 +88,30 @@ func (x *extractor) appendTokens(text string) {
 		case unicode.Is(unicode.Cf, r): // transparent: it joins or separates nothing
 			continue
 		case !unicode.IsSpace(r) && !unicode.IsControl(r):
-			x.closeToken(&open)
-			x.openToken()
+			x.closeToken(&open, at)
+			x.openToken(at)
 			x.low = utf8.AppendRune(x.low, r)
 			open = true
+			at += size
 		}
-		x.closeToken(&open)
+		x.closeToken(&open, at)
 	}
-	x.closeToken(&open)
+	x.closeToken(&open, base+len(text))
 }
 
-func (x *extractor) openToken() {
+func (x *extractor) openToken(from int) {
 	x.low = append(x.low, edgeOpen)
-	x.tokens = append(x.tokens, token{start: uint32(len(x.low))})
+	x.tokens = append(x.tokens, token{start: uint32(len(x.low)), from: uint32(from)})
 }
 
 // closeToken ends the open token, if there is one, and hashes it.
-func (x *extractor) closeToken(open *bool) {
+func (x *extractor) closeToken(open *bool, to int) {
 	if !*open {
 		return
 	}
 	*open = false
 	t := &x.tokens[len(x.tokens)-1]
-	t.end = uint32(len(x.low))
+	t.end, t.to = uint32(len(x.low)), uint32(to)
 	t.hash = hashBytes(seedWord, x.low[t.start:t.end])
 	x.low = append(x.low, edgeClose)
 }
