@@ -120,10 +120,7 @@ func (m *embedding) drop(d *dataset, i int, rng *rand.Rand) {
 
 // step goes one step down the gradient of one example's loss.
 func (m *embedding) step(t *trainer, i int, rate float32) {
-	clear(m.sum)
-	for j, r := range m.row {
-		addScaled(m.sum, m.feature[int(r)*embedDim:][:embedDim], m.value[j])
-	}
+	sumRows(m.sum, m.feature, m.row, m.value)
 	for k, x := range m.sum {
 		m.hid[k] = x * m.keep[k]
 	}
@@ -144,10 +141,11 @@ func (m *embedding) step(t *trainer, i int, rate float32) {
 	}
 	for j, r := range m.row {
 		v := m.value[j]
-		m.featureSquares[r] += float32(float32(v*v) * size)
-		a := -rate * v / (sqrt32(m.featureSquares[r]) + 1e-8)
-		addScaled(m.feature[int(r)*embedDim:][:embedDim], m.back, a)
+		square := m.featureSquares[r] + float32(float32(v*v)*size)
+		m.featureSquares[r] = square
+		m.value[j] = -rate * v / (sqrt32(square) + 1e-8)
 	}
+	addToRows(m.feature, m.row, m.value, m.back)
 }
 
 // lossGradient fills m.gradient for one field: softmax with smoothed labels, or a logistic loss per member of a set.
@@ -196,11 +194,8 @@ func sqrt32(x float32) float32 { return float32(math.Sqrt(float64(x))) }
 
 // logits writes the logits of one example, which was not trained on.
 func (m *embedding) logits(d *dataset, i int, out []float32) {
-	clear(m.sum)
 	row, value := d.at(i)
-	for j, r := range row {
-		addScaled(m.sum, m.feature[int(r)*embedDim:][:embedDim], value[j])
-	}
+	sumRows(m.sum, m.feature, row, value)
 	for c := range out {
 		out[c] = m.bias[c] + dot(m.output[c*embedDim:][:embedDim], m.sum)
 	}

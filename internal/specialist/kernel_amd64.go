@@ -41,3 +41,30 @@ func dot(a, b []float32) float32 {
 	_ = b[len(a)-1]
 	return dotAVX2(&a[0], &b[0], len(a))
 }
+
+//go:noescape
+func sumRowsAVX2(dst, table *float32, rows *uint32, values *float32, n int)
+
+//go:noescape
+func addToRowsAVX2(table *float32, rows *uint32, values *float32, n int, src *float32)
+
+// sumRows sets dst to the sum of values[j] times row rows[j] of table, whose rows have embedDim numbers. Every row must
+// exist: it is not checked.
+func sumRows(dst, table []float32, rows []uint32, values []float32) {
+	if !hasAVX2 || len(rows) == 0 {
+		sumRowsGeneric(dst, table, rows, values)
+		return
+	}
+	_, _ = dst[embedDim-1], values[len(rows)-1]
+	sumRowsAVX2(&dst[0], &table[0], &rows[0], &values[0], len(rows))
+}
+
+// addToRows adds values[j] times src to row rows[j] of table. Every row must exist: it is not checked.
+func addToRows(table []float32, rows []uint32, values []float32, src []float32) {
+	if !hasAVX2 || len(rows) == 0 {
+		addToRowsGeneric(table, rows, values, src)
+		return
+	}
+	_, _ = src[embedDim-1], values[len(rows)-1]
+	addToRowsAVX2(&table[0], &rows[0], &values[0], len(rows), &src[0])
+}

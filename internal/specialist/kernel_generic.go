@@ -40,3 +40,16 @@ func dotGeneric(a, b []float32) float32 {
 	}
 	return sum[0]
 }
+
+func sumRowsGeneric(dst, table []float32, rows []uint32, values []float32) {
+	clear(dst)
+	for j, r := range rows {
+		addScaledGeneric(dst, table[int(r)*embedDim:][:embedDim], values[j])
+	}
+}
+
+func addToRowsGeneric(table []float32, rows []uint32, values []float32, src []float32) {
+	for j, r := range rows {
+		addScaledGeneric(table[int(r)*embedDim:][:embedDim], src, values[j])
+	}
+}

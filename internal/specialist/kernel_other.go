@@ -7,3 +7,11 @@ func addScaled(dst, src []float32, a float32) { addScaledGeneric(dst, src, a) }
 func addScaledBytes(dst []float32, src []int8, a float32) { addScaledBytesGeneric(dst, src, a) }
 
 func dot(a, b []float32) float32 { return dotGeneric(a, b) }
+
+func sumRows(dst, table []float32, rows []uint32, values []float32) {
+	sumRowsGeneric(dst, table, rows, values)
+}
+
+func addToRows(table []float32, rows []uint32, values []float32, src []float32) {
+	addToRowsGeneric(table, rows, values, src)
+}

@@ -29,3 +29,30 @@ func TestKernelsAgreeToTheBit(t *testing.T) {
 		}
 	}
 }
+
+func TestRowKernelsAgreeToTheBit(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	const tableRows = 50
+	table := make([]float32, tableRows*embedDim)
+	for i := range table {
+		table[i] = rng.Float32() - .5
+	}
+	for n := range 40 {
+		rows, values := make([]uint32, n), make([]float32, n)
+		for j := range rows {
+			rows[j], values[j] = rng.Uint32N(tableRows), rng.Float32()-.5
+		}
+		got, want := make([]float32, embedDim), make([]float32, embedDim)
+		sumRows(got, table, rows, values)
+		sumRowsGeneric(want, table, rows, values)
+		if !slices.Equal(got, want) {
+			t.Errorf("sum of %d rows: %v, want %v", n, got, want)
+		}
+		moved, wanted := slices.Clone(table), slices.Clone(table)
+		addToRows(moved, rows, values, want)
+		addToRowsGeneric(wanted, rows, values, want)
+		if !slices.Equal(moved, wanted) {
+			t.Errorf("adding to %d rows differs", n)
+		}
+	}
+}

@@ -199,7 +199,7 @@ func (t *trainer) blend() {
 				rows = append(rows, i)
 			}
 		}
-		x := mixture{}
+		var x mixture
 		if t.fields[f].Kind == task.Labels {
 			a, b := t.fitMembers(t.svmRaw, f, rows), t.fitMembers(t.embRaw, f, rows)
 			x = mixture{svm: float32(a.Slope) / 2, emb: float32(b.Slope) / 2, add: float32(a.Intercept+b.Intercept) / 2}

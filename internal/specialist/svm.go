@@ -36,7 +36,7 @@ func (s *svmScratch) solve(d *dataset, examples []int32, norms []float32, positi
 		s.order[k] = int32(k)
 	}
 	active := n
-	high, low := math.Inf(1), math.Inf(-1)
+	high := math.Inf(1)
 	for range svmPasses {
 		newHigh, newLow := math.Inf(-1), math.Inf(1)
 		order := s.order[:active]
@@ -75,15 +75,11 @@ func (s *svmScratch) solve(d *dataset, examples []int32, norms []float32, positi
 			if active == n {
 				break
 			}
-			active, high, low = n, math.Inf(1), math.Inf(-1)
+			active, high = n, math.Inf(1)
 			continue
 		}
-		high, low = newHigh, newLow
-		if high <= 0 {
+		if high = newHigh; high <= 0 {
 			high = math.Inf(1)
-		}
-		if low >= 0 {
-			low = math.Inf(-1)
 		}
 	}
 	return bias
