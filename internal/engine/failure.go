@@ -15,13 +15,14 @@ import (
 type Kind string
 
 const (
-	Refused   Kind = "unreachable"  // no connection could be made: nothing was sent
-	Timeout   Kind = "timeout"      // no first byte in time, or silence in the middle, or too long in all
-	Broken    Kind = "broken"       // the connection broke after the request was sent
-	Rubbish   Kind = "bad_reply"    // the reply is not what the protocol says
-	Cancelled Kind = "cancelled"    // the app went away
-	Limited   Kind = "rate_limited" // the upstream asked for a pause with 429: nothing was sent
-	Open      Kind = "circuit_open" // the upstream failed so often that it is left alone for a while: nothing was sent
+	Refused     Kind = "unreachable"  // no connection could be made: nothing was sent
+	Timeout     Kind = "timeout"      // no first byte in time, or silence in the middle, or too long in all
+	Broken      Kind = "broken"       // the connection broke after the request was sent
+	Rubbish     Kind = "bad_reply"    // the reply is not what the protocol says
+	Unsupported Kind = "unsupported"  // the upstream has no word for what is asked: nothing was sent
+	Cancelled   Kind = "cancelled"    // the app went away
+	Limited     Kind = "rate_limited" // the upstream asked for a pause with 429: nothing was sent
+	Open        Kind = "circuit_open" // the upstream failed so often that it is left alone for a while: nothing was sent
 )
 
 // A Failure is an exchange with an upstream that gave no reply, or cut one.
@@ -39,7 +40,13 @@ func (f *Failure) Error() string {
 func (f *Failure) Unwrap() error { return f.Err }
 
 // Sent reports whether the request may have reached the upstream, so that it may be billed.
-func (f *Failure) Sent() bool { return f.Kind != Refused && f.Kind != Open && f.Kind != Limited }
+func (f *Failure) Sent() bool {
+	switch f.Kind {
+	case Refused, Open, Limited, Unsupported:
+		return false
+	}
+	return true
+}
 
 // Reply is the failure as the app sees it. It names the upstream as the configuration does and never its address or key.
 func (f *Failure) Reply() *openai.Error {
@@ -52,6 +59,13 @@ func (f *Failure) Reply() *openai.Error {
 		e.Message = fmt.Sprintf("The provider %q did not answer in time.", f.Upstream)
 	case Broken:
 		e.Message = fmt.Sprintf("The connection to the provider %q broke before its reply was complete.", f.Upstream)
+	case Unsupported:
+		var why *openai.Error
+		if errors.As(f.Err, &why) {
+			return why
+		}
+		e.Status, e.Type = http.StatusBadRequest, "invalid_request_error"
+		e.Message = fmt.Sprintf("The provider %q does not support this request: use chat completions.", f.Upstream)
 	case Limited:
 		e.Status, e.Type = http.StatusTooManyRequests, "requests"
 		e.Message = fmt.Sprintf("The provider %q limits its rate and asked for a pause, which is not over yet.", f.Upstream)

@@ -111,7 +111,7 @@ func (t *Trip) visit(i int) *gate {
 func (t *Trip) Report(reply *Reply, err error) (again bool) {
 	t.inside = false
 	var failure *Failure
-	if errors.As(err, &failure) && failure.Kind == Cancelled {
+	if errors.As(err, &failure) && (failure.Kind == Cancelled || failure.Kind == Unsupported) {
 		t.gate.abandon()
 		return false
 	}

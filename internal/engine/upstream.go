@@ -18,11 +18,14 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"occam/internal/openai"
 )
 
 // Options describe one upstream server.
 type Options struct {
 	Name      string // as the configuration calls it
+	Kind      string // OpenAI (or ""), Azure or Anthropic
 	PricedAs  string // its name in the price book; "": Name
 	BaseURL   string // up to and with the version: https://api.openai.com/v1
 	Key       string // "" or "none": no Authorization header
@@ -60,8 +63,9 @@ type Upstream struct {
 	Simulated bool
 	Hosted    bool
 
+	kind      string
 	base      *url.URL
-	auth      []string // the value of the Authorization header
+	auth      http.Header // what proves who sends
 	timeouts  Timeouts
 	transport *http.Transport
 	gates     sync.Map // model → *gate
@@ -93,12 +97,15 @@ func NewUpstream(o Options) (*Upstream, error) {
 	if err != nil || (base.Scheme != "http" && base.Scheme != "https") || base.Host == "" || base.User != nil || base.Fragment != "" {
 		return nil, fmt.Errorf("engine: provider %s: base_url must be http(s)://host[:port]/path, without a user and password", o.Name)
 	}
-	u := &Upstream{Name: o.Name, PricedAs: cmp.Or(o.PricedAs, o.Name), Simulated: o.Simulated, Hosted: o.Hosted, base: base, timeouts: o.Timeouts.complete()}
+	if o.Kind != "" && o.Kind != OpenAI && o.Kind != Azure && o.Kind != Anthropic {
+		return nil, fmt.Errorf("engine: provider %s: type %q must be openai, azure or anthropic", o.Name, o.Kind)
+	}
+	u := &Upstream{Name: o.Name, PricedAs: cmp.Or(o.PricedAs, o.Name), kind: cmp.Or(o.Kind, OpenAI), Simulated: o.Simulated, Hosted: o.Hosted, base: base, timeouts: o.Timeouts.complete()}
 	if o.Key != "" && o.Key != "none" {
 		if strings.ContainsFunc(o.Key, func(r rune) bool { return r <= ' ' || r > '~' }) {
 			return nil, fmt.Errorf("engine: provider %s: api_key has white space or non-ASCII characters", o.Name)
 		}
-		u.auth = []string{"Bearer " + o.Key}
+		u.auth = authorization(o)
 	}
 	dialer := &net.Dialer{Timeout: u.timeouts.Connect, KeepAlive: 15 * time.Second, Control: guardAddress(privateHost(base.Hostname()))}
 	u.transport = &http.Transport{
@@ -116,6 +123,16 @@ func NewUpstream(o Options) (*Upstream, error) {
 		ReadBufferSize:         8 << 10,
 	}
 	return u, nil
+}
+
+func authorization(o Options) http.Header {
+	switch o.Kind {
+	case Azure:
+		return http.Header{"Api-Key": {o.Key}}
+	case Anthropic:
+		return http.Header{"X-Api-Key": {o.Key}}
+	}
+	return http.Header{"Authorization": {"Bearer " + o.Key}}
 }
 
 // Close drops the idle connections.
@@ -164,6 +181,8 @@ func isTLS(err error) bool {
 
 // A Call is one request to an upstream.
 type Call struct {
+	API    openai.API  // shape of the body; "" for what is passed on without knowing it
+	Usage  bool        // the body asks for usage in the stream
 	Method string      // "" is POST
 	Path   string      // below the base URL: "/chat/completions"
 	Header http.Header // already reduced to what may be sent on
@@ -192,6 +211,23 @@ const finishPatience = 100 * time.Millisecond
 
 // Send makes one exchange. A reply with any status is a Reply; the error is always a *Failure.
 func (u *Upstream) Send(ctx context.Context, c *Call) (*Reply, error) {
+	prepared, err := u.prepare(c)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := u.exchange(ctx, prepared)
+	if err != nil {
+		return nil, err
+	}
+	if err := u.translate(c, reply); err != nil {
+		_ = reply.Body.Close()
+		return nil, err
+	}
+	return reply, nil
+}
+
+// exchange sends a call as it is.
+func (u *Upstream) exchange(ctx context.Context, c *Call) (*Reply, error) {
 	ctx, dog := newWatchdog(ctx, u.timeouts)
 	at := *u.base
 	at.Path += c.Path
@@ -207,8 +243,11 @@ func (u *Upstream) Send(ctx context.Context, c *Call) (*Reply, error) {
 		req.Body = io.NopCloser(bytes.NewReader(c.Body))
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.Body)), nil }
 	}
-	if u.auth != nil {
-		req.Header["Authorization"] = u.auth
+	for name, value := range u.auth {
+		req.Header[name] = value
+	}
+	if u.kind == Anthropic && req.Header["Anthropic-Version"] == nil {
+		req.Header["Anthropic-Version"] = []string{anthropicVersion}
 	}
 	res, err := u.transport.RoundTrip(req)
 	if err != nil {

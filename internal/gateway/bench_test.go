@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -122,6 +123,16 @@ func benchFloor() error {
 func benchGateway() error {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
+	if path := os.Getenv("OCCAM_BENCH_PROFILE"); path != "" {
+		f, err := os.Create(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+	}
 	durability := store.Full
 	if os.Getenv("OCCAM_BENCH_DURABILITY") == "normal" {
 		durability = store.Normal
@@ -151,6 +162,7 @@ func benchGateway() error {
 	if err := s.Serve(ctx, l, 10*time.Second); err != nil {
 		return err
 	}
+	pprof.StopCPUProfile()
 	s.Close()
 	if err := ledger.Close(); err != nil { // free rows are written in batches, the last one here
 		return err

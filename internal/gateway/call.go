@@ -71,7 +71,8 @@ func (x *exchange) send(c *call) (*paid, *engine.Reply, *openai.Error) {
 		}
 		header := forwarded(x.r.Header)
 		x.opts.Tracing.call(a, header)
-		reply, err := target.Upstream.Send(ctx, &engine.Call{Path: cmp.Or(x.path, x.request.API.Path()), Body: a.body, Header: header})
+		reply, err := target.Upstream.Send(ctx, &engine.Call{API: x.request.API, Path: cmp.Or(x.path, x.request.API.Path()),
+			Usage: c.edit.Usage || x.request.IncludeUsage, Body: a.body, Header: header})
 		again := trip.Report(reply, err)
 		switch {
 		case err != nil && !again:

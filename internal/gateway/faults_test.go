@@ -718,7 +718,7 @@ func TestF37HotSwap(t *testing.T) {
 	wg.Wait()
 	close(done)
 	swapping.Wait()
-	for _, a := range w.book.free {
+	for _, a := range w.book.freeRows(400) {
 		if named[a.RequestID] != a.Model {
 			t.Errorf("the answer named %s, its row %s", named[a.RequestID], a.Model)
 		}

@@ -7,7 +7,7 @@ import (
 
 // sentOn are the headers of an app's request that its model's provider gets. Everything else stays here: the app's own
 // authorization, cookies, addresses, and above all anything that could name a destination.
-var sentOn = []string{"Accept", "Content-Type", "Openai-Beta", "Idempotency-Key", "Traceparent", "Tracestate", "X-Client-Request-Id"}
+var sentOn = []string{"Accept", "Content-Type", "Openai-Beta", "Anthropic-Beta", "Anthropic-Version", "Idempotency-Key", "Traceparent", "Tracestate", "X-Client-Request-Id"}
 
 // forwarded is a fresh header with what may be sent on.
 func forwarded(in http.Header) http.Header {

@@ -53,8 +53,8 @@ func (x *exchange) whole(a *paid, reply *engine.Reply) {
 	}
 	a.Answered = true
 	a.account(&parsed, true, 0, parsed.Content, int64(len(parsed.Content)))
+	x.learn(a, parsed.Model, parsed.Content) // before the app can refer to the request, as feedback does
 	x.pass(a, reply, body)
-	x.learn(a, parsed.Model, parsed.Content)
 }
 
 // pass writes an upstream's reply as the app's answer. An app that went away was billed all the same, and that is recorded.
@@ -120,8 +120,10 @@ func (x *exchange) stream(a *paid, reply *engine.Reply, strip bool) {
 	switch {
 	case p.gone:
 		p.close(p.meter.Ended || x.snap.Limits.Drain && err == io.EOF && p.meter.Finish != "")
+		p.learn()
 	case err == nil || err == io.EOF:
 		p.close(p.meter.Ended || p.meter.Finish != "")
+		p.learn()
 		p.write(rest)
 		reply.Finish()
 	default:
@@ -129,8 +131,12 @@ func (x *exchange) stream(a *paid, reply *engine.Reply, strip bool) {
 		p.cut(err)
 	}
 	x.done(&a.Attempt)
+}
+
+// learn hands on what the whole stream said.
+func (p *pump) learn() {
 	if p.meter.Ended && !p.meter.Cut {
-		x.learn(a, p.meter.Model, p.meter.Text())
+		p.x.learn(p.a, p.meter.Model, p.meter.Text())
 	}
 }
 
