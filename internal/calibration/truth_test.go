@@ -28,8 +28,8 @@ func TestTruthBoundsHold(t *testing.T) {
 	const draws, delta = 300, 0.1
 	rng := rand.New(rand.NewPCG(51, 52))
 	truth := 0.0
-	for _, l := range labels(rng, 2_000_000, 1) {
-		truth += float64(one(l.Wrong)) / 2_000_000
+	for _, l := range labels(rng, 400_000, 1) {
+		truth += float64(one(l.Wrong)) / 400_000
 	}
 	missed := map[string]int{}
 	width := map[string]float64{}

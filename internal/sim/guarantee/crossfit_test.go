@@ -40,9 +40,9 @@ func TestCrossFitTable(t *testing.T) {
 		if c.name == "abcd" {
 			size = 1000
 		}
-		fits := refits(t, c, size, draws, risk, delta)
+		both := refits(t, c, size, draws, risk, delta)
 		var held, crossed tally
-		for _, f := range fits {
+		for _, f := range both {
 			held.add(f.heldOut)
 			crossed.add(f.crossed)
 		}
@@ -76,7 +76,7 @@ func (t tally) String() string {
 func refits(t *testing.T, c corpus, size, draws int, risk, delta float64) []refit {
 	all := append(append([]task.Example{}, c.train...), c.test...)
 	all, _ = task.Deduplicate(all)
-	fits, failures := make([]refit, draws), make([]error, draws)
+	results, failures := make([]refit, draws), make([]error, draws)
 	next := make(chan int, draws)
 	for i := range draws {
 		next <- i
@@ -86,7 +86,7 @@ func refits(t *testing.T, c corpus, size, draws int, risk, delta float64) []refi
 	for range 2 {
 		wait.Go(func() {
 			for i := range next {
-				fits[i], failures[i] = refitOnce(t, c.fields, all, size, uint64(i), calibration.Goal{Promise: calibration.Served, Risk: risk, Delta: delta})
+				results[i], failures[i] = refitOnce(t, c.fields, all, size, uint64(i), calibration.Goal{Promise: calibration.Served, Risk: risk, Delta: delta})
 			}
 		})
 	}
@@ -94,7 +94,7 @@ func refits(t *testing.T, c corpus, size, draws int, risk, delta float64) []refi
 	if err := errors.Join(failures...); err != nil {
 		t.Fatal(err)
 	}
-	return fits
+	return results
 }
 
 func refitOnce(t *testing.T, fields []task.Field, all []task.Example, size int, seed uint64, goal calibration.Goal) (refit, error) {
@@ -113,11 +113,7 @@ func refitOnce(t *testing.T, fields []task.Field, all []task.Example, size int, 
 	if err != nil {
 		return refit{}, err
 	}
-	full, err := specialist.Train(t.Context(), fields, sample, opt)
-	if err != nil {
-		return refit{}, err
-	}
-	folds, err := specialist.CrossFit(t.Context(), fields, sample, 5, opt)
+	full, folds, err := specialist.TrainCrossFit(t.Context(), fields, sample, 5, opt)
 	if err != nil {
 		return refit{}, err
 	}

@@ -65,13 +65,26 @@ func train(t testing.TB, fields []task.Field, examples []task.Example) *speciali
 	return model
 }
 
-func crossFit(t testing.TB, fields []task.Field, examples []task.Example) []task.Prediction {
+// A fit is a corpus' model, and what models that had not seen a training row said of it.
+type fit struct {
+	model *specialist.Model
+	folds []task.Prediction
+}
+
+// fits keeps each corpus' fit, so that tables about the same model train it once.
+var fits = map[string]fit{}
+
+func (c corpus) fit(t testing.TB) fit {
 	t.Helper()
-	predictions, err := specialist.CrossFit(t.Context(), fields, examples, 5, specialist.Options{Seed: 1})
+	if f, done := fits[c.name]; done {
+		return f
+	}
+	model, folds, err := specialist.TrainCrossFit(t.Context(), c.fields, c.train, 5, specialist.Options{Seed: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return predictions
+	fits[c.name] = fit{model, folds}
+	return fits[c.name]
 }
 
 func predict(model *specialist.Model, examples []task.Example) []task.Prediction {
@@ -134,9 +147,8 @@ func TestSplitsTable(t *testing.T) {
 	var text strings.Builder
 	fmt.Fprint(&text, "| data | calibration rows | promise | a | certified | coverage | broken (all test rows) | observed risk above a (other half) |\n|---|---|---|---|---|---|---|---|\n")
 	for _, c := range corpora(t) {
-		model := train(t, c.fields, c.train)
-		floor := floorOf(crossFit(t, c.fields, c.train), floorShare)
-		pool := outcomes(c.fields, predict(model, c.test), c.test, floor)
+		f := c.fit(t)
+		pool := outcomes(c.fields, predict(f.model, c.test), c.test, floorOf(f.folds, floorShare))
 		for _, promise := range []string{calibration.Served, calibration.System} {
 			for _, risk := range []float64{0.03, 0.05} {
 				splits(t, &text, c.name, promise, risk, pool)

@@ -18,8 +18,8 @@ func TestScopeTable(t *testing.T) {
 		t.Skip("set OCCAM_BENCH=guarantee to measure the table")
 	}
 	c := readCorpus(t, "clinc150")
-	model := train(t, c.fields, c.train)
-	folds := crossFit(t, c.fields, c.train)
+	f := c.fit(t)
+	model := f.model
 	dev := append(readExamples(t, "clinc150", "dev"), readExamples(t, "clinc150", "oos_dev")...)
 	calibrate, test := predict(model, dev), predict(model, c.test)
 	foreign := readExamples(t, "clinc150", "oos")
@@ -27,34 +27,80 @@ func TestScopeTable(t *testing.T) {
 	oos, wide := predict(model, foreign), predict(model, open)
 
 	var text strings.Builder
-	fmt.Fprintf(&text, "Out-of-scope AUROC of the in-scope score on %d test rows against %d `oos` prompts: **%.4f**; of the acceptance score: %.4f.\n\n",
-		len(test), len(oos), calibration.AUROC(inScope(test), inScope(oos)), calibration.AUROC(confidence(test), confidence(oos)))
-	fmt.Fprint(&text, "| floor at | a | in-scope coverage | in-scope served risk | `oos` answered | open domain answered | served risk at 3 % / 18 % out of scope | bound at 18 % |\n|---|---|---|---|---|---|---|---|\n")
+	sum := standardisedSum(f.folds)
+	fmt.Fprintf(&text, "Out-of-scope AUROC on %d test rows against %d `oos` prompts: in-scope score **%.4f**, acceptance score %.4f, "+
+		"the sum of both, each standardised on out-of-fold training rows, **%.4f**.\n\n", len(test), len(oos),
+		calibration.AUROC(inScope(test), inScope(oos)), calibration.AUROC(confidence(test), confidence(oos)),
+		calibration.AUROC(inScope(sum(test)), inScope(sum(oos))))
+	fmt.Fprint(&text, "| floor | a | in-scope coverage | in-scope served risk | `oos` answered | open domain answered "+
+		"| served risk at 3 % / 18 % out of scope | bound at 18 % |\n|---|---|---|---|---|---|---|---|\n")
+	g := gate{fields: c.fields, train: c.train, dev: dev, test: c.test, foreign: foreign, open: open}
 	for _, share := range []float64{0, 0.01, 0.03, 0.05} {
-		floor := math.Inf(-1)
-		if share > 0 {
-			floor = floorOf(folds, share)
-		}
-		for _, risk := range []float64{0.03, 0.05} {
-			grid := calibration.Grid(scoresOf(outcomes(c.fields, folds, c.train, floor)), 200)
-			result, err := calibration.Certify(calibration.Goal{Promise: calibration.Served, Risk: risk, Delta: 0.05}, grid,
-				outcomes(c.fields, calibrate, dev, floor))
-			if err != nil {
-				t.Fatal(err)
-			}
-			accepted, wrong := count(outcomes(c.fields, test, c.test, floor), result.Threshold)
-			answered, _ := count(outcomes(c.fields, oos, foreign, floor), result.Threshold)
-			strays, _ := count(outcomes(c.fields, wide, open, floor), result.Threshold)
-			coverage, inRisk := float64(accepted)/float64(len(test)), float64(wrong)/float64(accepted)
-			leak := float64(answered) / float64(len(oos))
-			bound := calibration.ServedUnderShift(calibration.Upper(wrong, accepted, 0.05/3), calibration.Lower(accepted, len(test), 0.05/3),
-				calibration.Upper(answered, len(oos), 0.05/3), 0.18)
-			fmt.Fprintf(&text, "| %.0f %% | %.2f | %.3f | %.4f | %.1f %% | %.2f %% | %.4f / %.4f | %.4f |\n", 100*share, risk, coverage, inRisk, 100*leak,
-				100*float64(strays)/float64(len(open)), calibration.ServedUnderShift(inRisk, coverage, leak, 0.03),
-				calibration.ServedUnderShift(inRisk, coverage, leak, 0.18), bound)
-		}
+		g.row(t, &text, "in-scope score", share, f.folds, calibrate, test, oos, wide)
+	}
+	for _, share := range []float64{0.03, 0.05} {
+		g.row(t, &text, "sum", share, sum(f.folds), sum(calibrate), sum(test), sum(oos), sum(wide))
 	}
 	writeSection(t, "scope", text.String())
+}
+
+// standardisedSum returns a function that copies predictions with InScope replaced by the sum of both scores, each
+// standardised on the rows given.
+func standardisedSum(rows []task.Prediction) func([]task.Prediction) []task.Prediction {
+	centre, spread := moments(inScope(rows))
+	centreScore, spreadScore := moments(confidence(rows))
+	return func(predictions []task.Prediction) []task.Prediction {
+		sums := slices.Clone(predictions)
+		for i := range sums {
+			sums[i].InScope = (sums[i].InScope-centre)/spread + (sums[i].Score-centreScore)/spreadScore
+		}
+		return sums
+	}
+}
+
+func moments(values []float64) (mean, deviation float64) {
+	n, squares := float64(len(values)), 0.0
+	for _, v := range values {
+		mean += v / n
+	}
+	for _, v := range values {
+		squares += (v - mean) * (v - mean) / n
+	}
+	return mean, math.Sqrt(squares)
+}
+
+// A gate is the data on which a floor and a certified threshold are tried together.
+type gate struct {
+	fields                          []task.Field
+	train, dev, test, foreign, open []task.Example
+}
+
+// row certifies at two targets with the floor at the given share and prints what then gets through.
+func (g gate) row(t *testing.T, text *strings.Builder, name string, share float64, folds, calibrate, test, oos, wide []task.Prediction) {
+	t.Helper()
+	floor := math.Inf(-1)
+	if share > 0 {
+		floor = floorOf(folds, share)
+	}
+	for _, risk := range []float64{0.03, 0.05} {
+		grid := calibration.Grid(scoresOf(outcomes(g.fields, folds, g.train, floor)), 200)
+		goal := calibration.Goal{Promise: calibration.Served, Risk: risk, Delta: 0.05}
+		result, err := calibration.Certify(goal, grid, outcomes(g.fields, calibrate, g.dev, floor))
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted, wrong := count(outcomes(g.fields, test, g.test, floor), result.Threshold)
+		answered, _ := count(outcomes(g.fields, oos, g.foreign, floor), result.Threshold)
+		strays, _ := count(outcomes(g.fields, wide, g.open, floor), result.Threshold)
+		coverage, inRisk := float64(accepted)/float64(len(test)), float64(wrong)/float64(accepted)
+		leak := float64(answered) / float64(len(oos))
+		const third = 0.05 / 3
+		bound := calibration.ServedUnderShift(calibration.Upper(wrong, accepted, third),
+			calibration.Lower(accepted, len(test), third), calibration.Upper(answered, len(oos), third), 0.18)
+		fmt.Fprintf(text, "| %s, %.0f %% | %.2f | %.3f | %.4f | %.1f %% | %.2f %% | %.4f / %.4f | %.4f |\n", name, 100*share, risk,
+			coverage, inRisk, 100*leak, 100*float64(strays)/float64(len(wide)),
+			calibration.ServedUnderShift(inRisk, coverage, leak, 0.03), calibration.ServedUnderShift(inRisk, coverage, leak, 0.18), bound)
+	}
 }
 
 func inScope(predictions []task.Prediction) []float64 {
