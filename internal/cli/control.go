@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -123,14 +124,6 @@ type order struct {
 	Version int64             `json:"version"`
 }
 
-// making turns a discovered group into a task.
-type making struct {
-	Group string `json:"group"`
-	Name  string `json:"name"`
-	By    string `json:"by"`
-	Auto  bool   `json:"auto"`
-}
-
 // serveControl answers commands on the socket until ctx ends. A server without one works, but must be stopped to be commanded.
 func (s *server) serveControl(ctx context.Context, dataDir string) {
 	path := filepath.Join(dataDir, controlName)
@@ -161,13 +154,17 @@ func (s *server) controlRoutes() http.Handler {
 		reply(w, groups, err)
 	})
 	mux.HandleFunc("POST /groups", func(w http.ResponseWriter, r *http.Request) {
-		var m making
+		var m lifecycle.Making
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&m); err != nil {
 			reply(w, nil, err)
 			return
 		}
-		status, err := s.control.Load().MakeTask(r.Context(), m.Group, m.Name, m.By, m.Auto)
+		status, err := s.control.Load().MakeTask(r.Context(), m)
 		reply(w, status, err)
+	})
+	mux.HandleFunc("POST /revoke", func(w http.ResponseWriter, r *http.Request) {
+		n, err := s.control.Load().RevokeLabels(r.Context(), r.URL.Query().Get("key"))
+		reply(w, revoked{n}, err)
 	})
 	mux.HandleFunc("POST /do", func(w http.ResponseWriter, r *http.Request) {
 		var o order
@@ -179,6 +176,11 @@ func (s *server) controlRoutes() http.Handler {
 		reply(w, status, err)
 	})
 	return mux
+}
+
+// revoked is how many labels were taken back.
+type revoked struct {
+	Labels int64 `json:"labels"`
 }
 
 // controlError is how a refusal crosses the socket.
@@ -267,6 +269,15 @@ func (r *remote) do(ctx context.Context, o order) (lifecycle.Status, error) {
 	}
 	var status lifecycle.Status
 	return status, r.call(ctx, http.MethodPost, "/do", o, &status)
+}
+
+// revoke takes back every label that a key gave.
+func (r *remote) revoke(ctx context.Context, key string) (n revoked, err error) {
+	if r.client == nil {
+		n.Labels, err = r.local.RevokeLabels(ctx, key)
+		return n, err
+	}
+	return n, r.call(ctx, http.MethodPost, "/revoke?key="+url.QueryEscape(key), nil, &n)
 }
 
 func (r *remote) call(ctx context.Context, method, path string, in, out any) error {

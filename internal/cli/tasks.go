@@ -36,8 +36,29 @@ func (a *app) tasksCommand() *cobra.Command {
 			RunE: func(cmd *cobra.Command, _ []string) error { return a.listTasks(cmd.Context(), path) }},
 		&cobra.Command{Use: "show TASK", Short: "One task: its models, the evidence about them, its history", Args: oneArg("the task's name"),
 			RunE: func(cmd *cobra.Command, args []string) error { return a.showTask(cmd.Context(), path, args[0]) }},
+		&cobra.Command{Use: "revoke-labels KEY", Short: "Take back every label that a key, or a person at the review queue, gave", Args: oneArg("a key's ID or a person's name"),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return a.revokeLabels(cmd.Context(), path, args[0])
+			}},
 		pause)
 	return cmd
+}
+
+func (a *app) revokeLabels(ctx context.Context, path, key string) error {
+	r, err := a.reach(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	n, err := r.revoke(ctx, key)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(n)
+	}
+	fmt.Fprintf(a.stdout, "%d labels of %q are revoked; the next training run is without them\n", n.Labels, key)
+	return nil
 }
 
 // oneArg wants exactly one argument, and says which.
@@ -233,7 +254,7 @@ func (a *app) command(ctx context.Context, path string, o order) error {
 }
 
 func (a *app) discoverCommand(path *string) *cobra.Command {
-	var m making
+	var m lifecycle.Making
 	cmd := &cobra.Command{
 		Use: "discover", Short: "Jobs in the traffic of the running server that are no task yet, and whether they are worth it", Args: noArgs,
 		Example: "  occam tasks discover\n  occam tasks discover --make s3f0c… --name ticket-triage",
@@ -241,11 +262,12 @@ func (a *app) discoverCommand(path *string) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&m.Group, "make", "", "make this group a task")
 	cmd.Flags().StringVar(&m.Name, "name", "", "name of the task to make")
+	cmd.Flags().Float64Var(&m.Audit, "audit", 0.01, "share of the new task's answers that is audited")
 	cmd.Flags().BoolVar(&m.Auto, "auto", false, "let occam promote the new task's models by itself")
 	return cmd
 }
 
-func (a *app) discover(ctx context.Context, path string, m making) error {
+func (a *app) discover(ctx context.Context, path string, m lifecycle.Making) error {
 	if (m.Group == "") != (m.Name == "") {
 		return usageError("--make GROUP and --name NAME go together")
 	}

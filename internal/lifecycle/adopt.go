@@ -22,7 +22,17 @@ type definition struct {
 	System     string          `json:"system,omitempty"`
 	Generalist string          `json:"generalist"`
 	Target     task.Target     `json:"target"`
+	Audit      float64         `json:"audit"`
 	Auto       bool            `json:"auto"`
+}
+
+// A Making turns a discovered group into a task.
+type Making struct {
+	Group string  `json:"group"`
+	Name  string  `json:"name"`
+	By    string  `json:"by"`
+	Audit float64 `json:"audit"` // share of answers to be audited; 0: 1 %
+	Auto  bool    `json:"auto"`  // occam may promote its models by itself
 }
 
 func (d *definition) build(name string) (*task.Task, error) {
@@ -31,7 +41,7 @@ func (d *definition) build(name string) (*task.Task, error) {
 		return nil, err
 	}
 	t := &task.Task{Name: name, Fields: fields, System: d.System, Generalist: d.Generalist, Target: d.Target, Tiers: []string{"linear"},
-		OnDoubt: "generalist", Audit: defaultAuditShare, Auto: d.Auto}
+		OnDoubt: "generalist", Audit: d.Audit, Auto: d.Auto}
 	if d.Input != "" {
 		t.Input, err = task.ParseTemplate(d.Input)
 	}
@@ -58,20 +68,26 @@ func (c *Controller) Discover(ctx context.Context) (groups []Group, err error) {
 
 var taskNames = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
-// MakeTask turns a discovered group into a task, which is observed from now on. auto lets occam promote its models by itself.
-func (c *Controller) MakeTask(ctx context.Context, groupID, name, by string, auto bool) (Status, error) {
+// MakeTask turns a discovered group into a task, which is observed from now on.
+func (c *Controller) MakeTask(ctx context.Context, m Making) (Status, error) {
 	var status Status
 	var err error
-	loopErr := c.inLoop(ctx, func(ctx context.Context) { status, err = c.makeTask(ctx, groupID, name, by, auto) })
+	loopErr := c.inLoop(ctx, func(ctx context.Context) { status, err = c.makeTask(ctx, m) })
 	return status, errors.Join(loopErr, err)
 }
 
-func (c *Controller) makeTask(ctx context.Context, groupID, name, by string, auto bool) (Status, error) {
+func (c *Controller) makeTask(ctx context.Context, m Making) (Status, error) {
+	groupID, name := m.Group, m.Name
+	if m.Audit == 0 {
+		m.Audit = defaultAuditShare
+	}
 	groups := c.finder.list()
 	i := slices.IndexFunc(groups, func(g Group) bool { return g.ID == groupID })
 	switch {
 	case !taskNames.MatchString(name):
 		return Status{}, fmt.Errorf("%q is no name for a task: use up to 63 small letters, digits and dashes", name)
+	case m.Audit < 0 || m.Audit > 1:
+		return Status{}, fmt.Errorf("an audit share of %v makes no sense: it is between 0 and 1", m.Audit)
 	case c.subjects[name] != nil:
 		return Status{}, fmt.Errorf("there is a task %q already", name)
 	case i < 0:
@@ -80,7 +96,7 @@ func (c *Controller) makeTask(ctx context.Context, groupID, name, by string, aut
 		return Status{}, fmt.Errorf("group %s cannot become a task: its answers are %s; %s", groupID, groups[i].Shape, groups[i].Reason)
 	}
 	g := groups[i]
-	d := definition{Schema: task.Schema(g.Fields), Input: g.Template, System: g.System, Generalist: g.Model, Target: task.DefaultTarget, Auto: auto}
+	d := definition{Schema: task.Schema(g.Fields), Input: g.Template, System: g.System, Generalist: g.Model, Target: task.DefaultTarget, Audit: m.Audit, Auto: m.Auto}
 	t, err := d.build(name)
 	if err != nil {
 		return Status{}, fmt.Errorf("group %s cannot become a task: %w", groupID, err)
@@ -99,7 +115,7 @@ func (c *Controller) makeTask(ctx context.Context, groupID, name, by string, aut
 		return Status{}, err
 	}
 	delete(c.finder.groups, groupID)
-	c.opts.Log.Info("a task was made from traffic", "task", name, "group", groupID, "by", by)
+	c.opts.Log.Info("a task was made from traffic", "task", name, "group", groupID, "by", m.By)
 	return c.status(c.subjects[name], Dropped{}), c.publish()
 }
 

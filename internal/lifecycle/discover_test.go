@@ -133,17 +133,17 @@ func TestMakeTask(t *testing.T) {
 		groups, err = b.Discover(t.Context())
 		return err == nil && len(groups) == 1 && groups[0].Requests == 60
 	})
-	if _, err := b.MakeTask(t.Context(), groups[0].ID, "Bad Name", "ann", true); err == nil {
+	if _, err := b.MakeTask(t.Context(), Making{Group: groups[0].ID, Name: "Bad Name", By: "ann", Auto: true}); err == nil {
 		t.Error("a bad name")
 	}
-	if _, err := b.MakeTask(t.Context(), "nothing", "tickets", "ann", true); err == nil {
+	if _, err := b.MakeTask(t.Context(), Making{Group: "nothing", Name: "tickets", By: "ann", Auto: true}); err == nil {
 		t.Error("an unknown group")
 	}
-	st, err := b.MakeTask(t.Context(), groups[0].ID, "tickets", "ann", true)
+	st, err := b.MakeTask(t.Context(), Making{Group: groups[0].ID, Name: "tickets", By: "ann", Auto: true})
 	if err != nil || st.State != Observing || !st.Auto || st.Fields[0].Name != "colour" {
 		t.Fatalf("%+v, %v", st, err)
 	}
-	if _, err := b.MakeTask(t.Context(), groups[0].ID, "tickets", "ann", true); err == nil {
+	if _, err := b.MakeTask(t.Context(), Making{Group: groups[0].ID, Name: "tickets", By: "ann", Auto: true}); err == nil {
 		t.Error("the same task twice")
 	}
 	b.crash()

@@ -111,3 +111,12 @@ func checkLabels(fields []task.Field, labels task.Output) error {
 	}
 	return nil
 }
+
+// RevokeLabels takes back every label that a key gave, and returns how many there were. The next training run is without them.
+func (c *Controller) RevokeLabels(ctx context.Context, key string) (n int64, err error) {
+	err = c.opts.Store.Update(ctx, func(tx *store.Tx) (err error) {
+		n, err = tx.Examples().Revoke(key)
+		return err
+	})
+	return n, err
+}
