@@ -163,15 +163,11 @@ func trainCrossFitted(ctx context.Context, opt TrainOptions, t *Trained, r rows)
 	}
 	t.Counts.Train, t.Counts.Calibration, t.Counts.Test = len(r.labelled), len(r.labelled), len(locked)
 	taught := slices.Concat(r.labelled, r.background)
-	held, err := specialist.CrossFit(ctx, opt.Task.Fields, taught, crossFolds, opt.specialist("cross-fit"))
+	model, held, err := specialist.TrainCrossFit(ctx, opt.Task.Fields, slices.Concat(taught, r.unlabelled), crossFolds, opt.specialist("train"))
 	if err != nil {
 		return err
 	}
-	held = held[:len(r.labelled)]
-	t.Model, err = specialist.Train(ctx, opt.Task.Fields, slices.Concat(taught, r.unlabelled), opt.specialist("train"))
-	if err != nil {
-		return err
-	}
+	t.Model, held = model, held[:len(r.labelled)]
 	floor := floorOf(held)
 	if err := t.certify(opt, calibration.Grid(gated(held, floor), gridSize), held, r.labelled, floor, "cross-fitted"); err != nil {
 		return err
