@@ -19,7 +19,7 @@ import (
 
 // pages is the dashboard. With a login, the first account is made where there is none.
 func (s *server) pages(ctx context.Context, a *app, cfg *config.Config, login bool) (http.Handler, error) {
-	o := dashboard.Options{Source: s.store, Tasks: s.taskViews, Version: version, Now: a.now, Log: s.log, Done: s.done,
+	o := dashboard.Options{Source: s.store, Database: s.store, Tasks: s.taskViews, Version: version, Now: a.now, Log: s.log, Done: s.done,
 		Book: func() *cost.Book { return s.book }, Verifier: s.store.Verify, Command: s.command,
 		Charges: func(rows []finops.Row, w store.Window) ([]finops.Charge, error) {
 			return hostingCharges(cfg, s.book, rows, w, a.now())
@@ -29,7 +29,7 @@ func (s *server) pages(ctx context.Context, a *app, cfg *config.Config, login bo
 		if s.password, err = dashboard.FirstPassword(ctx, s.store); err != nil {
 			return nil, err
 		}
-		o.Accounts = s.store
+		o.Login = true
 	}
 	return dashboard.New(o), nil
 }

@@ -22,18 +22,21 @@ import (
 type Role int
 
 const (
-	Nobody Role = iota // not logged in
-	Viewer             // looks at everything, changes nothing
-	Admin              // does everything
+	Nobody   Role = iota // not logged in
+	Viewer               // looks at everything, changes nothing
+	Reviewer             // also answers the review queue
+	Admin                // does everything
 )
 
 // String is the role's name as it is stored and shown.
-func (r Role) String() string { return [...]string{"nobody", "viewer", "admin"}[r] }
+func (r Role) String() string { return [...]string{"nobody", "viewer", "reviewer", "admin"}[r] }
 
 func parseRole(name string) (Role, bool) {
 	switch name {
 	case "viewer":
 		return Viewer, true
+	case "reviewer":
+		return Reviewer, true
 	case "admin":
 		return Admin, true
 	}
@@ -44,7 +47,6 @@ func parseRole(name string) (Role, bool) {
 type Database interface {
 	View(ctx context.Context, f func(*store.Tx) error) error
 	Update(ctx context.Context, f func(*store.Tx) error) error
-	Verify(ctx context.Context) (store.Report, error)
 }
 
 var _ Database = (*store.Store)(nil)

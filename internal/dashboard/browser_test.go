@@ -75,7 +75,7 @@ func (l look) apply(t testing.TB, tab context.Context) {
 func openTab(t testing.TB, browser context.Context) context.Context {
 	t.Helper()
 	tab, cancel := chromedp.NewContext(browser)
-	tab, stop := context.WithTimeout(tab, 60*time.Second)
+	tab, stop := context.WithTimeout(tab, 5*time.Minute)
 	t.Cleanup(func() { stop(); cancel() })
 	return tab
 }
@@ -123,14 +123,15 @@ func fixturePages(t *testing.T) map[string]string {
 	seed(t, loss, traffic{requests: 200, days: 10, task: "ticket-triage", local: 0.6, perLocal: 4_000_000})
 	flush(t, s)
 	language := TaskView{Name: "language", Generalist: "gpt-4o", State: "observing"}
+	queueReview(t, s)
 	_, err := FirstPassword(t.Context(), empty)
 	must(t, err)
-	guarded := serve(t, Options{Source: empty, Accounts: empty}).URL
-	full := serve(t, Options{Source: s, Tasks: fixedTasks(ticketTask(), language), Verifier: s.Verify,
+	guarded := serve(t, Options{Source: empty, Database: empty, Login: true}).URL
+	full := serve(t, Options{Source: s, Database: s, Tasks: fixedTasks(ticketTask(), language), Verifier: s.Verify,
 		Command: func(context.Context, string, string, string) error { return nil }}).URL
 	losing := serve(t, Options{Source: loss, Tasks: fixedTasks(ticketTask())}).URL
 	bare := serve(t, Options{Source: empty}).URL
 	return map[string]string{"overview": full + "/", "overview-loss": losing + "/", "overview-empty": bare + "/", "requests": full + "/requests",
 		"requests-filtered": full + "/requests?task=language&tier=generalist&from=2026-11-20", "request": full + "/requests/" + escalated(t, s),
-		"task": full + "/tasks/ticket-triage", "spend": full + "/spend", "ledger": full + "/ledger", "breakeven": full + "/breakeven", "breakeven-task": full + "/breakeven?task=ticket-triage", "login": guarded + "/login", "not-found": full + "/nowhere"}
+		"task": full + "/tasks/ticket-triage", "spend": full + "/spend", "ledger": full + "/ledger", "review": full + "/review", "breakeven": full + "/breakeven", "breakeven-task": full + "/breakeven?task=ticket-triage", "login": guarded + "/login", "not-found": full + "/nowhere"}
 }

@@ -94,9 +94,10 @@ type Options struct {
 	Version string           // of the program, shown at the foot
 	Now     func() time.Time // default time.Now
 	Log     *slog.Logger     // default discards
-	// Accounts holds the accounts, and is what the pages beyond the ledger read. nil: there is no login, and only this machine
-	// may look.
-	Accounts Database
+	// Database holds the accounts, the review queue and the tasks' history. nil: the pages about them are left out.
+	Database Database
+	// Login asks everybody for an account, which needs a Database. Without it only this machine may look.
+	Login bool
 	// Book returns the prices in force. nil: those built into the program.
 	Book func() *cost.Book
 	// Charges are what servers, training and labels cost in a window, beside the attempts that rows sum up. nil: nothing.
@@ -123,6 +124,9 @@ type dashboard struct {
 func New(o Options) http.Handler {
 	if o.Source == nil {
 		panic("dashboard: New without a Source")
+	}
+	if o.Login && o.Database == nil {
+		panic("dashboard: a login without a Database of accounts")
 	}
 	if o.Tasks == nil {
 		o.Tasks = func(context.Context) ([]TaskView, error) { return nil, nil }
@@ -156,7 +160,7 @@ type route struct {
 
 // routes is every address of the dashboard.
 func (d *dashboard) routes() []route {
-	return []route{
+	all := []route{
 		{"GET /{$}", Viewer, d.page("overview", d.overview)},
 		{"GET /requests", Viewer, d.page("requests", d.requests)},
 		{"GET /requests/{id}", Viewer, d.page("request", d.request)},
@@ -185,6 +189,17 @@ func (d *dashboard) routes() []route {
 		{"POST /logout", Viewer, http.HandlerFunc(d.logout)},
 		{"GET /", Viewer, d.page("", notHere)},
 	}
+	if d.Database != nil {
+		all = append(all, route{"GET /review", Viewer, d.page("review", d.review)}, route{"GET /api/review", Viewer, d.api(d.review)},
+			route{"POST /review/{id}", Reviewer, http.HandlerFunc(d.judge)}, route{"POST /api/review/{id}", Reviewer, http.HandlerFunc(d.judge)})
+	}
+	if d.Login {
+		all = append(all, route{"GET /settings", Viewer, d.page("settings", d.settings)}, route{"GET /api/settings", Viewer, d.api(d.settings)},
+			route{"POST /settings/accounts", Admin, http.HandlerFunc(d.changeAccount)},
+			route{"POST /api/settings/accounts", Admin, http.HandlerFunc(d.changeAccount)},
+			route{"POST /settings/password", Viewer, http.HandlerFunc(d.changePassword)})
+	}
+	return all
 }
 
 func notHere(r *http.Request) (any, error) {

@@ -118,10 +118,18 @@ func ticketTask() TaskView {
 		curve = append(curve, calibration.Point{Threshold: 6 - 8*c, Coverage: c, Served: 0.006 + 0.027*c*c*c*c, System: c * (0.006 + 0.027*c*c*c*c)})
 	}
 	return TaskView{Name: "ticket-triage", Generalist: "gpt-4o", State: "live", Target: task.DefaultTarget, Since: fixedNow.AddDate(0, 0, -12),
-		Fields:   []task.Field{{Name: "category", Kind: task.Category, Values: make([]string, 50)}, {Name: "order_id", Kind: task.Span, Nullable: true}},
+		Fields:   []task.Field{{Name: "category", Kind: task.Category, Values: categories()}, {Name: "order_id", Kind: task.Span, Nullable: true}},
 		Commands: []string{"rollback", "pause"}, Confusions: confusions(), Audits: audits(),
 		Tiers: []TierView{{Name: "linear", Model: specialistModel, Mode: "live", Bytes: 6_200_000, Certificate: certificate, MinConfidence: 0.81,
 			Curve: curve, Evaluation: &Evaluation{Rows: 2000, Right: 1862, Served: 1690, ServedRight: 1662, P50: 210 * time.Microsecond, P99: 640 * time.Microsecond}}}}
+}
+
+func categories() []string {
+	all := []string{"parcel_late", "refund_status"}
+	for i := len(all); i < 50; i++ {
+		all = append(all, fmt.Sprintf("category_%d", i))
+	}
+	return all
 }
 
 func confusions() []Confusion {
@@ -134,6 +142,19 @@ func audits() []AuditDay {
 		all = append(all, AuditDay{fixedNow.AddDate(0, 0, i-14).Truncate(24 * time.Hour), 120 + i, []int{2, 1, 3, 2, 2, 4, 1, 2, 3, 1, 2, 2, 3, 2}[i]})
 	}
 	return all
+}
+
+// queueReview puts one ticket into the review queue.
+func queueReview(t testing.TB, s *store.Store) {
+	t.Helper()
+	must(t, s.Update(t.Context(), func(tx *store.Tx) error {
+		text := "Hi, where is my parcel? Order AB-1234 was due on Monday.\nThanks <b>Eva</b>"
+		if err := tx.Examples().Add(store.Example{ID: "R1", RequestID: "R1", Task: "ticket-triage", At: fixedNow, Text: text}); err != nil {
+			return err
+		}
+		return tx.Reviews().Add(store.Review{ID: "R1", Task: "ticket-triage", RequestID: "R1", Example: "R1", At: fixedNow, Priority: 3,
+			Reason: "no tier may answer", Suggestion: []byte(`{"category":"parcel_late","order_id":"AB-1234"}`)})
+	}))
 }
 
 func fixedTasks(views ...TaskView) func(context.Context) ([]TaskView, error) {

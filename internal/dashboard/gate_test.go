@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -219,6 +220,9 @@ func (in *inspector) overflow(l look) {
 // maxStops bounds a walk: more is a trap.
 const maxStops = 400
 
+// tabsAtOnce are pressed before the walk looks where it is.
+const tabsAtOnce = 8
+
 // datePartStops is how often Tab stays on one field: a date has parts.
 const datePartStops = 4
 
@@ -227,42 +231,53 @@ const datePartStops = 4
 func (in *inspector) walk(l look) {
 	want := evaluate[int](in, `(() => { const s = document.createElement("span");
 		s.tabIndex = -1; document.body.prepend(s); s.focus(); s.remove(); window.scrollTo(0, 0); })(); // the walk begins at the top
+		window.stops = []; // each stop as it looks while it has the focus
+		window.stopped ||= document.addEventListener("focusin", ({target: e}) => {
+			const s = getComputedStyle(e), r = e.getBoundingClientRect(), top = document.elementFromPoint(r.left + Math.min(r.width, 20) / 2, r.top + Math.min(r.height, 20) / 2);
+			stops.push({Name: e.outerHTML.slice(0, 80), Outline: s.outlineStyle === "none" ? 0 : parseFloat(s.outlineWidth),
+				Hidden: r.width === 0 || r.height === 0, Obscured: !!top && !e.contains(top) && !top.contains(e)}); }) || true;
 		[...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")].filter((e) => e.tabIndex >= 0 &&
 			!e.disabled && !(e.type === "radio" && e.form.querySelector('[name="' + e.name + '"]') !== e) && e.checkVisibility() && !e.matches("details:not([open]) > :not(summary) *")).length`)
-	seen, last, same := 0, "", 0
-	for range min(2*want+3*datePartStops, maxStops) {
-		must(in.t, chromedp.Do(in.tab, chromedp.KeyEvent(kb.Tab)))
-		stop := evaluate[struct {
-			Name             string
-			Body             bool
-			Outline          float64
-			Hidden, Obscured bool
-		}](in, `(() => { const e = document.activeElement; if (!e || e === document.body) return {Body: true}; e.dataset.stop ||= String(Math.random());
-			const s = getComputedStyle(e), r = e.getBoundingClientRect(), top = document.elementFromPoint(r.left + Math.min(r.width, 20) / 2, r.top + Math.min(r.height, 20) / 2);
-			return {Name: e.dataset.stop + " " + e.outerHTML.slice(0, 80), Outline: s.outlineStyle === "none" ? 0 : parseFloat(s.outlineWidth),
-				Hidden: r.width === 0 || r.height === 0, Obscured: !!top && !e.contains(top) && !top.contains(e)}; })()`)
-		if stop.Body {
+	for pressed := 0; pressed < min(2*want+3*datePartStops, maxStops); pressed += tabsAtOnce {
+		for range tabsAtOnce {
+			must(in.t, chromedp.Do(in.tab, chromedp.KeyEvent(kb.Tab)))
+		}
+		if evaluate[bool](in, `document.activeElement === document.body || stops.length >= `+strconv.Itoa(want)) {
 			break
 		}
-		seen++
-		if stop.Name == last {
-			if same++; same > datePartStops {
-				in.note("trap", "%s: Tab does not leave %s", l, stop.Name)
-				return
-			}
-			continue
+	}
+	type stop struct {
+		Name             string
+		Outline          float64
+		Hidden, Obscured bool
+	}
+	stops := evaluate[[]stop](in, `stops`)
+	for _, s := range stops {
+		if s.Outline < 2 {
+			in.note("outline", "%s: the focus cannot be seen on %s", l, s.Name)
 		}
-		last, same = stop.Name, 0
-		if stop.Outline < 2 {
-			in.note("outline", "%s: the focus cannot be seen on %s", l, stop.Name)
-		}
-		if stop.Hidden || stop.Obscured {
-			in.note("obscured", "%s: the focus is hidden at %s", l, stop.Name)
+		if s.Hidden || s.Obscured {
+			in.note("obscured", "%s: the focus is hidden at %s", l, s.Name)
 		}
 	}
-	if seen < want {
-		in.note("walk", "%s: Tab reaches %d of %d", l, seen, want)
+	if stuck := in.stuck(); stuck != "" {
+		in.note("trap", "%s: Tab does not leave %s", l, stuck)
+	} else if len(stops) < want {
+		in.note("walk", "%s: Tab reaches %d of %d", l, len(stops), want)
 	}
+	evaluate[bool](in, `document.activeElement.blur(), true`) // what shows only while it has the focus hides again
+}
+
+// stuck returns the element that Tab does not leave, "" where it goes on.
+func (in *inspector) stuck() string {
+	evaluate[bool](in, `window.held = document.activeElement, true`)
+	for range datePartStops {
+		must(in.t, chromedp.Do(in.tab, chromedp.KeyEvent(kb.Tab)))
+		if !evaluate[bool](in, `document.activeElement === held && held !== document.body`) {
+			return ""
+		}
+	}
+	return evaluate[string](in, `held.outerHTML.slice(0, 80)`)
 }
 
 // decided reports whether something that axe-core cannot decide is decided elsewhere: it does not know what stands behind text

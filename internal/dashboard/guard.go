@@ -28,7 +28,7 @@ func (d *dashboard) guard(next http.Handler) http.Handler {
 		case !d.ownHost(r.Host):
 			http.Error(w, "dashboard: unknown host name. Open it by the address that occam printed, or add the name to the dashboard's hosts.",
 				http.StatusMisdirectedRequest)
-		case d.Accounts == nil && !fromLoopback(r.RemoteAddr):
+		case !d.Login && !fromLoopback(r.RemoteAddr):
 			http.Error(w, "dashboard: only this machine may look, because no login is set up. Use an SSH tunnel.", http.StatusForbidden)
 		default:
 			next.ServeHTTP(w, r)
@@ -44,7 +44,7 @@ func (d *dashboard) ownHost(hostport string) bool {
 		return true
 	}
 	ip, err := netip.ParseAddr(host)
-	return err == nil && (ip.IsLoopback() || d.Accounts != nil) // an address cannot be rebound, a name can
+	return err == nil && (ip.IsLoopback() || d.Login) // an address cannot be rebound, a name can
 }
 
 // bareHost is a Host header without its port, in lower case.

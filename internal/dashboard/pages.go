@@ -37,6 +37,8 @@ func badInput(what, fix string) error {
 // pathPart escapes a name as one part of an address.
 func pathPart(name string) string { return url.PathEscape(name) }
 
+func queryPart(name string) string { return url.QueryEscape(name) }
+
 func quote(s string) string { return strconv.Quote(s) }
 
 // pages holds the parsed templates and the assets under names that change with their content.
@@ -55,6 +57,7 @@ type frame struct {
 	Who     string // account
 	Admin   bool
 	Login   bool // there is one
+	Reviews bool // there is a queue of them
 	Now     time.Time
 	Data    any
 }
@@ -76,7 +79,7 @@ func parsePages() *pages {
 	}
 	base, err := template.New("").Funcs(p.functions()).ParseFS(web, "web/frame.html", "web/parts.html")
 	must(err)
-	for _, name := range []string{"overview", "requests", "request", "task", "breakeven", "spend", "ledger", "login", "failure"} {
+	for _, name := range []string{"overview", "requests", "request", "task", "breakeven", "spend", "ledger", "review", "settings", "login", "failure"} {
 		t, err := base.Clone()
 		must(err)
 		_, err = t.ParseFS(web, "web/"+name+".html")
@@ -160,7 +163,7 @@ func (d *dashboard) page(name string, load loader) http.Handler {
 func (d *dashboard) render(w http.ResponseWriter, r *http.Request, name string, status int, data any) {
 	var body bytes.Buffer
 	err := d.pages.templates[name].ExecuteTemplate(&body, "frame", frame{Page: name, Path: r.URL.Path, Host: r.Host, Version: d.Version,
-		Who: who(r).name, Admin: who(r).role == Admin, Login: d.Accounts != nil, Now: d.Now().UTC(), Data: data})
+		Who: who(r).name, Admin: who(r).role == Admin, Login: d.Login, Reviews: d.Database != nil, Now: d.Now().UTC(), Data: data})
 	if err != nil {
 		d.Log.Error("dashboard: render", "page", name, "error", err)
 		http.Error(w, "dashboard: the page could not be rendered; the log says why", http.StatusInternalServerError)

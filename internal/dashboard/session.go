@@ -174,7 +174,7 @@ func who(r *http.Request) session {
 
 // identify finds out who makes a request: by the session's cookie, or, for programs, by name and password on each request.
 func (d *dashboard) identify(r *http.Request) (session, *failure) {
-	if d.Accounts == nil {
+	if !d.Login {
 		return session{name: "this machine", role: Admin}, nil
 	}
 	name, password, basic := r.BasicAuth()
@@ -184,7 +184,7 @@ func (d *dashboard) identify(r *http.Request) (session, *failure) {
 	if !d.sessions.mayTry(r, name) {
 		return session{}, tooManyTries()
 	}
-	role, err := d.sessions.check(r.Context(), d.Accounts, name, password)
+	role, err := d.sessions.check(r.Context(), d.Database, name, password)
 	if err != nil {
 		return session{}, d.explain(r, err)
 	}
@@ -210,7 +210,7 @@ func (d *dashboard) loginForm(r *http.Request) (any, error) {
 func (d *dashboard) login(w http.ResponseWriter, r *http.Request) {
 	name, password := strings.TrimSpace(r.PostFormValue("name")), r.PostFormValue("password")
 	next := localPath(r.PostFormValue("next"))
-	if d.Accounts == nil {
+	if !d.Login {
 		http.Redirect(w, r, next, http.StatusSeeOther)
 		return
 	}
@@ -218,7 +218,7 @@ func (d *dashboard) login(w http.ResponseWriter, r *http.Request) {
 		d.fail(w, r, tooManyTries())
 		return
 	}
-	role, err := d.sessions.check(r.Context(), d.Accounts, name, password)
+	role, err := d.sessions.check(r.Context(), d.Database, name, password)
 	if err != nil {
 		d.fail(w, r, d.explain(r, err))
 		return

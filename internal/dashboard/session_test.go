@@ -25,7 +25,7 @@ func guarded(t *testing.T) (server *httptest.Server, password, viewerPassword st
 	}
 	viewerPassword, err = SetAccount(t.Context(), s, "eva", Viewer, "")
 	must(t, err)
-	d = Options{Source: s, Accounts: s, Tasks: fixedTasks(ticketTask())}
+	d = Options{Source: s, Database: s, Login: true, Tasks: fixedTasks(ticketTask())}
 	return serve(t, d), password, viewerPassword, d
 }
 
@@ -77,7 +77,7 @@ func TestCookieIsSecureWhereTheHostHasAName(t *testing.T) {
 	s := openStore(t)
 	password, err := FirstPassword(t.Context(), s)
 	must(t, err)
-	handler := New(Options{Source: s, Accounts: s, Hosts: []string{"occam.example"}})
+	handler := New(Options{Source: s, Database: s, Login: true, Hosts: []string{"occam.example"}})
 	r := httptest.NewRequest(http.MethodPost, "/login", strings.NewReader(url.Values{"name": {"admin"}, "password": {password}}.Encode()))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	r.Host, r.RemoteAddr = "occam.example", "127.0.0.1:1" // a proxy on this machine that ends TLS
@@ -154,16 +154,19 @@ func TestSessionsEnd(t *testing.T) {
 func TestRolesAndRoutes(t *testing.T) {
 	server, password, viewerPassword, o := guarded(t)
 	d := &dashboard{Options: o, pages: parsePages(), sessions: newSessions(time.Now)}
-	clients := map[Role]*http.Client{Nobody: browser(t), Viewer: browser(t), Admin: browser(t)}
+	clients := map[Role]*http.Client{Nobody: browser(t), Viewer: browser(t), Reviewer: browser(t), Admin: browser(t)}
 	logIn(t, clients[Viewer], server.URL, "eva", viewerPassword)
 	logIn(t, clients[Admin], server.URL, "admin", password)
+	reviewer, err := SetAccount(t.Context(), o.Database, "rita", Reviewer, "")
+	must(t, err)
+	logIn(t, clients[Reviewer], server.URL, "rita", reviewer)
 	for _, r := range d.routes() {
 		method, path, _ := strings.Cut(r.pattern, " ")
 		if path == "/logout" {
 			continue // would end the sessions of this test
 		}
 		path = strings.NewReplacer("{$}", "", "{id}", "none", "{name}", "ticket-triage", "{file}", "none").Replace(path)
-		if method != http.MethodGet && r.least == Viewer {
+		if method != http.MethodGet && r.least == Viewer && path != "/settings/password" {
 			t.Errorf("%s changes something and a viewer may use it", r.pattern)
 		}
 		for role, c := range clients {
@@ -174,7 +177,8 @@ func TestRolesAndRoutes(t *testing.T) {
 			must(t, err)
 			reply.Body.Close()
 			cancel()
-			barred := reply.StatusCode == http.StatusUnauthorized && path != "/login" || reply.StatusCode == http.StatusForbidden ||
+			barred := reply.StatusCode == http.StatusUnauthorized && path != "/login" ||
+				reply.StatusCode == http.StatusForbidden && path != "/settings/password" ||
 				strings.HasPrefix(reply.Header.Get("Location"), "/login?")
 			if barred != (role < r.least) {
 				t.Errorf("%s as %s: status %d to %q", r.pattern, role, reply.StatusCode, reply.Header.Get("Location"))

@@ -122,10 +122,10 @@ func statesOf(state string) []stateStep {
 
 // fillPast reads the task's history and its models, where there is a database of them.
 func (d *dashboard) fillPast(ctx context.Context, p *taskPage) error {
-	if d.Accounts == nil {
+	if d.Database == nil {
 		return nil
 	}
-	return d.Accounts.View(ctx, func(tx *store.Tx) error {
+	return d.Database.View(ctx, func(tx *store.Tx) error {
 		history, err := tx.Tasks().History(p.Name, 50)
 		if err != nil {
 			return err

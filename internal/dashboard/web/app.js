@@ -129,7 +129,19 @@ function auto() {
   });
 }
 
+// Keys of the review queue: A accepts what the form says, S skips. They keep quiet while somebody types.
+function keys() {
+  const form = document.querySelector("form[data-keys]");
+  if (!form) return;
+  document.addEventListener("keydown", (e) => {
+    if (e.ctrlKey || e.metaKey || e.altKey || e.target.matches("input:not([type=radio]):not([type=checkbox]), select, textarea")) return;
+    const button = form.querySelector({ a: "[value=accept]", s: "[value=skip]" }[e.key.toLowerCase()] || "never");
+    if (button) { e.preventDefault(); button.click(); }
+  });
+}
+
 theme();
 tips();
+keys();
 auto();
-if ($("live") && !new URLSearchParams(location.search).has("cursor")) live();
+if ($("live") && !document.querySelector("form[data-keys]") && !new URLSearchParams(location.search).has("cursor")) live();
