@@ -26,3 +26,6 @@ chaos: ## kill -9 under load, a hundred times; the ledger against the provider's
 
 build:
 	go build -trimpath -o bin/occam .
+
+bench-gateway: ## the data plane beside Go's own ReverseProxy, ledger on; ends by comparing the ledger with the provider's count
+	OCCAM_BENCH=1 go test -count=1 -timeout 15m -run TestBenchGateway -v ./internal/gateway

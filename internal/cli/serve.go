@@ -79,6 +79,7 @@ func (a *app) serve(ctx context.Context, path string) error {
 type server struct {
 	store     *store.Store
 	gateway   *gateway.Server
+	tracing   *gateway.Tracing
 	upstreams map[string]*engine.Upstream
 	tasks     []*task.Task
 	models    map[string]*lifecycle.LoadedModel // by task, as the configuration names them
@@ -114,7 +115,10 @@ func (a *app) open(ctx context.Context, cfg *config.Config, tasks []*task.Task, 
 	if err != nil {
 		return nil, err
 	}
-	options := gateway.Options{Ledger: s.store, Log: s.log, Now: a.now, Other: pages}
+	if s.tracing, err = gateway.StartTracing(ctx, version); err != nil {
+		return nil, err
+	}
+	options := gateway.Options{Ledger: s.store, Log: s.log, Now: a.now, Tracing: s.tracing, Other: pages}
 	s.callbacks(&options, cfg)
 	if s.gateway, err = gateway.New(options); err != nil {
 		return nil, err
@@ -163,7 +167,7 @@ func (s *server) loadModels(cfg *config.Config, given map[string]*lifecycle.Load
 func (s *server) openUpstreams(cfg *config.Config) error {
 	for name, p := range cfg.Providers {
 		u, err := engine.NewUpstream(engine.Options{
-			Name: name, BaseURL: p.BaseURL, Key: p.APIKey, Simulated: p.Simulated, PricedAs: p.Prices, Hosted: p.Hosting != nil,
+			Name: name, Kind: p.Type, BaseURL: p.BaseURL, Key: p.APIKey, Simulated: p.Simulated, PricedAs: p.Prices, Hosted: p.Hosting != nil,
 			Timeouts: engine.Timeouts{
 				Connect: time.Duration(cfg.Limits.ConnectTimeout), FirstByte: time.Duration(cfg.Limits.FirstByte),
 				Idle: time.Duration(cfg.Limits.Idle), Total: time.Duration(cfg.Limits.Total),
@@ -180,7 +184,7 @@ func (s *server) openUpstreams(cfg *config.Config) error {
 // snapshot is what the data plane reads.
 func (s *server) snapshot(cfg *config.Config, deployments []lifecycle.Deployment) *gateway.Snapshot {
 	snapshot := &gateway.Snapshot{
-		Models: map[string]engine.Route{}, Fallback: s.upstreams[cfg.FirstProvider], Book: s.book,
+		Models: map[string]engine.Route{}, Fallback: s.upstreams[cfg.FirstProvider], Book: s.book, Keys: s.keyring(),
 		Limits: gateway.Limits{BodyBytes: cfg.Limits.BodyBytes, InFlight: cfg.Limits.InFlight},
 	}
 	for name, m := range cfg.Models {
@@ -198,6 +202,20 @@ func (s *server) snapshot(cfg *config.Config, deployments []lifecycle.Deployment
 		snapshot.Tasks = append(snapshot.Tasks, routed)
 	}
 	return snapshot
+}
+
+// keyring is nil while nobody has made a key: the API then asks for none. Keys that cannot be read let nobody in.
+func (s *server) keyring() *gateway.Keyring {
+	var keys []store.Key
+	err := s.store.View(context.Background(), func(tx *store.Tx) (err error) { keys, err = tx.Keys().List(); return err })
+	if err != nil {
+		s.log.Error("the keys cannot be read; no request is let in", "error", err)
+		return gateway.NewKeyring(nil)
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	return gateway.NewKeyring(keys)
 }
 
 func (s *server) listen(address string) error {
@@ -271,6 +289,9 @@ func (s *server) close() {
 	}
 	if s.gateway != nil {
 		s.gateway.Close()
+	}
+	if err := s.tracing.Close(context.Background()); err != nil {
+		s.log.Warn("the last spans did not reach the collector", "error", err)
 	}
 	if control := s.control.Load(); control != nil {
 		control.Close()
