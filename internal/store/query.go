@@ -290,33 +290,43 @@ func (s *Store) Requests(ctx context.Context, f Filter, cursor string) ([]Reques
 	return requests, strconv.FormatInt(last, 36), nil
 }
 
-// conditions returns the filter as SQL on the attempts named by prefix. When it is only a check on rows found otherwise, the
-// columns are hidden in expressions, so that the planner does not pick their indexes instead of the request's.
+// conditions returns the filter as SQL on the attempts named by prefix. The planner knows nothing about how rare a value is,
+// so all columns but that of the index to use are hidden from it in expressions: the most selective one of the filter, or,
+// when it is only a check on rows found otherwise, none.
 func (f *Filter) conditions(prefix string, check bool) (where []string, args []any) {
-	text, number := "", ""
-	if check {
-		text, number = " || ''", " + 0"
-	}
 	where = []string{"1 = 1"}
-	for _, c := range []struct{ column, value string }{
-		{"task", f.Task}, {"tier", f.Tier}, {"model", f.Model}, {"key_id", f.Key}, {"state", string(f.State)}} {
+	odd := f.State != "" && f.State != Settled && f.State != Free
+	free := !check // an index may be used
+	if f.Failed {
+		where = append(where, prefix+hide("status", !free, " + 0")+" >= 400")
+		free = false
+	}
+	if odd && free {
+		where = append(where, prefix+"state NOT IN ('settled', 'free')") // as the partial index says
+	}
+	for _, c := range []struct {
+		column, value string
+		indexed       bool
+	}{{"state", string(f.State), odd}, {"key_id", f.Key, true}, {"model", f.Model, true}, {"tier", f.Tier, true}, {"task", f.Task, true}} {
 		if c.value != "" {
-			where, args = append(where, prefix+c.column+text+" = ?"), append(args, c.value)
+			where, args = append(where, prefix+hide(c.column, !free || !c.indexed, " || ''")+" = ?"), append(args, c.value)
+			free = free && !c.indexed
 		}
 	}
-	if f.State != "" && f.State != Settled && f.State != Free && !check {
-		where = append(where, prefix+"state NOT IN ('settled', 'free')") // lets the partial index be used
-	}
-	if f.Failed {
-		where = append(where, prefix+"status"+number+" >= 400")
-	}
 	if !f.From.IsZero() {
-		where, args = append(where, prefix+"at"+number+" >= ?"), append(args, f.From.UnixNano())
+		where, args = append(where, prefix+"at >= ?"), append(args, f.From.UnixNano())
 	}
 	if !f.To.IsZero() {
-		where, args = append(where, prefix+"at"+number+" < ?"), append(args, f.To.UnixNano())
+		where, args = append(where, prefix+"at < ?"), append(args, f.To.UnixNano())
 	}
 	return where, args
+}
+
+func hide(column string, hidden bool, behind string) string {
+	if hidden {
+		return column + behind
+	}
+	return column
 }
 
 // positions bounds a window by positions, so that an old window is found without an index on time: the clock may have
@@ -401,25 +411,25 @@ type Rate struct {
 // is where the traffic starts or ends.
 func (s *Store) RequestRate(ctx context.Context, task string, w Window) (Rate, error) {
 	from, to := w.bounds(60)
-	rows, err := s.read.QueryContext(ctx, s.dialect.bind(`SELECT minute, SUM(requests) FROM rates
-		WHERE minute >= ? AND minute < ? AND (? = '' OR task = ?) GROUP BY minute ORDER BY minute`), from, to, task, task)
+	rows, err := s.read.QueryContext(ctx, s.dialect.bind(`SELECT requests, COUNT(*), MIN(minute), MAX(minute) FROM
+		(SELECT minute, SUM(requests) AS requests FROM rates WHERE minute >= ? AND minute < ? AND (? = '' OR task = ?) GROUP BY minute) m
+		GROUP BY requests ORDER BY requests`), from, to, task, task)
 	if err != nil {
 		return Rate{}, fmt.Errorf("store: request rate: %w", err)
 	}
 	defer rows.Close()
-	var counts []int64
-	var first, last int64
+	var histogram []minutesOf
+	first, last := to, from
 	for rows.Next() {
-		var minute, count int64
-		if err := rows.Scan(&minute, &count); err != nil {
+		var m minutesOf
+		var earliest, latest int64
+		if err := rows.Scan(&m.requests, &m.minutes, &earliest, &latest); err != nil {
 			return Rate{}, fmt.Errorf("store: request rate: %w", err)
 		}
-		if len(counts) == 0 {
-			first = minute
-		}
-		last, counts = minute+60, append(counts, count)
+		histogram = append(histogram, m)
+		first, last = min(first, earliest), max(last, latest+60)
 	}
-	if err := rows.Err(); err != nil || len(counts) == 0 {
+	if err := rows.Err(); err != nil || len(histogram) == 0 {
 		return Rate{}, err
 	}
 	if !w.From.IsZero() {
@@ -428,23 +438,28 @@ func (s *Store) RequestRate(ctx context.Context, task string, w Window) (Rate, e
 	if !w.To.IsZero() {
 		last = to
 	}
-	return rateOf(counts, (last-first)/60), nil
+	return rateOf(histogram, (last-first)/60), nil
 }
 
-// rateOf summarises the counts of the minutes that had requests, out of so many minutes.
-func rateOf(counts []int64, minutes int64) Rate {
-	slices.Sort(counts)
+// minutesOf says how many minutes had so many requests.
+type minutesOf struct{ requests, minutes int64 }
+
+// rateOf summarises the minutes that had requests, in ascending order of these, out of so many minutes.
+func rateOf(histogram []minutesOf, minutes int64) Rate {
 	r := Rate{Minutes: minutes}
-	for _, c := range counts {
-		r.Requests += c
+	busy := int64(0)
+	for _, m := range histogram {
+		busy += m.minutes
+		r.Requests += m.requests * m.minutes
 	}
-	empty := minutes - int64(len(counts))
 	quantile := func(q float64) float64 {
-		rank := int64(q*float64(minutes-1)+0.5) - empty
-		if rank < 0 {
-			return 0
+		rank := int64(q*float64(minutes-1)+0.5) - (minutes - busy) // among the minutes that had requests
+		for _, m := range histogram {
+			if rank -= m.minutes; rank < 0 && rank+m.minutes >= 0 {
+				return float64(m.requests) / 60
+			}
 		}
-		return float64(counts[rank]) / 60
+		return 0
 	}
 	r.Mean = float64(r.Requests) / float64(minutes) / 60
 	r.P50, r.P95, r.P99, r.Peak = quantile(0.5), quantile(0.95), quantile(0.99), quantile(1)

@@ -30,6 +30,7 @@ var migrations = [][]string{
 		`CREATE INDEX attempts_task ON attempts (task, n)`,
 		`CREATE INDEX attempts_model ON attempts (model, n)`,
 		`CREATE INDEX attempts_key ON attempts (key_id, n)`,
+		`CREATE INDEX attempts_tier ON attempts (tier, n)`,
 		`CREATE INDEX attempts_open ON attempts (n) WHERE state = 'open'`,
 		`CREATE INDEX attempts_odd ON attempts (state, n) WHERE state NOT IN ('settled', 'free')`,
 		`CREATE INDEX attempts_failed ON attempts (n) WHERE status >= 400`,

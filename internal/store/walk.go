@@ -32,7 +32,7 @@ const walkPage = 2048
 // walk calls visit for every entry after a place in the chain, lane by lane, in order.
 func (s *Store) walk(ctx context.Context, db querier, after head, visit func(*entry) error) error {
 	query := s.dialect.bind(`SELECT c.lane, c.seq, c.kind, c.n, c.note, c.hash, a.n IS NOT NULL, ` + coalesced + `
-		FROM (SELECT * FROM chain WHERE lane > ? OR lane = ? AND seq > ? ORDER BY lane, seq LIMIT ?) c
+		FROM (SELECT * FROM chain WHERE (lane, seq) > (?, ?) ORDER BY lane, seq LIMIT ?) c
 		LEFT JOIN attempts a ON a.n = c.n ORDER BY c.lane, c.seq`)
 	for {
 		page, err := s.walkPage(ctx, db, query, after)
@@ -67,7 +67,7 @@ var coalesced = func() string {
 }()
 
 func (s *Store) walkPage(ctx context.Context, db querier, query string, after head) ([]*entry, error) {
-	rows, err := db.QueryContext(ctx, query, after.lane, after.lane, after.seq, walkPage)
+	rows, err := db.QueryContext(ctx, query, after.lane, after.seq, walkPage)
 	if err != nil {
 		return nil, fmt.Errorf("store: read the chain: %w", err)
 	}
