@@ -220,7 +220,7 @@ func (a *app) reach(ctx context.Context, path string) (*remote, error) {
 	if conn, err := dial(ctx, "", ""); err == nil {
 		_ = conn.Close()
 		r.client = &http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: time.Minute}
-		r.store, err = store.Open(ctx, storeDSN(cfg), store.Options{Mode: store.ReadOnly, Log: log})
+		r.store, err = store.Open(ctx, storeDSN(cfg), store.Options{Mode: store.ReadOnly, Dir: cfg.DataDir, Log: log})
 		return r, err
 	}
 	if r.store, err = openStore(ctx, cfg, log); err != nil {

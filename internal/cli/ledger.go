@@ -37,7 +37,7 @@ func (a *app) readStore(ctx context.Context, path string) (*store.Store, error) 
 	if err != nil {
 		return nil, err
 	}
-	return store.Open(ctx, storeDSN(cfg), store.Options{Mode: store.ReadOnly, Log: slog.New(slog.NewTextHandler(a.stderr, nil))})
+	return store.Open(ctx, storeDSN(cfg), store.Options{Mode: store.ReadOnly, Dir: cfg.DataDir, Log: slog.New(slog.NewTextHandler(a.stderr, nil))})
 }
 
 // storeDSN is what store.Open takes for a configuration.
@@ -120,7 +120,7 @@ func (a *app) importLedger(ctx context.Context, path, from string) error {
 			return err
 		}
 	}
-	if err := store.Import(ctx, storeDSN(cfg), store.Options{}, in); err != nil {
+	if err := store.Import(ctx, storeDSN(cfg), store.Options{Dir: cfg.DataDir}, in); err != nil {
 		return err
 	}
 	fmt.Fprintln(a.stderr, "imported; check it with `occam ledger verify`")

@@ -139,7 +139,7 @@ func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*stor
 	if cfg.Durability == "normal" {
 		durability = store.Normal
 	}
-	return store.Open(ctx, storeDSN(cfg), store.Options{Durability: durability, Log: log})
+	return store.Open(ctx, storeDSN(cfg), store.Options{Durability: durability, Dir: cfg.DataDir, Log: log})
 }
 
 func (s *server) loadModels(cfg *config.Config, given map[string]*lifecycle.LoadedModel) error {

@@ -13,8 +13,8 @@ type ledgerDB interface {
 	// balances. durable says that it is on the disk itself. Errors: errConflict (a row contradicts the ledger), errUntrusted
 	// (nothing this process does can be believed any more).
 	apply(ctx context.Context, accounts []account, build func(map[accountID]Balance) []statement) (durable bool, err error)
-	// find returns an attempt, nil when it is not in the ledger.
-	find(ctx context.Context, id string) (*row, error)
+	// find returns those of some attempts that are in the ledger.
+	find(ctx context.Context, ids ...string) (map[string]*row, error)
 	// end returns the lane as the database has it.
 	end(ctx context.Context, mine lane) (lane, error)
 	close()
@@ -36,17 +36,21 @@ type sqliteLedger struct {
 
 var _ ledgerDB = (*sqliteLedger)(nil)
 
-func (l *sqliteLedger) find(ctx context.Context, id string) (*row, error) {
-	r := &row{}
-	into, finish := r.targets()
-	err := l.db.QueryRowContext(ctx, `SELECT `+rowColumns+` FROM attempts WHERE id = ?`, id).Scan(into...)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
+func (l *sqliteLedger) find(ctx context.Context, ids ...string) (map[string]*row, error) {
+	found := map[string]*row{}
+	for _, id := range ids {
+		r := &row{}
+		into, finish := r.targets()
+		err := l.db.QueryRowContext(ctx, `SELECT `+rowColumns+` FROM attempts WHERE id = ?`, id).Scan(into...)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue
+		}
+		if err := errors.Join(err, finish()); err != nil {
+			return nil, err
+		}
+		found[id] = r
 	}
-	if err != nil {
-		return nil, err
-	}
-	return r, finish()
+	return found, nil
 }
 
 func (l *sqliteLedger) end(ctx context.Context, mine lane) (lane, error) {

@@ -58,7 +58,7 @@ func (s *Store) Capture(ctx context.Context, e Example) error {
 	if err := e.check(); err != nil {
 		return err
 	}
-	statements, err := e.statements()
+	statements, err := e.statements(s.redact)
 	if err != nil {
 		return err
 	}
@@ -106,9 +106,13 @@ const (
 		trainable = excluded.trainable, revoked_at = 0`
 )
 
-// statements returns what stores the example.
-func (e *Example) statements() ([]statement, error) {
-	all := []statement{{insertExample, []any{e.ID, e.Task, e.RequestID, nanos(e.At), e.Text, int64(e.InputHash), flag(e.Gold),
+// statements returns what stores the example, redacted where that is wanted.
+func (e *Example) statements(redact func(string) string) ([]statement, error) {
+	text := e.Text
+	if redact != nil {
+		text = redact(text)
+	}
+	all := []statement{{insertExample, []any{e.ID, e.Task, e.RequestID, nanos(e.At), text, int64(e.InputHash), flag(e.Gold),
 		flag(e.Uniform)}, mayTouch}}
 	for _, l := range e.Labels {
 		output, err := json.Marshal(l.Output)
@@ -126,7 +130,7 @@ func (g Examples) Add(examples ...Example) error {
 		if err := e.check(); err != nil {
 			return err
 		}
-		statements, err := e.statements()
+		statements, err := e.statements(g.t.store.redact)
 		if err != nil {
 			return err
 		}

@@ -376,9 +376,8 @@ func writeError(t *testing.T, op faultdisk.Op, code int32, nth int64) {
 			done = append(done, a.ID)
 		}
 	}
-	err := s.Intend(ctx, storetest.Paid("after", time.Now()))
-	if op == faultdisk.Sync && (err == nil || after.Load() > 0) {
-		t.Errorf("sync %d failed: %v, and %d syncs after it", nth, err, after.Load())
+	if op == faultdisk.Sync {
+		refusesForGood(t, s, &after)
 	}
 	disk.Ask(nil)
 	s.Crash()
@@ -391,6 +390,25 @@ func writeError(t *testing.T, op faultdisk.Op, code int32, nth int64) {
 	}
 	if report, err := s.Verify(ctx); err != nil || !report.OK() {
 		t.Errorf("%v %d failed: %q, %v", op, nth, report.Problems, err)
+	}
+}
+
+// refusesForGood checks that after a failed sync, be it a commit's or the background's, nothing is written or synced any more.
+func refusesForGood(t *testing.T, s *store.Store, syncs *atomic.Int64) {
+	t.Helper()
+	tries := 0
+	eventually(t, "intents are refused", 10*time.Second, func() bool {
+		tries++
+		return errors.Is(s.Intend(ctx, storetest.Paid(fmt.Sprint("after", tries), time.Now())), store.ErrUnavailable)
+	})
+	before := syncs.Load()
+	for i := range 5 {
+		if err := s.Intend(ctx, storetest.Paid(fmt.Sprint("later", i), time.Now())); !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("after a failed sync: %v", err)
+		}
+	}
+	if n := syncs.Load() - before; n > 0 {
+		t.Errorf("%d syncs after a failed one", n)
 	}
 }
 

@@ -70,9 +70,14 @@ func (s *Store) claimLane(ctx context.Context) (mine lane, err error) {
 	_, err = tx.ExecContext(ctx, s.dialect.bind(`INSERT INTO lanes (lane, owner, epoch, beat, seq, n, hash) VALUES (?,?,?,0,0,0,?)
 		ON CONFLICT (lane) DO UPDATE SET owner = excluded.owner, epoch = excluded.epoch, beat = 0`),
 		mine.lane, mine.owner, mine.epoch, mine.hash[:])
-	if err := errors.Join(err); err != nil {
+	if err != nil {
 		return lane{}, fmt.Errorf("store: claim a lane: %w", err)
 	}
+	// The last commit of a process that was killed may have come through between reading and writing, and none can after it.
+	if lanes, err = s.readLanes(ctx, tx); err != nil {
+		return lane{}, err
+	}
+	mine = lanes[mine.lane]
 	if err := tx.Commit(); err != nil {
 		return lane{}, fmt.Errorf("store: claim a lane: %w", err)
 	}

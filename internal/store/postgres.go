@@ -67,8 +67,7 @@ func (s *Store) connectPostgres(ctx context.Context, dsn string, mode Mode) (err
 	s.read.SetMaxOpenConns(maxConns)
 	s.read.SetConnMaxIdleTime(time.Minute)
 	if mode == ReadOnly {
-		_, err := readVersion(ctx, s.read)
-		return err
+		return requireVersion(ctx, s.read)
 	}
 	s.write = s.read
 	return migrate(ctx, s.write, postgres)
@@ -254,23 +253,39 @@ func (l *pgLedger) openAccount(ctx context.Context, tx pgx.Tx, a account) (Balan
 	return l.lockAccount(ctx, tx, a)
 }
 
-func (l *pgLedger) find(ctx context.Context, id string) (*row, error) {
+func (l *pgLedger) find(ctx context.Context, ids ...string) (map[string]*row, error) {
 	if err := l.connected(); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
-	r := &row{}
-	into, finish := r.targets()
-	err := l.conn.QueryRow(ctx, `SELECT `+rowColumns+` FROM attempts WHERE id = $1`, id).Scan(into...)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
+	found, err := l.findAll(ctx, ids)
 	if err != nil {
 		l.conn.Close(ctx)
 		return nil, fmt.Errorf("%w: %w", errDown, err)
 	}
-	return r, finish()
+	return found, nil
+}
+
+func (l *pgLedger) findAll(ctx context.Context, ids []string) (map[string]*row, error) {
+	rows, err := l.conn.Query(ctx, `SELECT `+rowColumns+` FROM attempts WHERE id = ANY ($1)`, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	found := map[string]*row{}
+	for rows.Next() {
+		r := &row{}
+		into, finish := r.targets()
+		if err := rows.Scan(into...); err != nil {
+			return nil, err
+		}
+		if err := finish(); err != nil {
+			return nil, err
+		}
+		found[r.ID] = r
+	}
+	return found, rows.Err()
 }
 
 func (l *pgLedger) end(ctx context.Context, mine lane) (lane, error) {

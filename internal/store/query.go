@@ -73,7 +73,7 @@ func Month(year int, month time.Month) Window {
 
 // bounds returns the window in Unix seconds, rounded outwards to whole units.
 func (w Window) bounds(unit int64) (from, to int64) {
-	from, to = -1<<40, 1<<40
+	from, to = -forever, forever
 	if !w.From.IsZero() {
 		from = floor(w.From.Unix(), unit)
 	}

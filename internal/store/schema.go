@@ -149,6 +149,15 @@ func migrateNext(ctx context.Context, db *sql.DB, d dialect) (more bool, err err
 	return true, nil
 }
 
+// requireVersion refuses a database that this binary cannot read as it is.
+func requireVersion(ctx context.Context, db querier) error {
+	have, err := readVersion(ctx, db)
+	if err == nil && have < schemaVersion {
+		err = fmt.Errorf("store: the database has the older schema version %d: start `occam serve` once, which brings it up to %d", have, schemaVersion)
+	}
+	return err
+}
+
 // readVersion returns the database's schema version, 0 when it is new.
 func readVersion(ctx context.Context, db querier) (int, error) {
 	var have int

@@ -37,8 +37,7 @@ func (s *Store) connectSQLite(ctx context.Context, mode Mode) (err error) {
 	}
 	s.read.SetMaxOpenConns(4)
 	if mode == ReadOnly {
-		_, err := readVersion(ctx, s.read)
-		return err
+		return requireVersion(ctx, s.read)
 	}
 	if s.write, err = sql.Open("sqlite", s.sqliteDSN(path, false)); err != nil {
 		return err
@@ -66,11 +65,10 @@ func (s *Store) ledger() ledgerDB {
 	return l
 }
 
-// sqliteDSN is the driver's address of a database file. The write connection copies its log back only when the background
-// has not done it (see checkpoints).
+// sqliteDSN is the driver's address of a database file. Commits never copy the log back: see checkpoints.
 func (s *Store) sqliteDSN(path string, queryOnly bool) string {
 	q := url.Values{"_txlock": {"immediate"}, "_pragma": {
-		"busy_timeout(10000)", "journal_mode(WAL)", "wal_autocheckpoint(8000)", "journal_size_limit(67108864)",
+		"busy_timeout(10000)", "journal_mode(WAL)", "wal_autocheckpoint(0)", "journal_size_limit(67108864)",
 		"cache_size(-16384)", "foreign_keys(1)", "trusted_schema(0)"}}
 	synchronous := "FULL"
 	if s.durability == Normal {
@@ -141,8 +139,8 @@ func (s *Store) hint(err error) error {
 	return err
 }
 
-// checkpoints copies the write-ahead log back into the database in the background, so that commits seldom have to, and
-// syncs the head file. With Normal durability this is also what puts commits on the disk.
+// checkpoints copies the write-ahead log back into the database in the background, so that commits need not. With Normal
+// durability this is also what puts commits on the disk.
 func (s *Store) checkpoints(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -152,23 +150,48 @@ func (s *Store) checkpoints(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		wal, err := os.Stat(filepath.Join(s.dir, databaseName+"-wal"))
-		if err != nil || s.durability == Full && wal.Size() < checkpointBytes {
+		size := s.logSize()
+		if size == 0 || s.durability == Full && size < checkpointBytes {
 			continue
 		}
-		end := s.writer.head()
-		var busy, logged, copied int
-		if err := s.read.QueryRowContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`).Scan(&busy, &logged, &copied); err != nil {
-			if ctx.Err() == nil {
-				s.log.Warn("store: checkpoint", "error", err)
-			}
-			continue
+		err := s.checkpoint(ctx, s.read)
+		if err == nil && s.logSize() > maxLogBytes {
+			// Under steady load the log never ends while it is copied. Holding the only write connection makes it end, and the
+			// next commit starts it over.
+			err = s.checkpoint(ctx, s.write)
 		}
-		if copied == logged {
-			s.heads.sync(end)
+		if err = classify(err); err != nil && ctx.Err() == nil {
+			s.log.Error("store: copy the log back into the database", "error", err)
+		}
+		if errors.Is(err, errUntrusted) {
+			s.writer.setBroken(fmt.Errorf("%w: %w; restart to read back what the disk holds", ErrUnavailable, err))
 		}
 	}
 }
 
-// checkpointBytes is the size of the write-ahead log from which it is copied back in the background.
-const checkpointBytes = 4 << 20
+const (
+	checkpointBytes = 4 << 20  // size of the write-ahead log from which it is copied back
+	maxLogBytes     = 64 << 20 // size from which commits wait until it is
+)
+
+// logSize returns the size of the write-ahead log's file. It does not shrink when the log starts over.
+func (s *Store) logSize() int64 {
+	info, err := os.Stat(filepath.Join(s.dir, databaseName+"-wal"))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// checkpoint copies as much of the log back as no reader needs.
+func (s *Store) checkpoint(ctx context.Context, db *sql.DB) error {
+	end := s.writer.head()
+	var busy, logged, copied int
+	if err := db.QueryRowContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`).Scan(&busy, &logged, &copied); err != nil {
+		return err
+	}
+	if copied == logged {
+		s.heads.sync(end)
+	}
+	return nil
+}

@@ -54,8 +54,10 @@ type Options struct {
 	FreeQueue int
 	// FreeDelay is how long a free row may wait for its batch. Default 50 ms.
 	FreeDelay time.Duration
-	Now       func() time.Time // default time.Now
-	Log       *slog.Logger     // default discards
+	// Redact, where it is given, changes the text of every example before it is stored: see RedactContacts.
+	Redact func(text string) string
+	Now    func() time.Time // default time.Now
+	Log    *slog.Logger     // default discards
 
 	vfs  string                  // of SQLite: tests put a disk under it that fails
 	wrap func(ledgerDB) ledgerDB // tests break the ledger with it, to see that it is noticed
@@ -100,6 +102,7 @@ type Store struct {
 	wrap       func(ledgerDB) ledgerDB
 	writer     *writer // nil when read-only
 	changes    changes
+	redact     func(string) string // of examples, nil: as they are
 	now        func() time.Time
 	log        *slog.Logger
 
@@ -130,7 +133,7 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 func connect(ctx context.Context, dsn string, opts *Options) (*Store, error) {
 	opts.defaults()
 	scheme, rest, _ := strings.Cut(dsn, ":")
-	s := &Store{dir: opts.Dir, durability: opts.Durability, now: opts.Now, log: opts.Log, vfs: opts.vfs, wrap: opts.wrap}
+	s := &Store{dir: opts.Dir, durability: opts.Durability, now: opts.Now, log: opts.Log, vfs: opts.vfs, wrap: opts.wrap, redact: opts.Redact}
 	var err error
 	switch {
 	case scheme == "sqlite" && rest != "":

@@ -181,15 +181,19 @@ type rateKey struct {
 
 // countBegun counts a row when it is inserted: requests by minute, and which positions a day holds.
 func (t *transaction) countBegun(r *row) {
-	at := r.At.Unix()
 	if r.Seq == 0 {
-		t.rates[rateKey{floor(at, 60), r.Task}]++
+		t.rates[rateKey{floor(r.At.Unix(), 60), r.Task}]++
 	}
-	d, ok := t.days[floor(at, day)]
+	t.countDay(r)
+}
+
+func (t *transaction) countDay(r *row) {
+	day := floor(r.At.Unix(), day)
+	span, ok := t.days[day]
 	if !ok {
-		d = [2]int64{r.n, r.n}
+		span = [2]int64{r.n, r.n}
 	}
-	t.days[floor(at, day)] = [2]int64{min(d[0], r.n), max(d[1], r.n)}
+	t.days[day] = [2]int64{min(span[0], r.n), max(span[1], r.n)}
 }
 
 // countClosed adds a row that has its outcome to the sums of its hour and its day.

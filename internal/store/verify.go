@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"time"
 )
 
 // A Report is what Verify found.
@@ -40,7 +42,7 @@ func (s *Store) Verify(ctx context.Context) (Report, error) {
 		return Report{}, fmt.Errorf("store: verify: %w", err)
 	}
 	defer tx.Rollback() //nolint:errcheck // it only read
-	v := &verifier{store: s, tx: tx, open: map[int64]bool{}, sums: newTransaction(head{}, s.now())}
+	v := &verifier{store: s, tx: tx, open: map[int64]bool{}, days: newTransaction(head{}, s.now())}
 	for _, check := range []func(context.Context) error{v.database, v.lanes, v.rowsMissed, v.checkSums, v.checkBudgets} {
 		if err := check(ctx); err != nil && ctx.Err() != nil {
 			return v.report, fmt.Errorf("store: verify: %w", err)
@@ -82,7 +84,7 @@ type verifier struct {
 	tx     *sql.Tx
 	report Report
 	open   map[int64]bool // positions of intents without an outcome so far
-	sums   *transaction   // what the sums should be, all lanes in one
+	days   *transaction   // which positions each day holds
 	ends   map[int64]head
 }
 
@@ -179,10 +181,7 @@ func (v *verifier) order(e *entry, last head) {
 		return
 	}
 	if e.kind != kindOutcome {
-		v.sums.countBegun(e.row)
-	}
-	if e.kind != kindIntent {
-		v.sums.countClosed(e.row)
+		v.days.countDay(e.row)
 	}
 	if e.kind == kindIntent {
 		v.open[e.n] = true
@@ -246,13 +245,47 @@ func (v *verifier) outside(ctx context.Context, heads map[int64]outsideHead) {
 	}
 }
 
-// checkSums compares the sums with those of the rows.
+// sumDays is how many days' sums are held in memory at a time.
+const sumDays = 31
+
+// checkSums adds the rows up again, some days at a time, and compares.
 func (v *verifier) checkSums(ctx context.Context) error {
+	err := compareSums(ctx, v, "days", v.days.days, `SELECT day, MIN(first), MAX(last) FROM days WHERE day >= ? AND day < ? GROUP BY day`,
+		-forever, forever, func() (*int64, *[2]int64, []any) {
+			k, span := new(int64), new([2]int64)
+			return k, span, []any{k, &span[0], &span[1]}
+		}, equal[[2]int64])
+	days := slices.Sorted(maps.Keys(v.days.days))
+	from := -forever // sums before the first day and after the last one should not be there, and are looked for too
+	for first := 0; first < len(days); first += sumDays {
+		last, to := min(first+sumDays, len(days))-1, forever
+		if last+1 < len(days) {
+			to = days[last+1]
+		}
+		err = errors.Join(err, v.checkDays(ctx, days[first:last+1], from, to))
+		from = to
+	}
+	return err
+}
+
+// forever is far from now, in seconds, and still a time in nanoseconds.
+const forever = int64(9e9)
+
+// checkDays checks the sums of a span of time, in Unix seconds, in which there are rows on some days.
+func (v *verifier) checkDays(ctx context.Context, days []int64, from, to int64) error {
+	first, last := v.days.days[days[0]][0], v.days.days[days[0]][1]
+	for _, d := range days {
+		first, last = min(first, v.days.days[d][0]), max(last, v.days.days[d][1])
+	}
+	want := newTransaction(head{}, v.store.now())
+	if err := v.addUp(ctx, want, first, last, from, to); err != nil {
+		return err
+	}
 	return errors.Join(
-		compareSums(ctx, v, "rollups", v.sums.rollups, `SELECT span, bucket, task, tier, provider, model, key_id, state, flags,
+		compareSums(ctx, v, "rollups", want.rollups, `SELECT span, bucket, task, tier, provider, model, key_id, state, flags,
 			SUM(attempts), SUM(cost), SUM(cost_low), SUM(cost_high), SUM(reference), SUM(input), SUM(cached), SUM(cache_write),
-			SUM(output), SUM(reasoning), SUM(latency) FROM rollups
-			GROUP BY span, bucket, task, tier, provider, model, key_id, state, flags`,
+			SUM(output), SUM(reasoning), SUM(latency) FROM rollups WHERE bucket >= ? AND bucket < ?
+			GROUP BY span, bucket, task, tier, provider, model, key_id, state, flags`, from, to,
 			func() (*rollupKey, **sums, []any) {
 				k, s := &rollupKey{}, new(sums)
 				into := []any{&k.span, &k.bucket, &k.task, &k.tier, &k.provider, &k.model, &k.key, &k.state, &k.flags}
@@ -261,31 +294,54 @@ func (v *verifier) checkSums(ctx context.Context) error {
 				}
 				return k, &s, into
 			}, func(a, b *sums) bool { return a != nil && b != nil && *a == *b }),
-		compareSums(ctx, v, "latencies", v.sums.latencies, `SELECT day, task, tier, model, step, SUM(attempts) FROM latencies
-			GROUP BY day, task, tier, model, step`,
+		compareSums(ctx, v, "latencies", want.latencies, `SELECT day, task, tier, model, step, SUM(attempts) FROM latencies
+			WHERE day >= ? AND day < ? GROUP BY day, task, tier, model, step`, from, to,
 			func() (*latencyKey, *int64, []any) {
 				k, n := &latencyKey{}, new(int64)
 				return k, n, []any{&k.day, &k.task, &k.tier, &k.model, &k.step, n}
 			}, equal[int64]),
-		compareSums(ctx, v, "rates", v.sums.rates, `SELECT minute, task, SUM(requests) FROM rates GROUP BY minute, task`,
+		compareSums(ctx, v, "rates", want.rates, `SELECT minute, task, SUM(requests) FROM rates WHERE minute >= ? AND minute < ?
+			GROUP BY minute, task`, from, to,
 			func() (*rateKey, *int64, []any) {
 				k, n := &rateKey{}, new(int64)
 				return k, n, []any{&k.minute, &k.task, n}
 			}, equal[int64]),
-		compareSums(ctx, v, "days", v.sums.days, `SELECT day, MIN(first), MAX(last) FROM days GROUP BY day`,
-			func() (*int64, *[2]int64, []any) {
-				k, span := new(int64), new([2]int64)
-				return k, span, []any{k, &span[0], &span[1]}
-			}, equal[[2]int64]),
 	)
+}
+
+// addUp makes the sums of the rows in a span of positions and of time.
+func (v *verifier) addUp(ctx context.Context, want *transaction, first, last, from, to int64) error {
+	rows, err := v.tx.QueryContext(ctx, v.store.dialect.bind(`SELECT seq, at, task, tier, provider, model, key_id, state, audit, answered,
+		simulated, status, cost, cost_low, cost_high, reference, input, cached, cache_write, output, reasoning, latency
+		FROM attempts WHERE n >= ? AND n <= ? AND at >= ? AND at < ?`), first, last, from*int64(time.Second), to*int64(time.Second))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r row
+		var at, audit, answered, simulated int64
+		u := &r.Usage
+		if err := rows.Scan(&r.Seq, &at, &r.Task, &r.Tier, &r.Provider, &r.Model, &r.KeyID, &r.State, &audit, &answered, &simulated,
+			&r.Status, &r.Cost, &r.CostLow, &r.CostHigh, &r.Reference, &u.Input, &u.Cached, &u.CacheWrite, &u.Output, &u.Reasoning,
+			&r.Latency); err != nil {
+			return err
+		}
+		r.At, r.Audit, r.Answered, r.Simulated = time.Unix(0, at), audit == 1, answered == 1, simulated == 1
+		want.countBegun(&r)
+		if r.State != Pending {
+			want.countClosed(&r)
+		}
+	}
+	return rows.Err()
 }
 
 func equal[T comparable](a, b T) bool { return a == b }
 
 // compareSums reads a table of sums and reports every key whose value is not what the rows add up to.
-func compareSums[K comparable, V any](ctx context.Context, v *verifier, table string, want map[K]V, query string,
+func compareSums[K comparable, V any](ctx context.Context, v *verifier, table string, want map[K]V, query string, from, to int64,
 	target func() (*K, *V, []any), same func(a, b V) bool) error {
-	rows, err := v.tx.QueryContext(ctx, query)
+	rows, err := v.tx.QueryContext(ctx, v.store.dialect.bind(query), from, to)
 	if err != nil {
 		return err
 	}

@@ -352,138 +352,6 @@ func (w *writer) persist(ctx context.Context, batch []*event) (left []*event, er
 	return batch, err
 }
 
-// spillOut writes a batch to the spill file. Budgets cannot be checked there, so attempts that have one are refused.
-func (w *writer) spillOut(batch []*event) error {
-	var rows []*event
-	for _, e := range batch {
-		if len(e.budgets) > 0 {
-			e.refused = fmt.Errorf("%w: budgets cannot be checked while the database is away", ErrUnavailable)
-			continue
-		}
-		rows = append(rows, e)
-	}
-	if w.spill.size == w.spill.done {
-		w.retry = time.Now().Add(replayGap)
-	}
-	if err := w.spill.append(rows); err != nil {
-		return err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, e := range rows {
-		if e.row != nil {
-			e.row.written = true
-		}
-	}
-	return nil
-}
-
-// catchUp replays the spill file, when it is time to try, for so long that callers hardly notice. It reports whether the
-// database has everything.
-func (w *writer) catchUp(ctx context.Context) bool {
-	if w.spill == nil || !w.spill.holds() {
-		return true
-	}
-	for stop := time.Now().Add(retryGap); w.spill.holds() && time.Now().After(w.retry) && time.Now().Before(stop); {
-		if err := w.replay(ctx); err != nil {
-			w.retry = time.Now().Add(replayGap)
-			w.store.log.Debug("ledger: the spill file waits", "error", err)
-		}
-	}
-	if w.spill.holds() {
-		return false
-	}
-	w.store.log.Info("ledger: the database is back, everything that was spilled is in it")
-	return true
-}
-
-// replay writes the next events of the spill file to the database. Those that are in it already are passed over.
-func (w *writer) replay(ctx context.Context) error {
-	if err := w.rejoin(ctx); err != nil {
-		return err
-	}
-	batch, end, damaged, err := w.spill.next(maxBatch)
-	if err != nil {
-		return err
-	}
-	if damaged > 0 {
-		batch = append(batch, &event{kind: kindNote, note: fmt.Sprintf("%d lines of the spill file were damaged", damaged)})
-	}
-	left, err := w.unknown(ctx, batch)
-	if err != nil {
-		return err
-	}
-	if err := w.commit(ctx, left); err != nil {
-		return err
-	}
-	w.place(batch)
-	return w.spill.replayed(end)
-}
-
-// rejoin finds the end of this writer's lane again, or another lane when it was taken over meanwhile. After a failed commit it
-// is not known whether the lane moved.
-func (w *writer) rejoin(ctx context.Context) error {
-	mine := lane{head: w.head(), epoch: w.epoch.Load()}
-	have, err := w.ledger.end(ctx, mine)
-	if err != nil {
-		return err
-	}
-	if have.epoch != mine.epoch {
-		w.store.log.Warn("ledger: another process took over this one's lane", "lane", mine.lane)
-		if have, err = w.store.claimLane(ctx); err != nil {
-			return err
-		}
-	}
-	w.own(have)
-	return nil
-}
-
-// unknown returns the events of the spill that the database does not have yet, and gives them the positions that it has for
-// their attempts.
-func (w *writer) unknown(ctx context.Context, batch []*event) (left []*event, err error) {
-	known := map[string]*row{}
-	for _, e := range batch {
-		if e.row == nil {
-			left = append(left, e)
-			continue
-		}
-		have, ok := known[e.ID]
-		if !ok {
-			if have, err = w.ledger.find(ctx, e.ID); err != nil {
-				return nil, err
-			}
-		}
-		switch {
-		case e.kind != kindOutcome && have == nil, e.kind == kindOutcome && have != nil && have.State == Pending:
-			left = append(left, e)
-			if have != nil {
-				e.row.n = have.n
-			}
-			have = e.row
-		case e.kind == kindOutcome && (have == nil || have.State != e.State):
-			w.store.log.Error("ledger: an outcome came too late", "attempt", e.ID, "refused", e.State)
-		case have != nil:
-			e.row.n = have.n
-		}
-		known[e.ID] = have
-	}
-	return left, nil
-}
-
-// place tells open intents of this process, which were spilled, where they are in the database by now.
-func (w *writer) place(batch []*event) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, e := range batch {
-		if e.row == nil {
-			continue
-		}
-		if open := w.open[e.ID]; open != nil && e.kind == kindIntent {
-			open.n = e.row.n
-		}
-	}
-}
-
 // dropAbandoned removes intents whose callers went away before they were written.
 func (w *writer) dropAbandoned(batch []*event) []*event {
 	left := batch[:0]
@@ -547,13 +415,21 @@ func (w *writer) setBroken(err error) {
 // refuseConflicts answers events that contradict the ledger (an attempt recorded twice, an outcome for an attempt that is
 // closed), and returns the others.
 func (w *writer) refuseConflicts(ctx context.Context, batch []*event) (left []*event, err error) {
+	var ids []string
+	for _, e := range batch {
+		if e.row != nil {
+			ids = append(ids, e.ID)
+		}
+	}
+	found, err := w.ledger.find(ctx, ids...)
+	if err != nil {
+		return batch, err
+	}
 	seen := map[string]bool{}
 	for _, e := range batch {
 		var have *row
 		if e.row != nil {
-			if have, err = w.ledger.find(ctx, e.ID); err != nil {
-				return batch, err
-			}
+			have = found[e.ID]
 		}
 		begins := e.kind == kindIntent || e.kind == kindFree
 		switch {
@@ -618,14 +494,14 @@ func (w *writer) locate(ctx context.Context, batch []*event) error {
 		if e.kind != kindOutcome || e.row.n != 0 || begun[e.ID] {
 			continue
 		}
-		have, err := w.ledger.find(ctx, e.ID)
+		found, err := w.ledger.find(ctx, e.ID)
 		if err != nil {
 			return err
 		}
-		if have == nil {
+		if found[e.ID] == nil {
 			return fmt.Errorf("%w: outcome of %s without an intent", errConflict, e.ID)
 		}
-		e.row.n = have.n
+		e.row.n = found[e.ID].n
 	}
 	return nil
 }
