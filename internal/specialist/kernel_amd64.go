@@ -68,3 +68,30 @@ func addToRows(table []float32, rows []uint32, values []float32, src []float32) 
 	_, _ = src[embedDim-1], values[len(rows)-1]
 	addToRowsAVX2(&table[0], &rows[0], &values[0], len(rows), &src[0])
 }
+
+//go:noescape
+func sumLanesAVX2(dst, table *float32, rows *uint32, values *float32, n int)
+
+//go:noescape
+func addLanesAVX2(table *float32, rows *uint32, values *float32, n int, src *float32)
+
+// sumLanes sets dst to the sum of values[j] times row rows[j] of table, whose rows have lanes numbers. Every row must exist:
+// it is not checked.
+func sumLanes(dst *[lanes]float32, table []float32, rows []uint32, values []float32) {
+	if !hasAVX2 || len(rows) == 0 {
+		sumLanesGeneric(dst, table, rows, values)
+		return
+	}
+	_ = values[len(rows)-1]
+	sumLanesAVX2(&dst[0], &table[0], &rows[0], &values[0], len(rows))
+}
+
+// addLanes adds values[j] times src to row rows[j] of table. Every row must exist: it is not checked.
+func addLanes(table []float32, rows []uint32, values []float32, src *[lanes]float32) {
+	if !hasAVX2 || len(rows) == 0 {
+		addLanesGeneric(table, rows, values, src)
+		return
+	}
+	_ = values[len(rows)-1]
+	addLanesAVX2(&table[0], &rows[0], &values[0], len(rows), &src[0])
+}

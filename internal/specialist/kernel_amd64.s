@@ -222,3 +222,99 @@ next:
 done:
 	VZEROUPPER
 	RET
+
+// func sumLanesAVX2(dst, table *float32, rows *uint32, values *float32, n int)
+// dst = sum of values[j] · table[rows[j]], rows of 8; term j goes to part j%4.
+TEXT ·sumLanesAVX2(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), DI
+	MOVQ table+8(FP), SI
+	MOVQ rows+16(FP), R8
+	MOVQ values+24(FP), R9
+	MOVQ n+32(FP), CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	XORQ AX, AX
+four:
+	LEAQ 4(AX), DX
+	CMPQ DX, CX
+	JGT  rest
+	MOVL (R8)(AX*4), R10
+	MOVL 4(R8)(AX*4), R11
+	MOVL 8(R8)(AX*4), R12
+	MOVL 12(R8)(AX*4), R13
+	SHLQ $5, R10
+	SHLQ $5, R11
+	SHLQ $5, R12
+	SHLQ $5, R13
+	VBROADCASTSS (R9)(AX*4), Y4
+	VBROADCASTSS 4(R9)(AX*4), Y5
+	VBROADCASTSS 8(R9)(AX*4), Y6
+	VBROADCASTSS 12(R9)(AX*4), Y7
+	VMULPS (SI)(R10*1), Y4, Y4
+	VMULPS (SI)(R11*1), Y5, Y5
+	VMULPS (SI)(R12*1), Y6, Y6
+	VMULPS (SI)(R13*1), Y7, Y7
+	VADDPS Y4, Y0, Y0
+	VADDPS Y5, Y1, Y1
+	VADDPS Y6, Y2, Y2
+	VADDPS Y7, Y3, Y3
+	MOVQ DX, AX
+	JMP  four
+rest:
+	CMPQ AX, CX
+	JGE  done
+	MOVL (R8)(AX*4), R10
+	SHLQ $5, R10
+	VBROADCASTSS (R9)(AX*4), Y4
+	VMULPS (SI)(R10*1), Y4, Y4
+	VADDPS Y4, Y0, Y0
+	INCQ AX
+	CMPQ AX, CX
+	JGE  done
+	MOVL (R8)(AX*4), R10
+	SHLQ $5, R10
+	VBROADCASTSS (R9)(AX*4), Y4
+	VMULPS (SI)(R10*1), Y4, Y4
+	VADDPS Y4, Y1, Y1
+	INCQ AX
+	CMPQ AX, CX
+	JGE  done
+	MOVL (R8)(AX*4), R10
+	SHLQ $5, R10
+	VBROADCASTSS (R9)(AX*4), Y4
+	VMULPS (SI)(R10*1), Y4, Y4
+	VADDPS Y4, Y2, Y2
+done:
+	VADDPS Y1, Y0, Y0
+	VADDPS Y3, Y2, Y2
+	VADDPS Y2, Y0, Y0
+	VMOVUPS Y0, (DI)
+	VZEROUPPER
+	RET
+
+// func addLanesAVX2(table *float32, rows *uint32, values *float32, n int, src *float32)
+// table[rows[j]] += values[j] · src, rows of 8.
+TEXT ·addLanesAVX2(SB), NOSPLIT, $0-40
+	MOVQ table+0(FP), SI
+	MOVQ rows+8(FP), R8
+	MOVQ values+16(FP), R9
+	MOVQ n+24(FP), CX
+	MOVQ src+32(FP), DI
+	VMOVUPS (DI), Y0
+	XORQ AX, AX
+next:
+	CMPQ AX, CX
+	JGE  done
+	MOVL (R8)(AX*4), R10
+	SHLQ $5, R10
+	VBROADCASTSS (R9)(AX*4), Y1
+	VMULPS Y0, Y1, Y1
+	VADDPS (SI)(R10*1), Y1, Y1
+	VMOVUPS Y1, (SI)(R10*1)
+	INCQ AX
+	JMP  next
+done:
+	VZEROUPPER
+	RET

@@ -53,3 +53,26 @@ func addToRowsGeneric(table []float32, rows []uint32, values []float32, src []fl
 		addScaledGeneric(table[int(r)*embedDim:][:embedDim], src, values[j])
 	}
 }
+
+// sumLanesGeneric sums in four parts, as the vector kernel does to hide the latency of an addition.
+func sumLanesGeneric(dst *[lanes]float32, table []float32, rows []uint32, values []float32) {
+	var sum [4][lanes]float32
+	for j, r := range rows {
+		part := &sum[j%4]
+		for k, x := range table[int(r)*lanes:][:lanes] {
+			part[k] += float32(values[j] * x)
+		}
+	}
+	for k := range dst {
+		dst[k] = (sum[0][k] + sum[1][k]) + (sum[2][k] + sum[3][k])
+	}
+}
+
+func addLanesGeneric(table []float32, rows []uint32, values []float32, src *[lanes]float32) {
+	for j, r := range rows {
+		row := table[int(r)*lanes:][:lanes]
+		for k := range row {
+			row[k] += float32(values[j] * src[k])
+		}
+	}
+}

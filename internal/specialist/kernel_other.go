@@ -15,3 +15,11 @@ func sumRows(dst, table []float32, rows []uint32, values []float32) {
 func addToRows(table []float32, rows []uint32, values []float32, src []float32) {
 	addToRowsGeneric(table, rows, values, src)
 }
+
+func sumLanes(dst *[lanes]float32, table []float32, rows []uint32, values []float32) {
+	sumLanesGeneric(dst, table, rows, values)
+}
+
+func addLanes(table []float32, rows []uint32, values []float32, src *[lanes]float32) {
+	addLanesGeneric(table, rows, values, src)
+}

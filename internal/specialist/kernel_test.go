@@ -56,3 +56,30 @@ func TestRowKernelsAgreeToTheBit(t *testing.T) {
 		}
 	}
 }
+
+func TestLaneKernelsAgreeToTheBit(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	const tableRows = 50
+	table := make([]float32, tableRows*lanes)
+	for i := range table {
+		table[i] = rng.Float32() - .5
+	}
+	for n := range 40 {
+		rows, values := make([]uint32, n), make([]float32, n)
+		for j := range rows {
+			rows[j], values[j] = rng.Uint32N(tableRows), rng.Float32()-.5
+		}
+		var got, want [lanes]float32
+		sumLanes(&got, table, rows, values)
+		sumLanesGeneric(&want, table, rows, values)
+		if got != want {
+			t.Errorf("sum of %d rows: %v, want %v", n, got, want)
+		}
+		moved, wanted := slices.Clone(table), slices.Clone(table)
+		addLanes(moved, rows, values, &want)
+		addLanesGeneric(wanted, rows, values, &want)
+		if !slices.Equal(moved, wanted) {
+			t.Errorf("adding to %d rows differs", n)
+		}
+	}
+}

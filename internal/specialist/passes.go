@@ -36,12 +36,12 @@ func (t *trainer) passes(ctx context.Context, n int) error {
 	for p := range n {
 		jobs = append(jobs, func() { t.spanPass(p) })
 	}
-	solvers := sync.Pool{New: func() any { return new(svmScratch) }}
+	solvers := sync.Pool{New: func() any { return new(svmSolver) }}
 	for p := range n {
-		for column := range t.columns {
+		for _, g := range t.columnGroups() {
 			jobs = append(jobs, func() {
-				s := solvers.Get().(*svmScratch)
-				t.columnPass(s, p, column)
+				s := solvers.Get().(*svmSolver)
+				t.columnPass(s, p, g)
 				solvers.Put(s)
 			})
 		}
@@ -107,49 +107,54 @@ func (t *trainer) classified(i int) bool {
 	return false
 }
 
-// columnPass trains one column of the SVM.
-func (t *trainer) columnPass(s *svmScratch, pass, column int) {
-	defer t.progress(1)
-	f := t.fieldOf(column)
-	g, want := &t.targets[f], int32(column-t.heads[f].Offset)
-	examples := make([]int32, 0, len(t.texts))
-	for i, known := range g.known {
-		if known && t.uses(pass, i) {
-			examples = append(examples, int32(i))
+// A columnGroup is some columns of one field, trained side by side.
+type columnGroup struct {
+	field, first, count int
+}
+
+func (t *trainer) columnGroups() []columnGroup {
+	var groups []columnGroup
+	for f := range t.heads {
+		h := &t.heads[f]
+		for c := 0; c < h.Count; c += lanes {
+			groups = append(groups, columnGroup{f, h.Offset + c, min(lanes, h.Count-c)})
 		}
 	}
-	rng := rand.New(rand.NewPCG(t.opt.Seed, uint64(column)+2))
-	bias := s.solve(t.data, examples, t.norms, func(i int32) bool { return slices.Contains(g.columns[i], want) }, rng)
+	return groups
+}
+
+// columnPass trains a group of columns of the SVM.
+func (t *trainer) columnPass(s *svmSolver, pass int, g columnGroup) {
+	defer t.progress(g.count)
+	labels := &t.targets[g.field]
+	from := int32(g.first - t.heads[g.field].Offset)
+	var examples []int32
+	var sides []uint8
+	for i, known := range labels.known {
+		if !known || !t.uses(pass, i) {
+			continue
+		}
+		side := uint8(0)
+		for _, c := range labels.columns[i] {
+			if c >= from && c < from+int32(g.count) {
+				side |= 1 << (c - from)
+			}
+		}
+		examples, sides = append(examples, int32(i)), append(sides, side)
+	}
+	s.solve(t.data, examples, t.norms, sides, g.count, rand.New(rand.NewPCG(t.opt.Seed, uint64(g.first)+2)))
 	if pass == t.folds {
-		t.svmBias[column] = bias
-		for r, w := range s.weights {
-			t.svmWeights[r*t.stride()+column] = w
+		copy(t.svmBias[g.first:], s.bias[:g.count])
+		for r := range t.data.vocabRow {
+			copy(t.svmWeights[r*t.stride()+g.first:], s.weights[r*lanes:][:g.count])
 		}
 		return
 	}
 	for i := range t.texts {
 		if !t.uses(pass, i) {
-			t.svmRaw[i*t.columns+column] = s.dot(t.data, i) + bias
+			copy(t.svmRaw[i*t.columns+g.first:], s.logits(t.data, i)[:g.count])
 		}
 	}
-}
-
-func (t *trainer) fieldOf(column int) int {
-	for f := range t.heads {
-		if h := &t.heads[f]; column >= h.Offset && column < h.Offset+h.Count {
-			return f
-		}
-	}
-	panic("specialist: a column without a field")
-}
-
-func (s *svmScratch) dot(d *dataset, i int) float32 {
-	row, value := d.at(i)
-	sum := float32(0)
-	for j, r := range row {
-		sum += float32(s.weights[r] * value[j])
-	}
-	return sum
 }
 
 // spanPass trains the rankers.
