@@ -1,38 +1,112 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
+	"occam/internal/engine"
 	"occam/internal/openai"
 )
 
-// models answers GET /v1/models: the models that are configured and the tasks, which apps may name as a model.
+const (
+	listPatience = 3 * time.Second // for a provider's list of models
+	listFresh    = time.Minute     // a list is asked for again after that
+	maxList      = 4 << 20
+)
+
+// A model is one entry of GET /v1/models. Members that a provider adds are kept.
+type model map[string]any
+
+// A modelList is what a provider offered, and when.
+type modelList struct {
+	upstream *engine.Upstream
+	at       time.Time
+	models   []model
+}
+
+// models answers GET /v1/models: the models that are configured, those of the provider that everything else goes to, and the
+// tasks, which apps may name as a model. A key that is held to models sees those only.
 func (s *Server) models(x *exchange) {
-	type model struct {
-		ID      string `json:"id"`
-		Object  string `json:"object"`
-		Created int64  `json:"created"`
-		OwnedBy string `json:"owned_by"`
+	byID := map[string]model{}
+	for _, m := range s.offered(x) {
+		if id, ok := m["id"].(string); ok {
+			byID[id] = m
+		}
 	}
-	var list []model
+	entry := func(id, owner string) model {
+		return model{"id": id, "object": "model", "created": int64(0), "owned_by": owner}
+	}
 	for name, route := range x.snap.Models {
-		list = append(list, model{name, "model", 0, route.Targets[0].Upstream.Name})
+		byID[name] = entry(name, route.Targets[0].Upstream.Name)
+	}
+	if x.key != nil && len(x.key.Limits.Models) > 0 {
+		for id := range byID {
+			if !slices.Contains(x.key.Limits.Models, id) {
+				delete(byID, id)
+			}
+		}
 	}
 	for _, t := range x.snap.Tasks {
-		list = append(list, model{t.Name, "model", 0, "occam"})
+		if x.key == nil || len(x.key.Limits.Tasks) == 0 || slices.Contains(x.key.Limits.Tasks, t.Name) {
+			byID[t.Name] = entry(t.Name, "occam")
+		}
 	}
-	slices.SortFunc(list, func(a, b model) int { return strings.Compare(a.ID, b.ID) })
+	list := make([]model, 0, len(byID))
+	for _, m := range byID {
+		list = append(list, m)
+	}
+	slices.SortFunc(list, func(a, b model) int { return strings.Compare(a["id"].(string), b["id"].(string)) })
 	body, err := json.Marshal(map[string]any{"object": "list", "data": list})
 	if err != nil {
-		x.refuse(&openai.Error{Status: 500, Type: "api_error", Message: err.Error()})
+		x.refuse(&openai.Error{Status: 500, Type: "api_error", Message: "The list of models cannot be written."})
 		return
 	}
 	h := x.w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Occam-Request-Id", x.id)
 	x.w.WriteHeader(http.StatusOK)
-	_, _ = x.w.Write(body)
+	_, _ = x.w.Write(body) // an app that went away needs no list
+}
+
+// offered is what the provider of unlisted models offers. A provider that does not answer in time offers what it did before.
+func (s *Server) offered(x *exchange) []model {
+	u := x.snap.Fallback
+	if u == nil {
+		return nil
+	}
+	known := s.listed.Load()
+	if known != nil && known.upstream == u && x.opts.Now().Sub(known.at) < listFresh {
+		return known.models
+	}
+	next := &modelList{upstream: u, at: x.opts.Now()}
+	if known != nil && known.upstream == u {
+		next.models = known.models
+	}
+	if fresh, err := fetchModels(x.r.Context(), u); err == nil {
+		next.models = fresh
+	} else {
+		x.opts.Log.Warn("a provider does not list its models", "provider", u.Name, "error", err)
+	}
+	s.listed.Store(next)
+	return next.models
+}
+
+func fetchModels(ctx context.Context, u *engine.Upstream) ([]model, error) {
+	ctx, cancel := context.WithTimeout(ctx, listPatience)
+	defer cancel()
+	reply, err := u.Send(ctx, &engine.Call{Method: http.MethodGet, Path: "/models", Header: http.Header{"User-Agent": {"occam"}}})
+	if err != nil {
+		return nil, err
+	}
+	defer reply.Body.Close()
+	body, err := readAll(reply, maxList)
+	if err != nil {
+		return nil, err
+	}
+	var list struct{ Data []model }
+	return list.Data, json.Unmarshal(body, &list)
 }

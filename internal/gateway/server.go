@@ -143,6 +143,7 @@ type Server struct {
 	draining atomic.Bool
 	metrics  *metrics
 	audits   chan func()
+	listed   atomic.Pointer[modelList]
 	ratios   sync.Map // task name → *ratio
 	accounts sync.Map // key ID → *account
 	wg       sync.WaitGroup
