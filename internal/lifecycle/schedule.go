@@ -39,15 +39,15 @@ func firstRun(target task.Target) int64 {
 // WantsTraining says whether a task should be trained now, and why, or what it waits for. s counts what there is to learn
 // from, uniform rows since Record.AlarmAt.
 func WantsTraining(r Record, target task.Target, p Progress, s store.ExampleCount, now time.Time) (reason string, ok bool) {
+	first := p.At.IsZero() || r.State == Suspended && p.At.Before(r.AlarmAt)
 	switch {
 	case r.Paused:
 		return "paused", false
-	case now.Sub(p.At) < restTime && !p.At.IsZero():
+	case now.Sub(p.At) < restTime && !first:
 		return "the last run has only just begun", false
 	case r.State == Candidate || r.State == Shadow || r.State == Canary:
 		return "a model is being tried", false
 	}
-	first := p.At.IsZero() || r.State == Suspended && p.At.Before(r.AlarmAt)
 	if first {
 		if need := firstRun(target); s.Uniform < need {
 			return waiting(s, need), false
