@@ -48,7 +48,7 @@ const specialistModel = "ticket-triage@4f1c9a2b77d0"
 // attempt returns one attempt of request i.
 func (q traffic) attempt(i, seq int, at time.Time) store.Attempt {
 	return store.Attempt{ID: fmt.Sprintf("A%06d-%d", i, seq), RequestID: fmt.Sprintf("R%06d", i), Seq: seq, At: at, Task: q.task,
-		KeyID: "support-app", Simulated: q.simulated}
+		KeyID: "support-app"}
 }
 
 func must(t testing.TB, err error) {
@@ -91,6 +91,7 @@ func seed(t testing.TB, s *store.Store, q traffic) {
 		}
 		a := q.attempt(i, seq, at.Add(time.Millisecond))
 		a.Tier, a.Model, a.Provider, a.Price, a.CostHigh, a.Audit = "generalist", "gpt-4o", "openai", "2026-11-01", 3*each, audit
+		a.Simulated = q.simulated
 		if q.task == "" {
 			a.Tier = ""
 		}

@@ -44,9 +44,10 @@ func (a *account) count(r *finops.Row) {
 	if r.Answered {
 		a.Requests += r.Attempts
 	}
-	if r.Provider != "" {
-		a.Paid += r.Attempts
+	if r.Provider == "" {
+		return
 	}
+	a.Paid += r.Attempts
 	if r.Simulated {
 		a.Simulated += r.Attempts
 	}
