@@ -3,7 +3,7 @@ SHELL := bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 RACE := ./internal/store/... ./internal/engine/... ./internal/gateway/... ./internal/lifecycle/... ./internal/sim/... ./internal/cascade/...
 
-.PHONY: test setup lint unit race chaos build bench bench-specialist bench-guarantee bench-gateway
+.PHONY: test setup lint unit race chaos build bench bench-specialist bench-guarantee bench-gateway bench-data
 
 test: setup lint unit race ## install what the tests need and run all of them
 
@@ -29,3 +29,6 @@ build:
 
 bench-gateway: ## the data plane beside Go's own ReverseProxy, ledger on; ends by comparing the ledger with the provider's count
 	OCCAM_BENCH=1 go test -count=1 -timeout 15m -run TestBenchGateway -v ./internal/gateway
+
+bench-data: ## the figures of docs/data_check.md, on ../shared/data
+	OCCAM_BENCH=1 go test -count=1 -v -timeout 60m -run 'Banking77|CrossFit' ./internal/datacheck

@@ -12,6 +12,7 @@ import (
 	"occam/internal/calibration"
 	"occam/internal/config"
 	"occam/internal/cost"
+	"occam/internal/datacheck"
 	"occam/internal/lifecycle"
 	"occam/internal/task"
 )
@@ -20,6 +21,7 @@ type trainFlags struct {
 	data, taskFile, out string
 	tiers               []string
 	refit, skipBad      bool
+	curve               bool
 	accuracy            float64
 	promise             string
 	seed                uint64
@@ -39,6 +41,7 @@ func (a *app) trainCommand() *cobra.Command {
 	flags.StringSliceVar(&f.tiers, "tiers", []string{"linear"}, "tiers to train, smallest first")
 	flags.BoolVar(&f.refit, "refit", false, "use every row for the weights and a cross-fitted certificate")
 	flags.BoolVar(&f.skipBad, "skip-bad", false, "report lines that cannot be used and go on without them")
+	flags.BoolVar(&f.curve, "curve", false, "also measure what more labels would bring: about two more trainings")
 	flags.Float64Var(&f.accuracy, "accuracy", 0, "target accuracy, such as 0.97 (default: the task's, or 0.97)")
 	flags.StringVar(&f.promise, "promise", "", "served or system (default: the task's, or served)")
 	flags.Uint64Var(&f.seed, "seed", 1, "seed of the split and of training")
@@ -64,9 +67,15 @@ func (a *app) train(ctx context.Context, f trainFlags) error {
 		a.reportProblems(problems)
 		return fmt.Errorf("%d labels of %s are not allowed by the schema of task %s", len(problems), f.data, t.Name)
 	}
+	data := summarise(f.data, datacheck.Quick(t.Fields, examples))
 	trained, err := a.runTraining(ctx, t, examples, f.refit, f.seed)
 	if err != nil {
 		return err
+	}
+	if f.curve {
+		if data.Curve, err = a.learningCurve(ctx, t, examples, f.seed); err != nil {
+			return err
+		}
 	}
 	if f.out == "" {
 		f.out = t.Name + ".occam"
@@ -75,6 +84,7 @@ func (a *app) train(ctx context.Context, f trainFlags) error {
 		return err
 	}
 	report := newTrainReport(trained, f.out, a.now())
+	report.Data = data
 	if a.json {
 		return a.printJSON(report)
 	}
@@ -114,23 +124,9 @@ func checkTarget(target task.Target) error {
 
 // runTraining trains with one progress line a stage.
 func (a *app) runTraining(ctx context.Context, t *task.Task, examples []task.Example, refit bool, seed uint64) (*lifecycle.Trained, error) {
-	var bar *progress
-	stage := ""
-	trained, err := lifecycle.Train(ctx, lifecycle.TrainOptions{
-		Task: t, Examples: examples, Refit: refit, Seed: seed, Now: a.now,
-		Progress: func(now string, done, total int) {
-			if now != stage {
-				if bar != nil {
-					bar.finish("")
-				}
-				stage, bar = now, a.newProgress(now, total)
-			}
-			bar.set(done, "")
-		},
-	})
-	if bar != nil {
-		bar.finish("")
-	}
+	progress, finish := a.stages()
+	trained, err := lifecycle.Train(ctx, lifecycle.TrainOptions{Task: t, Examples: examples, Refit: refit, Seed: seed, Now: a.now, Progress: progress})
+	finish()
 	return trained, err
 }
 
@@ -138,6 +134,7 @@ func (a *app) runTraining(ctx context.Context, t *task.Task, examples []task.Exa
 type trainReport struct {
 	Task        string                   `json:"task"`
 	Examples    lifecycle.Counts         `json:"examples"`
+	Data        dataSummary              `json:"data"` // what is wrong with the examples, as far as it shows without a model
 	Tiers       []tierReport             `json:"tiers"`
 	Chosen      string                   `json:"chosen"`
 	Certificate *calibration.Certificate `json:"certificate"`
@@ -199,7 +196,9 @@ func (a *app) printTrainReport(r trainReport, t *lifecycle.Trained) {
 	w := a.stdout
 	fmt.Fprintf(w, "task %s: %s\n", r.Task, describeFields(t.Task.Fields))
 	fmt.Fprintf(w, "data  train %d, calibration %d, test %d", r.Examples.Train, r.Examples.Calibration, r.Examples.Test)
-	fmt.Fprintf(w, "; %d duplicates removed, %d rows without every label\n\n", r.Examples.Duplicates, r.Examples.Unlabelled)
+	fmt.Fprintf(w, "; %d duplicates removed, %d rows without every label\n", r.Examples.Duplicates, r.Examples.Unlabelled)
+	r.Data.print(w)
+	fmt.Fprintln(w)
 	fmt.Fprintf(w, "  %-10s %9s  %-22s %8s  %-22s %8s  %s\n", "tier", "size", "accuracy [95 %]", "covers", "served accuracy [95 %]", "$/1k*", "verdict")
 	for _, tier := range r.Tiers {
 		size, accuracy, covers, served := "–", "–", "–", "–"
