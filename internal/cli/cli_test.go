@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"occam/internal/datacheck"
 	"occam/internal/sample"
 	"occam/internal/task"
 )
@@ -235,5 +236,62 @@ func decode(t *testing.T, document string, into any) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(document), into); err != nil {
 		t.Fatalf("not JSON: %v\n%s", err, document)
+	}
+}
+
+// Training says what is wrong with its data without being asked, and what more would bring when asked.
+func TestTrainReportsOnItsData(t *testing.T) {
+	dir := t.TempDir()
+	data, model := filepath.Join(dir, "train.jsonl"), filepath.Join(dir, "m.occam")
+	var b bytes.Buffer
+	kept := 0
+	for _, e := range sample.Tickets(1, 6000) {
+		category := e.Labels[sample.Category].Text()
+		if !strings.Contains(strings.Join(sample.Categories()[:8], "\n"), category) {
+			continue
+		}
+		if kept++; kept > 450 {
+			break
+		}
+		fmt.Fprintf(&b, "{\"id\":%q,\"text\":%q,\"labels\":{\"category\":%q}}\n", e.ID, "ticket: "+strings.Join(strings.Fields(e.Text), " "), category)
+	}
+	for i, category := range sample.Categories()[:2] {
+		fmt.Fprintf(&b, "{\"id\":\"same %d\",\"text\":\"the very same words\",\"labels\":{\"category\":%q}}\n", i, category)
+	}
+	if err := os.WriteFile(data, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var report struct {
+		Data struct {
+			Findings []struct {
+				Kind, Field, Severity string
+				Rows                  int
+			}
+			Curve *struct {
+				Points []struct{ Rows int }
+				Twice  struct{ Rows int }
+			}
+		}
+	}
+	decode(t, mustRun(t, "", "train", "--data", data, "--out", model, "--json", "--curve", "--promise", "system", "--accuracy", "0.9"), &report)
+	found := false
+	for _, f := range report.Data.Findings {
+		found = found || f.Kind == "contradiction" && f.Rows == 2 && f.Severity == "warning"
+	}
+	if !found || report.Data.Curve == nil || len(report.Data.Curve.Points) != 4 || report.Data.Curve.Twice.Rows <= report.Data.Curve.Points[3].Rows {
+		t.Errorf("data: %+v", report.Data)
+	}
+	examples, _, err := readAll(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields, err := task.InferFields(examples)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	summarise(data, datacheck.Quick(fields, examples)).print(&out)
+	if !strings.Contains(out.String(), "warning: contradiction in category, 2 rows (line") || !strings.Contains(out.String(), "occam data check "+data) {
+		t.Errorf("report:\n%s", out.String())
 	}
 }

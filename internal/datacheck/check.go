@@ -19,7 +19,7 @@ type Options struct {
 
 const (
 	minModelled = 40   // usable rows below which a model's opinion is worth nothing
-	manyRows    = 5000 // rows from which three folds teach as much as five
+	manyRows    = 2000 // rows from which three folds teach nearly as much as five
 )
 
 // Check makes every check: those of Quick, the search for near-duplicates, and those that ask a model that did not see the row.

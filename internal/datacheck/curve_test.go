@@ -26,9 +26,9 @@ func mustCurve(t *testing.T, fields []task.Field, examples []task.Example, opt O
 
 // The forecast made from half of the rows meets what the other half brings, on the same held-out rows.
 func TestCurveForetellsTheOtherHalf(t *testing.T) {
-	examples := sample.Tickets(21, 1600)
-	c := mustCurve(t, sample.Fields(), examples, Options{Seed: 5})
-	if len(c.Points) != 4 || c.HeldOut < 200 || c.Points[3].Rows+c.HeldOut != c.Labelled || c.Twice.Rows != 2*c.Points[3].Rows {
+	examples := fewTickets(21, 2400, 15)
+	c := mustCurve(t, categoryField(t, examples), examples, Options{Seed: 5})
+	if len(c.Points) != 4 || c.HeldOut < 80 || c.Points[3].Rows+c.HeldOut != c.Labelled || c.Twice.Rows != 2*c.Points[3].Rows {
 		t.Errorf("%+v", c)
 	}
 	if c.Points[3].Accuracy <= c.Points[0].Accuracy {
@@ -37,7 +37,7 @@ func TestCurveForetellsTheOtherHalf(t *testing.T) {
 	half := LearningCurve{HeldOut: c.HeldOut, Points: c.Points[:3]}
 	foretold := 1 - fitPowerLaw(half.Points, c.HeldOut).Error(float64(c.Points[3].Rows))
 	t.Logf("foretold %.3f, came %.3f", foretold, c.Points[3].Accuracy)
-	if math.Abs(foretold-c.Points[3].Accuracy) > 0.06 {
+	if math.Abs(foretold-c.Points[3].Accuracy) > 0.08 {
 		t.Errorf("three points foretell %.3f at %d rows, it is %.3f", foretold, c.Points[3].Rows, c.Points[3].Accuracy)
 	}
 	if len(c.Categories) == 0 || c.Categories[0].Wrong == 0 || c.Categories[0].PerMille < c.Categories[len(c.Categories)-1].PerMille {
