@@ -27,6 +27,9 @@ chaos: ## kill -9 under load, a hundred times; the ledger against the provider's
 build:
 	go build -trimpath -o bin/occam .
 
+bench-specialist: ## accuracy, calibration, coverage, training time and size on public data, beside LinearSVC and fastText
+	OCCAM_BENCH=1 go test -count=1 -timeout 60m -run 'TestBenchmark|TestReferences|TestOrderIDs' -v ./internal/specialist
+
 bench-gateway: ## the data plane beside Go's own ReverseProxy, ledger on; ends by comparing the ledger with the provider's count
 	OCCAM_BENCH=1 go test -count=1 -timeout 15m -run TestBenchGateway -v ./internal/gateway
 

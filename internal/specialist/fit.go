@@ -247,6 +247,7 @@ func (t *trainer) prepareSpans() {
 		}
 		g := &t.targets[i]
 		rules := learnRules(spanTexts(f, g, t.texts))
+		rules.NeedDigit = rules.NeedDigit || f.Normalize == "digits" // or nothing might be left of a span
 		ready, missed := prepareSpans(f, rules, t.texts, g.truth, g.known)
 		t.spans[i], t.ready[i] = &spanRanker{field: f, rules: rules}, ready
 		if len(missed) > 0 && t.opt.Warn != nil {
@@ -259,8 +260,10 @@ func (t *trainer) prepareSpans() {
 func spanTexts(f task.Field, g *targets, texts []string) []string {
 	var labels []string
 	for i, known := range g.known {
-		if known && !g.truth[i].IsNull() && f.StandsIn(g.truth[i], texts[i]) {
-			labels = append(labels, g.truth[i].Text())
+		if known && !g.truth[i].IsNull() {
+			if span := surface(f.Normalize, g.truth[i].Text(), texts[i]); span != "" {
+				labels = append(labels, span)
+			}
 		}
 	}
 	return labels

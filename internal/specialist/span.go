@@ -208,6 +208,47 @@ func learnRules(labels []string) spanRules {
 	return r
 }
 
+// surface returns the first stretch of text that a normalised label was written as, or "".
+func surface(form, label, text string) string {
+	if label == "" || strings.Contains(text, label) {
+		return label
+	}
+	head, tail := window(text)
+	for _, part := range [...]string{head, tail} {
+		for at := range part {
+			rest := part[at:]
+			switch {
+			case form == "digits":
+				if n := digitsOf(rest, label); n > 0 {
+					return rest[:n]
+				}
+			case form != "" && len(rest) >= len(label) && strings.EqualFold(rest[:len(label)], label):
+				return rest[:len(label)]
+			}
+		}
+	}
+	return ""
+}
+
+// digitsOf returns the length of the prefix of s that begins with a digit and spells the digits of label between marks, or 0.
+func digitsOf(s, label string) int {
+	next := 0
+	for i, r := range s {
+		switch {
+		case r >= '0' && r <= '9':
+			if s[i] != label[next] {
+				return 0
+			}
+			if next++; next == len(label) {
+				return i + 1
+			}
+		case i == 0, runeClass(r) == runeLetter:
+			return 0
+		}
+	}
+	return 0
+}
+
 func countRunes(counts map[rune]int, s string) {
 	for _, r := range s {
 		counts[r]++
