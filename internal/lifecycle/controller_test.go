@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,10 +30,14 @@ type bench struct {
 	asked     int // requests so far
 	clock     time.Time
 	barred    bool // the generalist's answers
+	train     func(context.Context, TrainOptions) (*Trained, error)
 }
 
-func newBench(t *testing.T, change func(*Setup)) *bench {
+func newBench(t *testing.T, change func(*Setup)) *bench { return newBenchWith(t, nil, change) }
+
+func newBenchWith(t *testing.T, train func(context.Context, TrainOptions) (*Trained, error), change func(*Setup)) *bench {
 	b := &bench{t: t, dir: t.TempDir(), setup: Setup{Task: colours()}, clock: noon}
+	b.train = train
 	b.setup.Task.Auto, b.setup.Task.Audit = true, .3
 	if change != nil {
 		change(&b.setup)
@@ -63,7 +68,7 @@ func (b *bench) open() {
 		b.t.Fatal(err)
 	}
 	b.Controller, err = Start(b.t.Context(), Options{Store: b.store, Tasks: []Setup{b.setup}, Capture: true, Now: b.now, Every: 5 * time.Millisecond,
-		Log: testLog(b.t), Publish: func(d []Deployment) error {
+		Log: testLog(b.t), Train: b.train, Publish: func(d []Deployment) error {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.published = d
@@ -503,4 +508,63 @@ func TestCallbacksNeverBlock(t *testing.T) {
 	}
 	close(block)
 	b.until("count of what was dropped", func(s Status) bool { return s.Dropped.Comparisons > 0 && s.Dropped.Signs > 0 })
+}
+
+// A run that fails (a full disk, bad examples) costs the task nothing but the run.
+func TestAFailedRun(t *testing.T) {
+	var calls atomic.Int64
+	b := newBenchWith(t, func(context.Context, TrainOptions) (*Trained, error) {
+		calls.Add(1)
+		return nil, errors.New("no space left on device")
+	}, nil)
+	b.ask(500, nil)
+	b.until("failure", func(s Status) bool { return strings.Contains(s.Training.Result, "no space left") })
+	if s := b.status(); s.State != Observing || s.Training.Looks != 1 {
+		t.Errorf("%+v", s)
+	}
+	b.until("second try", func(Status) bool { b.pass(time.Minute); return calls.Load() >= 2 })
+}
+
+// A run can be cancelled, and its successor sees the same account of looks.
+func TestACancelledRun(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the lease to be renewed")
+	}
+	started := make(chan struct{}, 10)
+	b := newBenchWith(t, func(ctx context.Context, _ TrainOptions) (*Trained, error) {
+		started <- struct{}{}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}, nil)
+	b.ask(500, nil)
+	<-started
+	err := b.store.Update(t.Context(), func(tx *store.Tx) error {
+		jobs, err := tx.Jobs().List("colours", 1)
+		if err != nil {
+			return err
+		}
+		return tx.Jobs().Stop(jobs[0].ID)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.until("end of the run", func(s Status) bool { return strings.Contains(s.Training.Result, "cancelled") })
+}
+
+func TestACrashInTheMiddleOfARun(t *testing.T) {
+	var calls atomic.Int64
+	b := newBenchWith(t, func(ctx context.Context, _ TrainOptions) (*Trained, error) {
+		if calls.Add(1) == 1 {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return nil, errors.New("second run")
+	}, nil)
+	b.ask(500, nil)
+	b.until("run", func(Status) bool { return calls.Load() == 1 })
+	b.crash()
+	b.until("run taken up again", func(s Status) bool { return strings.Contains(s.Training.Result, "second run") })
+	if s := b.status(); s.Training.Looks != 1 {
+		t.Errorf("the same run counts as %d looks", s.Training.Looks)
+	}
 }

@@ -60,9 +60,8 @@ func (r *ModelReport) teacherError() float64 {
 
 // countAll keeps the counts of what there is to learn from fresh, beside the loop: they take a while where there is much.
 func (c *Controller) countAll(ctx context.Context) {
-	tick := time.NewTicker(min(countEvery, 10*c.opts.Every))
-	defer tick.Stop()
 	for {
+		began := time.Now()
 		var names []string
 		if c.inLoop(ctx, func(context.Context) { names = slices.Clone(c.names) }) != nil {
 			return
@@ -81,10 +80,11 @@ func (c *Controller) countAll(ctx context.Context) {
 				c.opts.Log.Error("counting examples", "task", name, "error", err)
 			}
 		}
+		rest := max(min(countEvery, 10*c.opts.Every), 20*time.Since(began)) // where there is much to count, it is counted less often
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(rest):
 		}
 	}
 }
