@@ -23,6 +23,8 @@ var reasonWords = map[string]string{
 	"no_tier":           "the task has no specialist yet",
 	"passthrough":       "the request belongs to no task",
 	"review":            "no tier may answer: a person decides",
+	"budget":            "the key’s budget is nearly used up, so a cheaper model was asked",
+	"audit":             "an audit of another tier’s answer",
 	"escalation_budget": "the budget for escalations is used up",
 }
 
