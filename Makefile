@@ -3,7 +3,7 @@ SHELL := bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 RACE := ./internal/store/... ./internal/engine/... ./internal/gateway/... ./internal/lifecycle/... ./internal/sim/... ./internal/cascade/...
 
-.PHONY: test setup lint unit race chaos build bench bench-specialist bench-guarantee bench-gateway bench-data
+.PHONY: test setup lint unit race chaos build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger proof
 
 test: setup lint unit race ## install what the tests need and run all of them
 
@@ -29,6 +29,17 @@ build:
 
 bench-specialist: ## accuracy, calibration, coverage, training time and size on public data, beside LinearSVC and fastText
 	OCCAM_BENCH=1 go test -count=1 -timeout 60m -run 'TestBenchmark|TestReferences|TestOrderIDs' -v ./internal/specialist
+
+bench: bench-specialist bench-guarantee bench-gateway bench-data bench-ledger ## every table of the docs; hours on two cores
+
+bench-guarantee: ## the promises under repeated sampling, drift, out-of-scope, teachers against truth; fails where a bar is missed
+	OCCAM_BENCH=guarantee go test -count=1 -timeout 3h -v ./internal/sim/guarantee
+
+bench-ledger: ## a million rows, and a hundred kills under load
+	OCCAM_MILLION=1 OCCAM_KILLS=100 go test -count=1 -timeout 2h -v -run 'Million|Kill' ./internal/store
+
+proof: ## the life of a task with the real program, killed ten times on the way
+	OCCAM_PROOF=10 go test -count=1 -timeout 1h -run TestProof -v .
 
 bench-gateway: ## the data plane beside Go's own ReverseProxy, ledger on; ends by comparing the ledger with the provider's count
 	OCCAM_BENCH=1 go test -count=1 -timeout 15m -run TestBenchGateway -v ./internal/gateway
