@@ -37,10 +37,11 @@ func TestReferences(t *testing.T) {
 	for _, set := range []string{"banking77", "clinc150", "abcd"} {
 		trainPath, testPath := filepath.Join(dataDir(t), set, "train.jsonl"), filepath.Join(dataDir(t), set, "test.jsonl")
 		t.Run("LinearSVC/"+set, func(t *testing.T) {
-			if exec.Command("python3", "-c", "import sklearn").Run() != nil {
+			python := "/usr/bin/python3" // Debian's, which finds Debian's packages whatever else is on PATH
+			if exec.Command(python, "-c", "import sklearn").Run() != nil {
 				t.Skip("python3-sklearn is not installed")
 			}
-			out, err := exec.CommandContext(t.Context(), "python3", "-c", linearSVC, trainPath, testPath).CombinedOutput()
+			out, err := exec.CommandContext(t.Context(), python, "-c", linearSVC, trainPath, testPath).CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
