@@ -287,11 +287,20 @@ func decided(rule, html string) bool {
 	return rule == "color-contrast" && strings.HasPrefix(html, "<text ")
 }
 
-func TestPagesPassTheGate(t *testing.T) {
+// TestInABrowser runs what needs a real browser, all in one.
+func TestInABrowser(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives a browser")
 	}
-	in := newInspector(t, startBrowser(t))
+	browser := startBrowser(t)
+	for name, test := range map[string]func(*testing.T, context.Context){"gate": pagesPassTheGate, "seeded defects": gateFindsSeededDefects,
+		"live": liveUpdates, "without scripts": tablesWithoutScripts} {
+		t.Run(name, func(t *testing.T) { test(t, browser) })
+	}
+}
+
+func pagesPassTheGate(t *testing.T, browser context.Context) {
+	in := newInspector(t, browser)
 	pages := fixturePages(t)
 	delete(pages, "requests-filtered") // the same page as one of the others, with other rows
 	delete(pages, "breakeven-task")
@@ -305,12 +314,9 @@ func TestPagesPassTheGate(t *testing.T) {
 	}
 }
 
-// TestGateFindsSeededDefects is the test of the gate itself.
-func TestGateFindsSeededDefects(t *testing.T) {
-	if testing.Short() {
-		t.Skip("drives a browser")
-	}
-	in := newInspector(t, startBrowser(t))
+// gateFindsSeededDefects is the test of the gate itself.
+func gateFindsSeededDefects(t *testing.T, browser context.Context) {
+	in := newInspector(t, browser)
 	page, err := os.ReadFile("testdata/defects.html")
 	must(t, err)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -341,15 +347,12 @@ func TestGateFindsSeededDefects(t *testing.T) {
 	}
 }
 
-// TestLiveUpdates: a new request shows up by itself, and nothing else on the page is drawn anew.
-func TestLiveUpdates(t *testing.T) {
-	if testing.Short() {
-		t.Skip("drives a browser")
-	}
+// liveUpdates: a new request shows up by itself, and nothing else on the page is drawn anew.
+func liveUpdates(t *testing.T, browser context.Context) {
 	s := openStore(t)
 	seed(t, s, traffic{requests: 5, days: 1})
 	server := serve(t, Options{Source: s})
-	tab := openTab(t, startBrowser(t))
+	tab := openTab(t, browser)
 	must(t, chromedp.Do(tab, chromedp.Navigate(server.URL+"/requests"), chromedp.WaitVisible(chromedp.CSS(`#live[data-state=on]`))))
 	_, err := chromedp.Run(tab, chromedp.Evaluate[bool](`document.getElementById("r-R000004").mine = true`))
 	must(t, err)
@@ -366,15 +369,12 @@ func TestLiveUpdates(t *testing.T) {
 	}
 }
 
-// TestTablesWithoutScripts: with JavaScript off, the overview and the list are whole.
-func TestTablesWithoutScripts(t *testing.T) {
-	if testing.Short() {
-		t.Skip("drives a browser")
-	}
+// tablesWithoutScripts: with JavaScript off, the overview and the list are whole.
+func tablesWithoutScripts(t *testing.T, browser context.Context) {
 	s := openStore(t)
 	seed(t, s, traffic{requests: 5, days: 2})
 	server := serve(t, Options{Source: s})
-	tab := openTab(t, startBrowser(t))
+	tab := openTab(t, browser)
 	_, err := chromedp.Call(tab, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
 	must(t, err)
 	for path, rows := range map[string]int{"/": 5, "/requests": 5} {
