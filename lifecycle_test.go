@@ -194,7 +194,8 @@ func (p *proof) phase(name string, n int, done func() bool) {
 		if p.killed < p.kills && p.random.IntN(5) == 0 {
 			p.killed++
 			after := time.Duration(p.random.IntN(150)) * time.Millisecond
-			time.AfterFunc(after, func() { _ = p.command.Process.Kill() })
+			victim := p.command.Process
+			time.AfterFunc(after, func() { _ = victim.Kill() })
 		}
 		p.lot(f, min(lot, n-sent))
 		if done != nil {

@@ -53,6 +53,7 @@ func TestMcNemar(t *testing.T) {
 }
 
 func TestGoldRefusal(t *testing.T) {
+	trains(t)
 	trained := trainColours(t, 900, nil)
 	if trained.Certificate == nil {
 		t.Fatal(trained.Shortfall)
@@ -105,6 +106,7 @@ func trainColours(t *testing.T, n int, change func(*TrainOptions)) *Trained {
 }
 
 func TestTrainKeepsTestRowsLocked(t *testing.T) {
+	trains(t)
 	trained := trainColours(t, 900, func(o *TrainOptions) {
 		o.Background, o.Gold, o.Look, o.Teacher = colourRows(2000, 300), colourRows(4000, 50), 2, "gpt-4o-2024-08-06"
 	})
