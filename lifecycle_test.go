@@ -324,8 +324,15 @@ func (p *proof) in(state string) func() bool {
 	}
 }
 
+// alive waits until no kill is under way, and starts the program again if it died.
+func (p *proof) alive() {
+	time.Sleep(200 * time.Millisecond)
+	p.lot(&figures{}, 1)
+}
+
 func (p *proof) discover() {
 	p.t.Helper()
+	p.alive()
 	var found struct {
 		Groups []struct{ ID, Shape, Verdict, Reason string }
 	}
@@ -341,6 +348,7 @@ func (p *proof) discover() {
 // feedback: people label the newest requests.
 func (p *proof) feedback(n int) {
 	p.t.Helper()
+	p.alive()
 	done := 0
 	for i := len(p.answers) - 1; i >= 0 && done < n; i-- {
 		body, err := json.Marshal(map[string]any{"request_id": p.answers[i].id, "labels": p.answers[i].truth})
