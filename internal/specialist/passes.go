@@ -171,7 +171,7 @@ func (t *trainer) spanPass(pass int) {
 				examples = append(examples, int32(i))
 			}
 		}
-		fitted := *ranker
+		fitted := spanRanker{field: ranker.field, rules: ranker.rules} // not a copy: the final pass writes ranker.weights meanwhile
 		fitted.weights = learnRanker(t.ready[f], examples, rand.New(rand.NewPCG(t.opt.Seed, 1<<32+uint64(f))))
 		if pass == t.folds {
 			ranker.weights = fitted.weights // no other pass reads them
