@@ -200,6 +200,9 @@ func TestAudit(t *testing.T) {
 func TestMutants(t *testing.T) {
 	t.Parallel()
 	for name, mutate := range store.Mutants() {
+		if testing.Short() && !strings.HasPrefix(name, "no ") {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			opts := store.Options{Durability: store.Normal}
 			mutate(&opts)

@@ -25,6 +25,14 @@ import (
 // thorough says that the tests should do what the fault catalogue asks for, and not a sample of it.
 func thorough() bool { return os.Getenv("OCCAM_KILLS") != "" }
 
+// sample is how many of something to try: fewer with -short, which the race detector runs with.
+func sample(n int) int {
+	if testing.Short() {
+		return n / 4
+	}
+	return n
+}
+
 func newDisk(t testing.TB) *faultdisk.Disk {
 	t.Helper()
 	d, err := faultdisk.New()
@@ -116,7 +124,7 @@ func contents(t testing.TB, dir string) []byte {
 // not, page by page. With Full no answered row may be lost; with Normal only the newest ones, and the ledger says so (F04).
 func TestPowerLoss(t *testing.T) {
 	t.Parallel()
-	points := 20
+	points := sample(20)
 	if thorough() {
 		points = 1000
 	}
@@ -338,7 +346,7 @@ func fillAndFree(t *testing.T, dir string, opts store.Options, fill, free func()
 // is tried again (F06).
 func TestWriteErrors(t *testing.T) {
 	t.Parallel()
-	last, step := 60, 3
+	last, step := sample(60), 3
 	if thorough() {
 		last, step = 200, 0
 	}
@@ -488,7 +496,7 @@ func dump(t testing.TB, dir string) string {
 // TestBitFlips flips single bits of the database file. Verify must notice every one that changes a row (F08).
 func TestBitFlips(t *testing.T) {
 	t.Parallel()
-	flips := 40
+	flips := sample(40)
 	if thorough() {
 		flips = 300
 	}
@@ -563,7 +571,7 @@ func intact(t testing.TB, dir string) bool {
 // store must refuse, or have lost nothing (F09).
 func TestCutAndOldFiles(t *testing.T) {
 	t.Parallel()
-	cuts := 12
+	cuts := sample(12)
 	if thorough() {
 		cuts = 100
 	}

@@ -165,9 +165,6 @@ func startChild(t testing.TB, job childJob) (ready bool, kill func()) {
 		t.Fatal(err)
 	}
 	line, _ := bufio.NewReader(out).ReadString('\n')
-	if stderr.Len() > 0 {
-		t.Log(stderr.String())
-	}
 	return line == "ready\n", func() {
 		_ = cmd.Process.Kill()
 		if err := cmd.Wait(); errors.As(err, new(*exec.ExitError)) && cmd.ProcessState.ExitCode() == 1 {

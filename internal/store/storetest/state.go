@@ -582,7 +582,7 @@ func testBudgets(t *testing.T, b Backend) {
 	}
 	// What an attempt holds is freed by its outcome, and by recovery.
 	budget.Limit = 20_500
-	for i := range 1000 {
+	for i := range 300 {
 		a := Paid(fmt.Sprint("v", i), noon)
 		must(t, s.IntendWithin(ctx, a, budget))
 		must(t, s.Finish(ctx, withState(a, store.Void)))
