@@ -46,3 +46,9 @@ bench-gateway: ## the data plane beside Go's own ReverseProxy, ledger on; ends b
 
 bench-data: ## the figures of docs/data_check.md, on ../shared/data
 	OCCAM_BENCH=1 go test -count=1 -v -timeout 60m -run 'Banking77|CrossFit' ./internal/datacheck
+
+bench-ledger: ## inserts, latency at 500 calls a second, queries at a million rows, every fault at full size (about half an hour)
+	go test -run '^$$' -bench 'Paid|Free' ./internal/store/
+	go test -run '^$$' -bench Paced -benchtime 5000x ./internal/store/
+	OCCAM_MILLION=1 go test -v -run TestMillion -timeout 30m ./internal/store/
+	OCCAM_KILLS=100 go test -v -timeout 60m ./internal/store/
