@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -194,6 +195,30 @@ func TestDemoOnce(t *testing.T) {
 		t.Errorf("coverage %.2f, spent %.4f of %.4f", report.Coverage, report.USD.Spent, report.USD.GeneralistOnly)
 	}
 	reportOn(t, kept, report.USD.Spent)
+	openDomain(t, filepath.Join(kept, "ticket-triage.occam"))
+}
+
+// openDomain: a ticket specialist must leave what needs broad knowledge to the generalist.
+func openDomain(t *testing.T, model string) {
+	t.Helper()
+	served := func(stdin string) (answered, n int) {
+		out := mustRun(t, stdin, "predict", "--model", model)
+		return strings.Count(out, `"served":true`), strings.Count(out, "\n")
+	}
+	if answered, _ := served(`{"text":"Write a poem about 17th-century France"}`); answered > 0 {
+		t.Error("the ticket specialist answered for a poem about 17th-century France")
+	}
+	dir := cmp.Or(os.Getenv("OCCAM_DATA"), "../../../shared/data")
+	prompts, err := os.ReadFile(filepath.Join(dir, "open_domain", "prompts.jsonl"))
+	if err != nil {
+		t.Logf("the open-domain prompts are not at %s: only the poem was tried", dir)
+		return
+	}
+	answered, n := served(string(prompts))
+	t.Logf("%d of %d open-domain prompts answered by the ticket specialist", answered, n)
+	if float64(answered) > .005*float64(n) {
+		t.Errorf("%d of %d open-domain prompts answered, at most 0.5 %% may be", answered, n)
+	}
 }
 
 // reportOn runs what finance runs over the ledger that a demo kept: verification, statement, invoice check, FOCUS export.
