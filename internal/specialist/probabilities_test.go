@@ -11,7 +11,7 @@ import (
 )
 
 func TestProbabilitiesAgreeWithPredict(t *testing.T) {
-	m, err := Train(context.Background(), sample.Fields(), sample.Tickets(3, 600), Options{Seed: 1})
+	m, err := Train(context.Background(), sample.Fields(), sample.Tickets(3, 200), Options{Seed: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

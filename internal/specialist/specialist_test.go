@@ -89,7 +89,7 @@ func TestTrainAllKinds(t *testing.T) {
 }
 
 func TestSameBytesOnAnyNumberOfWorkers(t *testing.T) {
-	fields, examples := tickets(300)
+	fields, examples := tickets(120)
 	one := train(t, fields, examples, Options{Seed: 5, Workers: 1}).Encode(nil)
 	many := train(t, fields, examples, Options{Seed: 5, Workers: 7}).Encode(nil)
 	if !bytes.Equal(one, many) {
