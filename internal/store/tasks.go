@@ -3,6 +3,7 @@ package store
 import (
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -82,11 +83,16 @@ func (g Tasks) Advance(next TaskState, reason, actor string) (TaskState, error) 
 		if getErr != nil {
 			return TaskState{}, fmt.Errorf("store: task %s: %w", next.Name, getErr)
 		}
-		conflict := fmt.Errorf("store: task %s: %w: it is %s (version %d, not %d) since %s", next.Name, ErrConflict,
-			have.State, have.Version, next.Version, have.Updated.Format(time.RFC3339))
 		from = have.State
-		err = g.t.change(conflict, `UPDATE tasks SET state = ?, version = version + 1, data = ?, updated_at = ?
+		err = g.t.change(ErrConflict, `UPDATE tasks SET state = ?, version = version + 1, data = ?, updated_at = ?
 			WHERE name = ? AND version = ?`, next.State, data, nanos(now), next.Name, next.Version)
+		if errors.Is(err, ErrConflict) {
+			if have, getErr = g.Get(next.Name); getErr != nil { // as the winner left it
+				return TaskState{}, fmt.Errorf("store: task %s: %w", next.Name, getErr)
+			}
+			err = fmt.Errorf("store: task %s: %w: it is %s (version %d, not %d) since %s", next.Name, ErrConflict,
+				have.State, have.Version, next.Version, have.Updated.Format(time.RFC3339))
+		}
 	}
 	if err != nil {
 		return TaskState{}, err
