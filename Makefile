@@ -1,7 +1,7 @@
 # The two commands of the README are `go run . demo` and `make test`. The others help developers.
 SHELL := bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
-RACE := ./internal/store/... ./internal/engine/... ./internal/gateway/... ./internal/lifecycle/... ./internal/sim/... ./internal/cascade/...
+RACE := ./internal/store/... ./internal/engine/... ./internal/gateway/... ./internal/lifecycle/... ./internal/sim/... ./internal/cascade/... ./internal/specialist/...
 
 .PHONY: test setup lint unit race chaos build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger proof
 
