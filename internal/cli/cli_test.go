@@ -98,6 +98,22 @@ func TestTrainEvalPredict(t *testing.T) {
 	if len(lines) != 2 || p.ID != float64(7) || p.Reason == "" || p.Output["category"] == nil {
 		t.Errorf("predict: %+v of %d lines", p, len(lines))
 	}
+	var why struct {
+		Output  map[string]any
+		Reasons []struct {
+			Field string
+			Value any
+			Words []struct {
+				Word   string
+				Weight float64
+			}
+		}
+		Nearest []struct{ Text string }
+	}
+	decode(t, mustRun(t, stdin[:strings.IndexByte(stdin, '\n')+1], "predict", "--model", model, "--explain", "--examples", data), &why)
+	if len(why.Reasons) != 2 || why.Reasons[0].Value != why.Output["category"] || len(why.Reasons[0].Words) == 0 || len(why.Nearest) != nearestShown {
+		t.Errorf("explain: %+v", why)
+	}
 	code, stdout, stderr := run(t, "nonsense\n{\"id\":1}\n\xff\n{\"text\":\"fine\"}\n", "predict", "--model", model)
 	if code != exitFailed || strings.Count(stdout, "\n") != 1 || !strings.Contains(stderr, "stdin:2: \"text\" is missing") || !strings.Contains(stderr, "3 lines could not be answered") {
 		t.Errorf("bad lines: exit %d, %q, %s", code, stdout, stderr)

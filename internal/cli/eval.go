@@ -13,6 +13,7 @@ import (
 
 	"occam/internal/cascade"
 	"occam/internal/lifecycle"
+	"occam/internal/specialist"
 	"occam/internal/task"
 )
 
@@ -73,12 +74,16 @@ func (a *app) printEvaluation(e lifecycle.Evaluation, fields []task.Field) {
 }
 
 func (a *app) predictCommand() *cobra.Command {
-	var model string
+	var model, examples string
+	var explain bool
 	cmd := &cobra.Command{
 		Use: "predict --model FILE.occam", Short: "Answer JSON Lines from stdin, streaming", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.predict(cmd.Context(), model) },
+		Example: "  occam predict --model tickets.occam < texts.jsonl\n  occam predict --model tickets.occam --explain --examples train.jsonl < texts.jsonl",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.predict(cmd.Context(), model, explain, examples) },
 	}
 	cmd.Flags().StringVar(&model, "model", "", "model file made by occam train (required)")
+	cmd.Flags().BoolVar(&explain, "explain", false, "say which words spoke for and against each answer")
+	cmd.Flags().StringVar(&examples, "examples", "", "with --explain: the training file, to name the examples most alike")
 	return cmd
 }
 
@@ -89,12 +94,33 @@ type predictLine struct {
 	Confidence float64         `json:"confidence"`
 	Served     bool            `json:"served"`
 	Reason     cascade.Reason  `json:"reason"`
+
+	Reasons []specialist.Reason `json:"reasons,omitempty"` // with --explain
+	Nearest []nearest           `json:"nearest,omitempty"` // with --examples
+}
+
+// nearest is a training example that is much like the text.
+type nearest struct {
+	ID       string      `json:"id"`
+	Text     string      `json:"text"`
+	Labels   task.Output `json:"labels"`
+	Likeness float64     `json:"likeness"`
+}
+
+// nearestShown is how many examples an explanation names.
+const nearestShown = 3
+
+// A predictor answers lines.
+type predictor struct {
+	*lifecycle.LoadedModel
+	explain  bool
+	examples []task.Example
 }
 
 // maxPredictLine is the longest input line in bytes.
 const maxPredictLine = task.MaxLine
 
-func (a *app) predict(ctx context.Context, modelPath string) error {
+func (a *app) predict(ctx context.Context, modelPath string, explain bool, examples string) error {
 	if modelPath == "" {
 		return usageError("--model is missing: occam predict --model FILE.occam < texts.jsonl")
 	}
@@ -103,6 +129,19 @@ func (a *app) predict(ctx context.Context, modelPath string) error {
 		return err
 	}
 	defer loaded.Close()
+	p := predictor{LoadedModel: loaded, explain: explain}
+	if examples != "" {
+		if !explain {
+			return usageError("--examples goes with --explain")
+		}
+		if p.examples, err = a.readExamples(examples, false); err != nil {
+			return err
+		}
+	}
+	return a.predictLines(ctx, &p)
+}
+
+func (a *app) predictLines(ctx context.Context, p *predictor) error {
 	out := bufio.NewWriter(a.stdout)
 	in := bufio.NewReaderSize(a.stdin, 1<<16)
 	bad := 0
@@ -112,7 +151,7 @@ func (a *app) predict(ctx context.Context, modelPath string) error {
 			return errors.Join(fmt.Errorf("stdin line %d is longer than 16 MB", number), out.Flush())
 		}
 		if len(line) > 1 {
-			if problem := predictOne(loaded, line, out); problem != nil {
+			if problem := p.answer(line, out); problem != nil {
 				bad++
 				fmt.Fprintf(a.stderr, "stdin:%d: %v\n", number, problem)
 			}
@@ -135,7 +174,7 @@ func (a *app) predict(ctx context.Context, modelPath string) error {
 	return out.Flush()
 }
 
-func predictOne(loaded *lifecycle.LoadedModel, line []byte, out io.Writer) error {
+func (l *predictor) answer(line []byte, out io.Writer) error {
 	var in struct {
 		ID   json.RawMessage `json:"id"`
 		Text *string         `json:"text"`
@@ -153,11 +192,18 @@ func predictOne(loaded *lifecycle.LoadedModel, line []byte, out io.Writer) error
 		in.ID = json.RawMessage("null")
 	}
 	var p task.Prediction
-	loaded.Model.Predict(*in.Text, &p)
-	tier := loaded.Tier(cascade.Live)
-	reason := tier.Decide(loaded.Model.Fields(), *in.Text, &p)
-	answer := predictLine{ID: in.ID, Output: task.AppendAnswer(nil, loaded.Model.Fields(), p.Values), Confidence: p.Confidence,
+	l.Model.Predict(*in.Text, &p)
+	tier := l.Tier(cascade.Live)
+	reason := tier.Decide(l.Model.Fields(), *in.Text, &p)
+	answer := predictLine{ID: in.ID, Output: task.AppendAnswer(nil, l.Model.Fields(), p.Values), Confidence: p.Confidence,
 		Served: reason == cascade.Certified, Reason: reason}
+	if l.explain {
+		answer.Reasons = l.Model.Explain(*in.Text)
+		for _, n := range l.Model.Nearest(*in.Text, l.examples, nearestShown) {
+			e := l.examples[n.Index]
+			answer.Nearest = append(answer.Nearest, nearest{e.ID, e.Text, e.Labels, n.Likeness})
+		}
+	}
 	enc := json.NewEncoder(out)
 	enc.SetEscapeHTML(false)
 	return enc.Encode(answer)

@@ -207,6 +207,9 @@ func TestServeBadUpstream(t *testing.T) {
 			if fault.Status != 0 && response.StatusCode != fault.Status {
 				t.Errorf("status %d, the provider said %d", response.StatusCode, fault.Status)
 			}
+			if escalated, _ := post(t, base, "triage", "Write a poem about 17th-century France"); fault.Status != 0 && escalated.StatusCode != fault.Status {
+				t.Errorf("escalated: status %d, the provider said %d", escalated.StatusCode, fault.Status)
+			}
 			if fault.RetryAfter != "" && response.Header.Get("Retry-After") == "" {
 				t.Error("Retry-After is lost")
 			}
