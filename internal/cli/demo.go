@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -164,7 +165,9 @@ func (d *demo) ownData(dir string) error {
 		return err
 	}
 	d.rows, d.system = rows, genericPrompt(d.task)
-	for _, e := range fresh[:min(len(fresh), d.flags.tickets)] {
+	order := rand.New(rand.NewPCG(demoReplaySeed, 0)).Perm(len(fresh)) // traffic comes mixed; files are often sorted by category
+	for _, i := range order[:min(len(fresh), d.flags.tickets)] {
+		e := fresh[i]
 		d.tickets = append(d.tickets, ticket{e.Text, e.Labels})
 	}
 	return nil

@@ -164,7 +164,11 @@ func (d *demo) print(r *demoReport) {
 	w := d.stdout
 	sim := d.label()
 	fmt.Fprintf(w, "\nREPORT  task %s, %d tickets replayed over HTTP in %.1f s\n\n", r.Task, r.Tickets, r.ReplaySeconds)
-	fmt.Fprintf(w, "  whole system right       %s   generalist's part%s\n", percent(r.Accuracy), sim)
+	part := ""
+	if d.bill != nil {
+		part = fmt.Sprintf("the generalist's part is simulated: wrong in %.0f %% by design", 100*demoMistakeRate)
+	}
+	fmt.Fprintf(w, "  whole system right       %s   %s\n", percent(r.Accuracy), part)
 	if d.results.served > 0 {
 		fmt.Fprintf(w, "  specialist's answers     %s   target %.1f %% (%s), %s\n", percent(r.ServedAccuracy), 100*r.Target, r.Promise, met(r))
 		fmt.Fprintf(w, "  answered locally         %5.1f %%   %d of %d\n", 100*r.Coverage, d.results.served, r.Tickets)

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -210,7 +211,12 @@ func (c *Controller) see(g signed) {
 	h.gauge.Watch.Observe(g.sign)
 	h.gauge.dirty = true
 	if n := len(h.gauge.warnings()); n > before {
-		c.opts.Log.Warn("requests look different from those that the model was certified on", "task", g.task, "sign", h.gauge.warnings()[n-1].Sign)
+		level := slog.LevelInfo // one warning is enough: `occam tasks show` lists every sign
+		if before == 0 {
+			level = slog.LevelWarn
+		}
+		c.opts.Log.Log(context.Background(), level, "requests look different from those that the model was certified on", "task", g.task,
+			"sign", h.gauge.warnings()[n-1].Sign, "see", "occam tasks show "+g.task)
 		if err := c.publish(); err != nil { // with a higher audit share
 			c.opts.Log.Error("publishing", "task", g.task, "error", err)
 		}
