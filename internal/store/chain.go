@@ -34,8 +34,12 @@ const (
 	kindOutcome kind = 'o' // the outcome half of attempt n
 	kindFree    kind = 'f' // both halves of attempt n
 	kindNote    kind = 'x' // a remark on the chain itself: lost head file, accepted loss
+	kindNotice  kind = 'e' // something that happened beside the attempts, see Notice
 	kindCapture kind = 'c' // no entry: an example that is stored with the next commit
 )
+
+// alone reports whether an entry of the kind vouches for its note only, not for an attempt.
+func (k kind) alone() bool { return k == kindNote || k == kindNotice }
 
 // A head is the last entry of a lane's chain.
 type head struct {

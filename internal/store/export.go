@@ -23,7 +23,7 @@ type exportLine struct {
 	Ends    map[int64]int64 `json:"ends,omitempty"`
 	Lane    int64           `json:"lane,omitempty"`
 	Seq     int64           `json:"seq,omitempty"`
-	Kind    string          `json:"kind,omitempty"` // i: intent, o: outcome, f: free (both), x: remark
+	Kind    string          `json:"kind,omitempty"` // i: intent, o: outcome, f: free (both), x: remark, e: notice
 	N       int64           `json:"n,omitempty"`
 	Note    string          `json:"note,omitempty"`
 	Intent  *exportIntent   `json:"intent,omitempty"`
@@ -119,7 +119,7 @@ func (s *Store) Export(ctx context.Context, w io.Writer) error {
 		if e.seq > ends[e.lane].seq {
 			return nil
 		}
-		if e.unreadable != nil || e.row == nil && e.kind != kindNote {
+		if e.unreadable != nil || e.row == nil && !e.kind.alone() {
 			return fmt.Errorf("store: export: entry %d/%d cannot be read: run verify", e.lane, e.seq)
 		}
 		last[e.lane] = e.seq

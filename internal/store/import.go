@@ -166,7 +166,7 @@ func (i *importer) event(l *exportLine) (*event, error) {
 	e := &event{kind: kind(l.Kind[0]), note: l.Note, row: &row{}}
 	wantIntent, wantOutcome := e.kind == kindIntent || e.kind == kindFree, e.kind == kindOutcome || e.kind == kindFree
 	switch {
-	case !wantIntent && !wantOutcome && e.kind != kindNote:
+	case !wantIntent && !wantOutcome && !e.kind.alone():
 		return nil, fmt.Errorf("unknown kind %q", l.Kind)
 	case wantIntent != (l.Intent != nil) || wantOutcome != (l.Outcome != nil):
 		return nil, fmt.Errorf("an entry of kind %q lacks a part or has one too many", l.Kind)

@@ -9,7 +9,7 @@ import (
 // spillOut writes a batch to the spill file. Budgets cannot be checked there, so attempts that have one are refused.
 func (w *writer) spillOut(batch []*event) error {
 	var rows []*event
-	for _, e := range batch {
+	for _, e := range w.refuseNotices(batch) {
 		if len(e.budgets) > 0 {
 			e.refused = fmt.Errorf("%w: budgets cannot be checked while the database is away", ErrUnavailable)
 			continue

@@ -106,6 +106,9 @@ var migrations = [][]string{
 			n INTEGER NOT NULL, name TEXT NOT NULL, period INTEGER NOT NULL, amount INTEGER NOT NULL,
 			PRIMARY KEY (n, name, period)) STRICT`,
 	},
+	{ // 3: notices in the chain, found without reading all of it
+		`CREATE INDEX chain_notices ON chain (lane, seq) WHERE kind = 101`,
+	},
 }
 
 // schemaVersion is the version this binary reads and writes.

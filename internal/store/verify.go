@@ -30,7 +30,7 @@ func (r *Report) problem(format string, args ...any) {
 }
 
 // Verify reads the whole ledger and recomputes its chain, its sums and its end. It finds every change of a row, a row that was
-// added or removed, and a database that is older than the head file. It may run beside a process that writes. An error
+// added or removed, a certificate that is not the one that was issued, and a database that is older than the head file. It may run beside a process that writes. An error
 // means that the check could not be made, which is no better than a problem.
 func (s *Store) Verify(ctx context.Context) (Report, error) {
 	outside, err := s.outsideHeads()
@@ -42,8 +42,8 @@ func (s *Store) Verify(ctx context.Context) (Report, error) {
 		return Report{}, fmt.Errorf("store: verify: %w", err)
 	}
 	defer tx.Rollback() //nolint:errcheck // it only read
-	v := &verifier{store: s, tx: tx, open: map[int64]bool{}, days: newTransaction(head{}, s.now())}
-	for _, check := range []func(context.Context) error{v.database, v.lanes, v.rowsMissed, v.checkSums, v.checkBudgets} {
+	v := &verifier{store: s, tx: tx, open: map[int64]bool{}, certificates: map[string]Notice{}, days: newTransaction(head{}, s.now())}
+	for _, check := range []func(context.Context) error{v.database, v.lanes, v.checkCertificates, v.rowsMissed, v.checkSums, v.checkBudgets} {
 		if err := check(ctx); err != nil && ctx.Err() != nil {
 			return v.report, fmt.Errorf("store: verify: %w", err)
 		} else if err != nil {
@@ -86,6 +86,8 @@ type verifier struct {
 	open   map[int64]bool // positions of intents without an outcome so far
 	days   *transaction   // which positions each day holds
 	ends   map[int64]head
+
+	certificates map[string]Notice // the newest notice about each model's certificate
 }
 
 // database asks the database itself: it knows its indexes and pages, which the chain does not cover.
@@ -146,7 +148,7 @@ func (v *verifier) entry(e *entry) {
 		v.report.problem("entries %d to %d of lane %d are missing", last.seq+1, e.seq-1, e.lane)
 	}
 	r := e.row
-	if r == nil && e.kind != kindNote {
+	if r == nil && !e.kind.alone() {
 		v.report.problem("entry %d/%d: its attempt is missing", e.lane, e.seq)
 		r = &row{}
 	}
@@ -164,6 +166,10 @@ func (v *verifier) entry(e *entry) {
 func (v *verifier) order(e *entry, last head) {
 	if e.kind == kindNote {
 		v.report.Remarks = append(v.report.Remarks, e.note)
+		return
+	}
+	if e.kind == kindNotice {
+		v.notice(e)
 		return
 	}
 	if e.kind == kindOutcome {

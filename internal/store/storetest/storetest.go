@@ -49,6 +49,7 @@ func Run(t *testing.T, b Backend) {
 		{"examples", testExamples},
 		{"bounds of an example", testExampleBounds},
 		{"models", testModels},
+		{"notices", testNotices},
 		{"model files", testModelFiles},
 		{"keys", testKeys},
 		{"records", testRecords},
