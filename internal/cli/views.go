@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"net/http"
 	"time"
@@ -20,7 +19,7 @@ import (
 // pages is the dashboard. With a login, the first account is made where there is none.
 func (s *server) pages(ctx context.Context, a *app, cfg *config.Config, login bool) (http.Handler, error) {
 	o := dashboard.Options{Source: s.store, Database: s.store, Tasks: s.taskViews, Version: version, Now: a.now, Log: s.log, Done: s.done,
-		Book: func() *cost.Book { return s.book }, Verifier: s.store.Verify, Command: s.command,
+		Book: func() *cost.Book { return s.book }, Verifier: s.store.Verify, Command: s.command, Groups: s.groupViews, MakeTask: s.makeTask,
 		Charges: func(rows []finops.Row, w store.Window) ([]finops.Charge, error) {
 			return hostingCharges(cfg, s.book, rows, w, a.now())
 		}}
@@ -48,7 +47,7 @@ func (s *server) taskViews(context.Context) ([]dashboard.TaskView, error) {
 }
 
 func taskView(st *lifecycle.Status) dashboard.TaskView {
-	v := dashboard.TaskView{Name: st.Task, Generalist: st.Generalist, Target: st.Target, State: string(st.State), Note: st.Reason + ". " + st.Next + ".",
+	v := dashboard.TaskView{Name: st.Task, Version: st.Version, Generalist: st.Generalist, Target: st.Target, State: string(st.State), Note: st.Reason + ". " + st.Next + ".",
 		Since: st.Since, Fields: st.Fields}
 	for _, c := range st.Commands {
 		v.Commands = append(v.Commands, string(c))
@@ -59,7 +58,7 @@ func taskView(st *lifecycle.Status) dashboard.TaskView {
 		}
 		v.Tiers = append(v.Tiers, dashboard.TierView{
 			Name: "linear", Model: st.Task + "@" + m.Specialist[:8], Mode: cmp.Or(m.Mode, "off"), Bytes: int64(m.Bytes), Certificate: m.Certificate,
-			Shortfall: m.Void, Curve: m.Curve, Evaluation: evaluationView(m.Evaluation),
+			Shortfall: m.Void, MinConfidence: m.MinConfidence, Curve: m.Curve, Evaluation: evaluationView(m.Evaluation),
 		})
 		if m.Place == "lead" {
 			v.Confusions = confusionViews(m.Evaluation.Confusions)
@@ -87,19 +86,39 @@ func evidenceView(e *lifecycle.EvidenceStatus) (alarm string, days []dashboard.A
 	return e.Reason, days
 }
 
-// command carries out what a person told a task in the dashboard.
-func (s *server) command(ctx context.Context, taskName, command, actor string) error {
+var errNoControl = errors.New("the lifecycle does not run yet")
+
+// command carries out what a person told a task in the dashboard, for the state that the person saw.
+func (s *server) command(ctx context.Context, taskName, command, actor string, version int64) error {
 	control := s.control.Load()
 	if control == nil {
-		return errors.New("the lifecycle does not run yet")
+		return errNoControl
 	}
-	for _, st := range control.Status() {
-		if st.Task == taskName {
-			_, err := control.Do(ctx, taskName, lifecycle.Command(command), "", actor, st.Version)
-			return err
-		}
+	_, err := control.Do(ctx, taskName, lifecycle.Command(command), "", actor, version)
+	return err
+}
+
+// groupViews is what the dashboard shows of traffic that belongs to no task.
+func (s *server) groupViews(ctx context.Context) ([]dashboard.Group, error) {
+	control := s.control.Load()
+	if control == nil {
+		return nil, errNoControl
 	}
-	return fmt.Errorf("there is no task %q", taskName)
+	groups, err := control.Discover(ctx)
+	views := make([]dashboard.Group, len(groups))
+	for i, g := range groups {
+		views[i] = dashboard.Group(g)
+	}
+	return views, err
+}
+
+func (s *server) makeTask(ctx context.Context, m dashboard.Making) error {
+	control := s.control.Load()
+	if control == nil {
+		return errNoControl
+	}
+	_, err := control.MakeTask(ctx, lifecycle.Making{Group: m.Group, Name: m.Name, By: m.By, Audit: m.Audit, Auto: m.Auto})
+	return err
 }
 
 func evaluationView(e lifecycle.Evaluation) *dashboard.Evaluation {

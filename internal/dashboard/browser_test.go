@@ -128,7 +128,7 @@ func fixturePages(t *testing.T) map[string]string {
 	must(t, err)
 	guarded := serve(t, Options{Source: empty, Database: empty, Login: true}).URL
 	full := serve(t, Options{Source: s, Database: s, Tasks: fixedTasks(ticketTask(), language), Verifier: s.Verify,
-		Command: func(context.Context, string, string, string) error { return nil }}).URL
+		Command: func(context.Context, string, string, string, int64) error { return nil }}).URL
 	losing := serve(t, Options{Source: loss, Tasks: fixedTasks(ticketTask())}).URL
 	bare := serve(t, Options{Source: empty}).URL
 	return map[string]string{"overview": full + "/", "overview-loss": losing + "/", "overview-empty": bare + "/", "requests": full + "/requests",

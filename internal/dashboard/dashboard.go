@@ -31,6 +31,7 @@ var _ Source = (*store.Store)(nil)
 // A TaskView is what the caller knows of one task now.
 type TaskView struct {
 	Name       string       `json:"name"`
+	Version    int64        `json:"version,omitempty"` // of the state: a command names the one that its giver saw
 	Generalist string       `json:"generalist"`
 	Fields     []task.Field `json:"fields"`
 	Target     task.Target  `json:"target"`
@@ -104,8 +105,13 @@ type Options struct {
 	Charges func(rows []finops.Row, w store.Window) ([]finops.Charge, error)
 	// Verifier checks the whole ledger, as store.Store's Verify does. nil: the page has no such button.
 	Verifier func(context.Context) (store.Report, error)
-	// Command carries out what a person told a task: one of its TaskView.Commands. nil: the pages have no such buttons.
-	Command func(ctx context.Context, task, command, actor string) error
+	// Command carries out what a person told a task: one of its TaskView.Commands, for the TaskView.Version that the person saw.
+	// When the task moved since it must refuse. nil: the pages have no such buttons.
+	Command func(ctx context.Context, task, command, actor string, version int64) error
+	// Groups returns the jobs that were found in traffic that belongs to no task, and MakeTask makes one a task. nil: neither is
+	// offered.
+	Groups   func(context.Context) ([]Group, error)
+	MakeTask func(context.Context, Making) error
 	// Done ends the live updates when it is closed, so that a server can shut down. nil: they last as long as the browser.
 	Done <-chan struct{}
 }
@@ -182,6 +188,9 @@ func (d *dashboard) routes() []route {
 		{"GET /api/tasks/{name}", Viewer, d.api(d.task)},
 		{"POST /tasks/{name}/command", Admin, http.HandlerFunc(d.command)},
 		{"POST /api/tasks/{name}/command", Admin, http.HandlerFunc(d.command)},
+		{"GET /api/groups", Viewer, d.api(d.groups)},
+		{"POST /groups/{id}", Admin, http.HandlerFunc(d.makeTask)},
+		{"POST /api/groups/{id}", Admin, http.HandlerFunc(d.makeTask)},
 		{"GET /events", Viewer, http.HandlerFunc(d.events)},
 		{"GET /assets/{file}", Nobody, http.HandlerFunc(d.pages.asset)},
 		{"GET /login", Nobody, d.page("login", d.loginForm)},

@@ -328,8 +328,9 @@ func TestCommandsAreTypedAndAllowed(t *testing.T) {
 	var got []string
 	refuse := error(nil)
 	view := ticketTask()
-	server := serve(t, Options{Source: openStore(t), Tasks: fixedTasks(view), Command: func(_ context.Context, task, command, actor string) error {
-		got = append(got, task+" "+command+" "+actor)
+	view.Version = 12
+	server := serve(t, Options{Source: openStore(t), Tasks: fixedTasks(view), Command: func(_ context.Context, task, command, actor string, version int64) error {
+		got = append(got, fmt.Sprint(task, " ", command, " ", actor, " ", version))
 		return refuse
 	}})
 	send := func(command, confirm string) int {
@@ -338,7 +339,7 @@ func TestCommandsAreTypedAndAllowed(t *testing.T) {
 		reply.Body.Close()
 		return reply.StatusCode
 	}
-	if status := send("rollback", "ticket-triage"); status != 200 || len(got) != 1 || got[0] != "ticket-triage rollback this machine" {
+	if status := send("rollback", "ticket-triage"); status != 200 || len(got) != 1 || got[0] != "ticket-triage rollback this machine 12" {
 		t.Errorf("status %d, carried out %v", status, got)
 	}
 	if status := send("rollback", "ticket"); status != http.StatusBadRequest || len(got) != 1 {
@@ -351,8 +352,15 @@ func TestCommandsAreTypedAndAllowed(t *testing.T) {
 	if status := send("pause", "ticket-triage"); status != http.StatusConflict || len(got) != 2 {
 		t.Errorf("a refused command: status %d, carried out %v", status, got)
 	}
+	seen := map[string][]string{"command": {"rollback"}, "confirm": {"ticket-triage"}, "version": {"11"}}
+	reply, err := http.PostForm(server.URL+"/tasks/ticket-triage/command", seen)
+	must(t, err)
+	reply.Body.Close()
+	if reply.StatusCode != http.StatusConflict || len(got) != 3 || got[2] != "ticket-triage rollback this machine 11" {
+		t.Errorf("a page that is out of date: status %d, carried out %v", reply.StatusCode, got)
+	}
 	_, _, body := get(t, server.URL+"/tasks/ticket-triage")
-	wantText(t, body, "Type the task’s name to confirm", "Roll back")
+	wantText(t, body, "Type the task’s name to confirm", "Roll back", `name="version" value="12"`)
 }
 
 func TestSpendAddsUp(t *testing.T) {
@@ -430,5 +438,42 @@ func TestLedgerIsCheckedAndCompared(t *testing.T) {
 		if status, body := upload(bad[0], bad[1]); status != http.StatusBadRequest || strings.Contains(body, "<script>alert") {
 			t.Errorf("%v: status %d", bad, status)
 		}
+	}
+}
+
+func TestGroups(t *testing.T) {
+	monthly := 87.6
+	var made []Making
+	refuse := error(nil)
+	server := serve(t, Options{Source: openStore(t), MakeTask: func(_ context.Context, m Making) error { made = append(made, m); return refuse },
+		Groups: func(context.Context) ([]Group, error) {
+			return []Group{{ID: "s01", Requests: 700, Template: "Ticket: {{input}}", Shape: "label", Monthly: &monthly, Verdict: "worth it", Offered: true}}, nil
+		}})
+	var list groupList
+	_, _, body := get(t, server.URL+"/api/groups")
+	must(t, json.Unmarshal([]byte(body), &list))
+	if len(list.Groups) != 1 || list.Groups[0].ID != "s01" || *list.Groups[0].Monthly != monthly || !list.Groups[0].Offered {
+		t.Errorf("groups %s", body)
+	}
+	send := func(form map[string][]string) (status int) {
+		reply, err := http.PostForm(server.URL+"/api/groups/s01", form)
+		must(t, err)
+		reply.Body.Close()
+		return reply.StatusCode
+	}
+	if status := send(map[string][]string{"name": {"triage"}, "audit": {"0.05"}, "auto": {"on"}}); status != 200 || len(made) != 1 ||
+		made[0] != (Making{Group: "s01", Name: "triage", Audit: .05, Auto: true, By: "this machine"}) {
+		t.Errorf("status %d, made %+v", status, made)
+	}
+	if status := send(map[string][]string{"name": {"triage"}, "audit": {"often"}}); status != http.StatusBadRequest || len(made) != 1 {
+		t.Errorf("no number: status %d, made %+v", status, made)
+	}
+	refuse = errors.New("there is a task of this name")
+	if status := send(map[string][]string{"name": {"triage"}}); status != http.StatusConflict {
+		t.Errorf("refused: status %d", status)
+	}
+	bare := serve(t, Options{Source: openStore(t)})
+	if status, _, _ := get(t, bare.URL+"/api/groups"); status != http.StatusNotImplemented {
+		t.Errorf("without the control loop: status %d", status)
 	}
 }

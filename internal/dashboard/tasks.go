@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"occam/internal/calibration"
@@ -262,17 +263,34 @@ func (d *dashboard) obey(r *http.Request, view *TaskView) error {
 	command := r.PostFormValue("command")
 	switch {
 	case d.Command == nil:
-		return &failure{http.StatusNotImplemented, "This occam takes no commands.", "It was started without the control loop.", "Start it with occam serve."}
+		return noControl
 	case !slices.Contains(view.Commands, command):
 		return &failure{http.StatusConflict, "The task cannot do that now: " + quote(short(command)) + ".", "It is " + view.State + "; somebody may have been quicker.",
 			"Look at the task again."}
 	case r.PostFormValue("confirm") != view.Name:
 		return badInput("The typed name is not the task's.", "Type "+view.Name+" to confirm.")
 	}
-	if err := d.Command(r.Context(), view.Name, command, who(r).name); err != nil {
+	version, err := seenVersion(r, view)
+	if err != nil {
+		return err
+	}
+	if err := d.Command(r.Context(), view.Name, command, who(r).name, version); err != nil {
 		d.Log.Warn("dashboard: a command was refused", "task", view.Name, "command", command, "by", who(r).name, "error", err)
 		return &failure{http.StatusConflict, "The command was not carried out.", sentence(err.Error()), "Look at the task again."}
 	}
 	d.Log.Info("dashboard: a command was carried out", "task", view.Name, "command", command, "by", who(r).name)
 	return nil
+}
+
+// seenVersion is the version of the task's state that the form was made from. A program that names none speaks of the newest.
+func seenVersion(r *http.Request, view *TaskView) (int64, error) {
+	text := r.PostFormValue("version")
+	if text == "" && isAPI(r) {
+		return view.Version, nil
+	}
+	version, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, badInput("The form does not say which version of the task it was made from.", "Load the task's page again.")
+	}
+	return version, nil
 }

@@ -92,8 +92,8 @@ func (c *Controller) makeTask(ctx context.Context, m Making) (Status, error) {
 		return Status{}, fmt.Errorf("there is a task %q already", name)
 	case i < 0:
 		return Status{}, fmt.Errorf("there is no group %q: see `occam tasks discover`", groupID)
-	case groups[i].Shape != "json":
-		return Status{}, fmt.Errorf("group %s cannot become a task: its answers are %s; %s", groupID, groups[i].Shape, groups[i].Reason)
+	case !groups[i].Offered:
+		return Status{}, fmt.Errorf("group %s cannot become a task: %s", groupID, groups[i].Reason)
 	}
 	g := groups[i]
 	d := definition{Schema: task.Schema(g.Fields), Input: g.Template, System: g.System, Generalist: g.Model, Target: task.DefaultTarget, Audit: m.Audit, Auto: m.Auto}

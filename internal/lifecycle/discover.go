@@ -131,8 +131,9 @@ type Group struct {
 	Last     time.Time    `json:"last"`
 	Model    string       `json:"model"` // that the app asks for
 	System   string       `json:"system,omitempty"`
-	Template string       `json:"template"` // how the varying text sits in the user's message
-	Shape    string       `json:"shape"`    // "json", "label", "form", "free text"
+	Template string       `json:"template"`         // how the varying text sits in the user's message
+	Shape    string       `json:"shape"`            // "json", "label", "form", "free text"
+	Format   string       `json:"format,omitempty"` // how the answer is written, "" for compact JSON
 	Fields   []task.Field `json:"fields,omitempty"`
 	Answers  int          `json:"answers"`      // different ones among the samples
 	Entropy  float64      `json:"entropy_bits"` // of the answers
@@ -142,6 +143,7 @@ type Group struct {
 	Verdict  string       `json:"verdict"`            // worth it, not worth it, cannot tell yet
 	Reason   string       `json:"reason"`
 	More     int64        `json:"more_needed,omitempty"` // requests until it can be told
+	Offered  bool         `json:"offered"`               // it can be made a task
 }
 
 // list judges every group, those that cost most first.
@@ -169,6 +171,7 @@ func (g *group) judged() Group {
 		out.Monthly, out.Saving = &monthly, &saving
 	}
 	out.Verdict, out.Reason, out.More = g.verdict(&out)
+	out.Offered = out.Shape == "json" && !g.barred
 	return out
 }
 

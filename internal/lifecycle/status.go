@@ -50,11 +50,13 @@ type ModelStatus struct {
 	Specialist  string                   `json:"specialist,omitempty"`
 	Void        string                   `json:"void,omitempty"` // why its certificate does not hold
 	Certificate *calibration.Certificate `json:"certificate,omitempty"`
-	Evaluation  Evaluation               `json:"evaluation"`
-	Curve       []calibration.Point      `json:"curve,omitempty"`
-	Bytes       int                      `json:"bytes"`
-	TrainedAt   time.Time                `json:"trained_at"`
-	Evidence    *EvidenceStatus          `json:"evidence,omitempty"`
+	// MinConfidence is the calibrated confidence at the certificate's threshold, 0 without a certificate.
+	MinConfidence float64             `json:"min_confidence,omitempty"`
+	Evaluation    Evaluation          `json:"evaluation"`
+	Curve         []calibration.Point `json:"curve,omitempty"`
+	Bytes         int                 `json:"bytes"`
+	TrainedAt     time.Time           `json:"trained_at"`
+	Evidence      *EvidenceStatus     `json:"evidence,omitempty"`
 }
 
 // EvidenceStatus is what is known of a model's answers since it was stored.
@@ -137,6 +139,9 @@ func (s *subject) modelStatus(hash, place string) ModelStatus {
 	if h.LoadedModel != nil {
 		m.Specialist, m.Certificate, m.Evaluation, m.Curve = h.Model.Hash(), h.Certificate, h.Evaluation, h.Curve
 		m.Bytes, m.TrainedAt = h.Bytes, h.TrainedAt
+		if h.Certificate != nil {
+			m.MinConfidence = h.Model.ConfidenceAt(h.Certificate.Threshold)
+		}
 	}
 	if g := h.gauge; g != nil {
 		m.Evidence = &EvidenceStatus{Status: g.Monitor.Status(), Allowed: g.allowed(), Stage: g.Stage, Compared: g.Compared, Disagreed: g.Disagreed,

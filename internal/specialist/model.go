@@ -75,6 +75,9 @@ func (m moments) z(x float64) float64 { return (x - m.Mean) / max(m.SD, 1e-6) }
 // scoreDefinition names the acceptance score; a change of what Score means must change it, because certificates pin it.
 const scoreDefinition = "occam-linear/2: -ln sum over fields of exp(-calibrated log-odds)"
 
+// ConfidenceAt is the calibrated probability that every field is right, at an acceptance score: it rises with the score.
+func (m *Model) ConfidenceAt(score float64) float64 { return sigmoid(m.joint.logOdds(score)) }
+
 // scratch is the memory of one prediction.
 type scratch struct {
 	text extractor
