@@ -201,10 +201,10 @@ func (s *Store) takeOver(ctx context.Context, l ledgerDB, dead lane) error {
 	return err
 }
 
-// closeOpen closes every open attempt of a lane. Whether it was sent is not known, so it cost between nothing and its upper
+// closeOpen closes every open attempt of a lane, lines of batches aside. Whether it was sent is not known, so it cost between nothing and its upper
 // bound, which counts as spent until somebody knows better.
 func (s *Store) closeOpen(ctx context.Context, laneNumber int64, commit func([]*event) error) (closed int, err error) {
-	rows, err := s.queryRows(ctx, s.write, `state = 'open' AND n & 255 = ? ORDER BY n`, laneNumber)
+	rows, err := s.queryRows(ctx, s.write, leftOpen+` ORDER BY n`, laneNumber)
 	if err != nil || len(rows) == 0 {
 		return 0, err
 	}
@@ -307,6 +307,6 @@ func (s *Store) beat(ctx context.Context) (map[int64]lane, error) {
 
 func (s *Store) hasOpen(ctx context.Context, laneNumber int64) bool {
 	var n int64
-	err := s.read.QueryRowContext(ctx, s.dialect.bind(`SELECT COUNT(*) FROM attempts WHERE state = 'open' AND n & 255 = ?`), laneNumber).Scan(&n)
+	err := s.read.QueryRowContext(ctx, s.dialect.bind(`SELECT COUNT(*) FROM attempts WHERE `+leftOpen), laneNumber).Scan(&n)
 	return err == nil && n > 0
 }
