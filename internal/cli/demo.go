@@ -250,7 +250,7 @@ func (d *demo) startGateway(ctx context.Context) error {
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	d.stop, d.serving = stop, make(chan error, 1)
-	go func() { d.serving <- d.server.run(running) }()
+	go func() { d.serving <- d.server.run(running, time.Duration(d.config.Limits.Drain)) }()
 	return nil
 }
 

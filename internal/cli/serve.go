@@ -1,12 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -23,9 +23,6 @@ import (
 	"occam/internal/store"
 	"occam/internal/task"
 )
-
-// drainTime is how long a stop waits for answers under way.
-const drainTime = 30 * time.Second
 
 func (a *app) serveCommand() *cobra.Command {
 	var path string
@@ -72,7 +69,7 @@ func (a *app) serve(ctx context.Context, path string) error {
 	watching.Go(func() { newBell(cfg.Alerts.Webhook, s.store, s.log, a.now).watchSpend(background, cfg, s.book) })
 	defer watching.Wait()
 	defer stop()
-	return s.run(ctx)
+	return s.run(ctx, time.Duration(cfg.Limits.Drain))
 }
 
 // A server is one running occam: everything wired together.
@@ -166,13 +163,7 @@ func (s *server) loadModels(cfg *config.Config, given map[string]*lifecycle.Load
 
 func (s *server) openUpstreams(cfg *config.Config) error {
 	for name, p := range cfg.Providers {
-		u, err := engine.NewUpstream(engine.Options{
-			Name: name, Kind: p.Type, BaseURL: p.BaseURL, Key: p.APIKey, Simulated: p.Simulated, PricedAs: p.Prices, Hosted: p.Hosting != nil,
-			Timeouts: engine.Timeouts{
-				Connect: time.Duration(cfg.Limits.ConnectTimeout), FirstByte: time.Duration(cfg.Limits.FirstByte),
-				Idle: time.Duration(cfg.Limits.Idle), Total: time.Duration(cfg.Limits.Total),
-			},
-		})
+		u, err := engine.NewUpstream(upstreamOptions(name, p, cfg.Limits))
 		if err != nil {
 			return err
 		}
@@ -181,18 +172,48 @@ func (s *server) openUpstreams(cfg *config.Config) error {
 	return nil
 }
 
+func upstreamOptions(name string, p config.Provider, l config.Limits) engine.Options {
+	return engine.Options{
+		Name: name, Kind: p.Type, BaseURL: p.BaseURL, Key: p.APIKey, Simulated: p.Simulated, PricedAs: p.Prices, Hosted: p.Hosting != nil,
+		Timeouts: engine.Timeouts{
+			Connect:   time.Duration(cmp.Or(p.Timeouts.Connect, l.ConnectTimeout)),
+			FirstByte: time.Duration(cmp.Or(p.Timeouts.FirstByte, l.FirstByte)),
+			Idle:      time.Duration(cmp.Or(p.Timeouts.Idle, l.Idle)),
+			Total:     time.Duration(cmp.Or(p.Timeouts.Total, l.Total)),
+		},
+	}
+}
+
+// gatewayLimits are the data plane's limits.
+func gatewayLimits(l config.Limits) gateway.Limits {
+	retries := l.Retries
+	if retries == 0 {
+		retries = -1
+	}
+	return gateway.Limits{
+		BodyBytes: l.BodyBytes, InFlight: l.InFlight, Body: time.Duration(l.Body), Write: time.Duration(l.Write),
+		Drain: l.OnDisconnect == config.Drain, AskUsage: l.AskUsage,
+		Patience: engine.Patience{Retries: retries, Wait: time.Duration(l.RetryWait), Share: l.RetryShare},
+	}
+}
+
+// route is where a model's requests go.
+func (s *server) route(name string, m config.Model) engine.Route {
+	var r engine.Route
+	for _, at := range append([]config.Place{m.Place}, m.Fallbacks...) {
+		r.Targets = append(r.Targets, engine.Target{Upstream: s.upstreams[at.Provider], Model: cmp.Or(at.Upstream, name), MaxOutput: at.MaxOutput})
+	}
+	return r
+}
+
 // snapshot is what the data plane reads.
 func (s *server) snapshot(cfg *config.Config, deployments []lifecycle.Deployment) *gateway.Snapshot {
 	snapshot := &gateway.Snapshot{
 		Models: map[string]engine.Route{}, Fallback: s.upstreams[cfg.FirstProvider], Book: s.book, Keys: s.keyring(),
-		Limits: gateway.Limits{BodyBytes: cfg.Limits.BodyBytes, InFlight: cfg.Limits.InFlight},
+		Limits: gatewayLimits(cfg.Limits),
 	}
 	for name, m := range cfg.Models {
-		upstream := m.Upstream
-		if upstream == "" {
-			upstream = name
-		}
-		snapshot.Models[name] = engine.Route{Targets: []engine.Target{{Upstream: s.upstreams[m.Provider], Model: upstream}}}
+		snapshot.Models[name] = s.route(name, m)
 	}
 	for _, d := range deployments {
 		routed := gateway.Task{Task: d.Task}
@@ -251,7 +272,7 @@ func (s *server) announce(a *app, cfg *config.Config, path string, started time.
 			fmt.Fprintf(w, "  ! provider %q has an empty api_key: it will refuse what needs one. Set it in the environment, or write \"none\".\n", name)
 		}
 	}
-	fmt.Fprintf(w, "Ready in %d ms. Ctrl-C stops after the answers under way (%s at most).\n", a.now().Sub(started).Milliseconds(), drainTime)
+	fmt.Fprintf(w, "Ready in %d ms. Ctrl-C stops after the answers under way (%s at most).\n", a.now().Sub(started).Milliseconds(), time.Duration(cfg.Limits.Drain))
 }
 
 func (s *server) taskLine(t *task.Task) string {
@@ -263,24 +284,11 @@ func (s *server) taskLine(t *task.Task) string {
 	return "not known"
 }
 
-// run serves until ctx ends, then lets the answers under way finish.
-func (s *server) run(ctx context.Context) error {
-	web := &http.Server{Handler: s.gateway, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)}
-	failed := make(chan error, 1)
-	go func() { failed <- web.Serve(s.listener) }()
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-	}
-	s.gateway.Drain()
-	close(s.done)
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
-	defer cancel()
-	if err := web.Shutdown(drain); err != nil {
-		return fmt.Errorf("some answers were still under way after %s: %w", drainTime, errors.Join(err, web.Close()))
-	}
-	return nil
+// run serves until ctx ends, then lets the answers under way finish. The pages' live updates end at once: they would not end by
+// themselves.
+func (s *server) run(ctx context.Context, grace time.Duration) error {
+	defer context.AfterFunc(ctx, func() { close(s.done) })()
+	return s.gateway.Serve(ctx, s.listener, grace)
 }
 
 func (s *server) close() {

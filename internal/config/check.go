@@ -24,8 +24,8 @@ func (c *Config) check() error {
 		}
 	}
 	for _, name := range sortedKeys(c.Models) {
-		if p := c.Models[name].Provider; c.Providers[p].Type == "" {
-			return fmt.Errorf("models.%s: provider %q is not among providers (%s)", name, p, strings.Join(sortedKeys(c.Providers), ", "))
+		if err := c.checkModel(c.Models[name]); err != nil {
+			return fmt.Errorf("models.%s: %w", name, err)
 		}
 	}
 	for _, name := range sortedKeys(c.Tasks) {
@@ -45,9 +45,33 @@ func (c *Config) check() error {
 	return c.Limits.check()
 }
 
+func (c *Config) checkModel(m Model) error {
+	for _, at := range append([]Place{m.Place}, m.Fallbacks...) {
+		if c.Providers[at.Provider].Type == "" {
+			return fmt.Errorf("provider %q is not among providers (%s)", at.Provider, strings.Join(sortedKeys(c.Providers), ", "))
+		}
+		if at.MaxOutput < 0 {
+			return errors.New("max_output is negative")
+		}
+	}
+	return nil
+}
+
 func (l Limits) check() error {
-	if l.BodyBytes < 1024 || l.InFlight < 1 || l.ConnectTimeout <= 0 || l.FirstByte <= 0 || l.Idle <= 0 || l.Total <= 0 {
-		return errors.New("limits: body_bytes must be at least 1024, in_flight at least 1 and every timeout positive")
+	for _, d := range []Duration{l.ConnectTimeout, l.FirstByte, l.Idle, l.Total, l.Body, l.Write, l.Drain, l.RetryWait} {
+		if d <= 0 {
+			return errors.New("limits: every timeout must be positive")
+		}
+	}
+	switch {
+	case l.BodyBytes < 1024 || l.InFlight < 1:
+		return errors.New("limits: body_bytes must be at least 1024 and in_flight at least 1")
+	case l.Retries < 0 || l.Retries > 10:
+		return fmt.Errorf("limits.retries is %d: it must be from 0 to 10", l.Retries)
+	case l.RetryShare <= 0 || l.RetryShare > 1:
+		return fmt.Errorf("limits.retry_share is %v: it is a share above 0, such as 0.2; retries: 0 makes none", l.RetryShare)
+	case l.OnDisconnect != Cancel && l.OnDisconnect != Drain:
+		return fmt.Errorf("limits.on_disconnect is %q: it must be cancel or drain", l.OnDisconnect)
 	}
 	return nil
 }
@@ -58,6 +82,9 @@ func (p Provider) check() error {
 	}
 	if !validURL(p.BaseURL) {
 		return errors.New("base_url must be a full http(s) address such as https://api.openai.com/v1")
+	}
+	if t := p.Timeouts; t.Connect < 0 || t.FirstByte < 0 || t.Idle < 0 || t.Total < 0 {
+		return errors.New("timeouts must not be negative")
 	}
 	return nil
 }

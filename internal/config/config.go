@@ -48,6 +48,15 @@ type Provider struct {
 	Hosting   *Hosting `yaml:"hosting"`
 	Training  *bool    `yaml:"training"`  // false: the provider's terms forbid training on its answers
 	Simulated bool     `yaml:"simulated"` // every figure it causes is labelled so
+	Timeouts  Timeouts `yaml:"timeouts"`  // where they differ from those of limits
+}
+
+// Timeouts bound one exchange with a provider. Zero: as limits says.
+type Timeouts struct {
+	Connect   Duration `yaml:"connect"`
+	FirstByte Duration `yaml:"first_byte"`
+	Idle      Duration `yaml:"idle"`
+	Total     Duration `yaml:"total"`
 }
 
 // Hosting says what a provider's hardware costs when it is rented by the hour.
@@ -58,8 +67,15 @@ type Hosting struct {
 
 // Model maps the name that apps use to a provider and the name it knows.
 type Model struct {
-	Provider string `yaml:"provider"`
-	Upstream string `yaml:"upstream"`
+	Place     `yaml:",inline"`
+	Fallbacks []Place `yaml:"fallbacks"` // asked in this order when the places before them fail before their first byte
+}
+
+// Place is one model at one provider.
+type Place struct {
+	Provider  string `yaml:"provider"`
+	Upstream  string `yaml:"upstream"`   // the provider's name of the model; default: the name that apps use
+	MaxOutput int64  `yaml:"max_output"` // most tokens it writes when a request sets no limit; default: what is published
 }
 
 // Task is one narrow job as the configuration writes it.
@@ -87,7 +103,7 @@ type Alerts struct {
 	Webhook string `yaml:"webhook"` // takes a POST of {"text": "…"}, as Slack's incoming webhooks do
 }
 
-// Limits bounds what one process takes on.
+// Limits bounds what one process takes on, and how long it waits for whom.
 type Limits struct {
 	BodyBytes      int64    `yaml:"body_bytes"`
 	InFlight       int      `yaml:"in_flight"`
@@ -95,7 +111,21 @@ type Limits struct {
 	FirstByte      Duration `yaml:"first_byte_timeout"`
 	Idle           Duration `yaml:"idle_timeout"`
 	Total          Duration `yaml:"total_timeout"`
+	Body           Duration `yaml:"body_timeout"`  // for an app's request to arrive
+	Write          Duration `yaml:"write_timeout"` // for an app to take a piece of its answer
+	Drain          Duration `yaml:"drain_timeout"` // for answers under way when the server stops
+	Retries        int      `yaml:"retries"`       // of one request, before its first byte
+	RetryWait      Duration `yaml:"retry_wait"`    // longest pause before a retry; a longer Retry-After is handed to the app
+	RetryShare     float64  `yaml:"retry_share"`   // of a model's requests that may be retried
+	OnDisconnect   string   `yaml:"on_disconnect"` // "cancel" or "drain" the call of an app that goes away
+	AskUsage       bool     `yaml:"ask_usage"`     // streams that pass through are asked for usage, which is taken out again
 }
+
+// What becomes of the call of an app that goes away.
+const (
+	Cancel = "cancel" // it is cancelled, and recorded with its bounds
+	Drain  = "drain"  // it is read to its end, and billed exactly
+)
 
 // Default is the configuration that an empty file means.
 func Default() Config {
@@ -109,6 +139,8 @@ func Default() Config {
 			BodyBytes: 4 << 20, InFlight: 512,
 			ConnectTimeout: Duration(5 * time.Second), FirstByte: Duration(60 * time.Second),
 			Idle: Duration(60 * time.Second), Total: Duration(10 * time.Minute),
+			Body: Duration(30 * time.Second), Write: Duration(30 * time.Second), Drain: Duration(30 * time.Second),
+			Retries: 2, RetryWait: Duration(10 * time.Second), RetryShare: 0.2, OnDisconnect: Cancel,
 		},
 	}
 }

@@ -23,6 +23,9 @@ func TestExampleIsValid(t *testing.T) {
 	if c.FirstProvider != "openai" {
 		t.Errorf("first provider = %q", c.FirstProvider)
 	}
+	if d := Default(); c.Limits != d.Limits {
+		t.Errorf("the example says that its limits are the defaults: %+v, they are %+v", c.Limits, d.Limits)
+	}
 	if time.Duration(c.Capture.Retention) != 30*24*time.Hour {
 		t.Errorf("retention = %v", time.Duration(c.Capture.Retention))
 	}
@@ -55,6 +58,17 @@ func TestExampleTaskIsValid(t *testing.T) {
 	}
 }
 
+func TestModelsHaveFallbacks(t *testing.T) {
+	c, err := Parse([]byte(minimal+"models:\n  m: {provider: first, upstream: big, max_output: 9, fallbacks: [{provider: second}, {provider: first, upstream: small}]}\n"), noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := c.Models["m"]
+	if m.Provider != "first" || m.Upstream != "big" || m.MaxOutput != 9 || len(m.Fallbacks) != 2 || m.Fallbacks[0].Provider != "second" || m.Fallbacks[1].Upstream != "small" {
+		t.Errorf("%+v", m)
+	}
+}
+
 const minimal = "providers:\n  second: {type: openai, base_url: http://127.0.0.1:1/v1}\n  first: {type: openai, base_url: http://127.0.0.1:2/v1}\n"
 
 func TestDefaults(t *testing.T) {
@@ -80,6 +94,13 @@ func TestRefusals(t *testing.T) {
 		{"bad template", minimal + "tasks: {t: {schema: s.json, input: plain}}\n", "no {{variable}}"},
 		{"bad doubt", minimal + "tasks: {t: {schema: s.json, on_doubt: shrug}}\n", "on_doubt"},
 		{"bad audit", minimal + "tasks: {t: {schema: s.json, audit: 2}}\n", "audit"},
+		{"unknown fallback", minimal + "models: {m: {provider: first, fallbacks: [{provider: nobody}]}}\n", "nobody"},
+		{"unknown key in a fallback", minimal + "models: {m: {provider: first, fallbacks: [{provider: second, weight: 1}]}}\n", "weight"},
+		{"bad disconnect", minimal + "limits: {on_disconnect: wait}\n", "on_disconnect"},
+		{"bad retries", minimal + "limits: {retries: 99}\n", "limits.retries"},
+		{"bad retry share", minimal + "limits: {retry_share: 0}\n", "retry_share"},
+		{"bad timeout", minimal + "limits: {write_timeout: 0s}\n", "timeout"},
+		{"bad timeout of a provider", "providers: {a: {type: openai, base_url: http://x/v1, timeouts: {idle: -1s}}}\n", "timeouts"},
 		{"bad store", minimal + "store: mysql://x\n", "store must be"},
 		{"not yaml", "\t{{{", "[1:"},
 	} {

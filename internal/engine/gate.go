@@ -30,7 +30,7 @@ const (
 	openSpared   = 30 * time.Second // where one can
 	longestAlone = 15 * time.Second
 	longest      = 5 * time.Minute
-	retryShare   = 0.2 // retries per request, in the long run and at any moment
+	retryShare   = 0.2 // default of Patience.Share
 	retryReserve = 3   // retries that an idle upstream may need
 	retrySaved   = 10  // most that can be saved up
 )
@@ -116,14 +116,14 @@ func (g *gate) pause(until time.Time, limited bool) {
 }
 
 // begin and end count a request that is served here.
-func (g *gate) begin() {
+func (g *gate) begin(share float64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.fresh {
 		g.tokens, g.fresh = retryReserve, true
 	}
 	g.active++
-	g.tokens = min(g.tokens+retryShare, retrySaved)
+	g.tokens = min(g.tokens+share, retrySaved)
 }
 
 func (g *gate) end(retries int) {
@@ -134,10 +134,10 @@ func (g *gate) end(retries int) {
 }
 
 // retry asks for one retry. It counts from now on, also while it waits.
-func (g *gate) retry() bool {
+func (g *gate) retry(share float64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.tokens < 1 || float64(g.retrying) >= retryReserve+retryShare*float64(g.active) {
+	if g.tokens < 1 || float64(g.retrying) >= retryReserve+share*float64(g.active) {
 		return false
 	}
 	g.tokens--

@@ -24,6 +24,19 @@ type Route struct {
 type Patience struct {
 	Retries int           // of one request, at the last target that may be called; default 2, negative: none
 	Wait    time.Duration // longest back-off, Retry-After included; default 10 s. More is the app's to decide
+	Share   float64       // of a model's requests that may be retried, in the long run and at any moment; default 0.2
+}
+
+func (p *Patience) complete() {
+	if p.Retries == 0 {
+		p.Retries = 2
+	}
+	if p.Wait == 0 {
+		p.Wait = 10 * time.Second
+	}
+	if p.Share == 0 {
+		p.Share = retryShare
+	}
 }
 
 // A Trip is one request's way along a route: which target is called next, and after which wait. Use it from one goroutine;
@@ -44,12 +57,7 @@ type Trip struct {
 
 // Start begins a trip. now is the clock, rand is uniform in [0,1).
 func (r Route) Start(p Patience, now func() time.Time, rand func() float64) *Trip {
-	if p.Retries == 0 {
-		p.Retries = 2
-	}
-	if p.Wait == 0 {
-		p.Wait = 10 * time.Second
-	}
+	p.complete()
 	return &Trip{route: r, patience: p, now: now, rand: rand}
 }
 
@@ -100,7 +108,7 @@ func (t *Trip) visit(i int) *gate {
 	target := t.route.Targets[i]
 	g := target.Upstream.gate(target.Model)
 	if t.counted == i {
-		g.begin()
+		g.begin(t.patience.Share)
 		t.counted++
 	}
 	return g
@@ -143,7 +151,7 @@ func (t *Trip) again(after time.Duration) bool {
 		wait = firstBackOff << t.retries
 	}
 	wait += time.Duration(t.rand() * spread * float64(wait)) // never early, and not all at once
-	if t.retries >= t.patience.Retries || wait > t.patience.Wait || !t.gate.retry() {
+	if t.retries >= t.patience.Retries || wait > t.patience.Wait || !t.gate.retry(t.patience.Share) {
 		return false
 	}
 	t.retries++

@@ -84,11 +84,11 @@ func TestTheRetryBudgetHoldsOverAnyHistory(t *testing.T) {
 		for range rapid.IntRange(1, 300).Draw(rt, "steps") {
 			switch rapid.IntRange(0, 2).Draw(rt, "step") {
 			case 0:
-				g.begin()
+				g.begin(retryShare)
 				requests++
 				active = append(active, new(request))
 			case 1:
-				if len(active) > 0 && g.retry() {
+				if len(active) > 0 && g.retry(retryShare) {
 					active[0].retries++
 					retries++
 				}

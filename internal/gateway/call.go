@@ -69,7 +69,7 @@ func (x *exchange) send(c *call) (*paid, *engine.Reply, *openai.Error) {
 			}
 			return nil, nil, x.notIntended(err)
 		}
-		header := forwarded(x.r.Header)
+		header := forwarded(x.r.Header, a.ID)
 		x.opts.Tracing.call(a, header)
 		reply, err := target.Upstream.Send(ctx, &engine.Call{API: x.request.API, Path: cmp.Or(x.path, x.request.API.Path()),
 			Usage: c.edit.Usage || x.request.IncludeUsage, Body: a.body, Header: header})

@@ -7,10 +7,11 @@ import (
 
 // sentOn are the headers of an app's request that its model's provider gets. Everything else stays here: the app's own
 // authorization, cookies, addresses, and above all anything that could name a destination.
-var sentOn = []string{"Accept", "Content-Type", "Openai-Beta", "Anthropic-Beta", "Anthropic-Version", "Idempotency-Key", "Traceparent", "Tracestate", "X-Client-Request-Id"}
+var sentOn = []string{"Accept", "Content-Type", "Openai-Beta", "Anthropic-Beta", "Anthropic-Version", "Idempotency-Key", "Traceparent", "Tracestate"}
 
-// forwarded is a fresh header with what may be sent on.
-func forwarded(in http.Header) http.Header {
+// forwarded is a fresh header with what may be sent on, and the attempt's ID: by it a provider's support finds the call that a row
+// of the ledger stands for.
+func forwarded(in http.Header, attempt string) http.Header {
 	out := make(http.Header, len(sentOn)+2)
 	for _, name := range sentOn {
 		if v, ok := in[name]; ok {
@@ -21,6 +22,7 @@ func forwarded(in http.Header) http.Header {
 		out["Content-Type"] = []string{"application/json"}
 	}
 	out["User-Agent"] = []string{"occam"}
+	out["X-Client-Request-Id"] = []string{attempt}
 	return out
 }
 

@@ -75,7 +75,7 @@ func TestS03Headers(t *testing.T) {
 	}
 	req, _ := http.NewRequest("POST", w.web.URL+"/v1/chat/completions", strings.NewReader(plainBody))
 	secrets := []string{"Authorization", "Cookie", "X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "X-Real-Ip", "Api-Key", "X-Api-Key", "Proxy-Authorization",
-		"Te", "Trailer", "Upgrade", "Keep-Alive", "X-Occam-Task", "Openai-Organization", "Openai-Project"}
+		"Te", "Trailer", "Upgrade", "Keep-Alive", "X-Occam-Task", "X-Client-Request-Id", "Openai-Organization", "Openai-Project"}
 	for _, h := range secrets {
 		req.Header.Set(h, "app-secret")
 	}
@@ -98,6 +98,9 @@ func TestS03Headers(t *testing.T) {
 		if strings.Contains(strings.Join(values, ""), "app-secret") {
 			t.Errorf("the provider saw %s", name)
 		}
+	}
+	if id := got.Get("X-Client-Request-Id"); id == "" || id != w.book.paid()[0].ID {
+		t.Errorf("the provider got the request ID %q, not that of the ledger's row", id)
 	}
 	if got.Get("Authorization") != "Bearer sk-provider-secret" || !strings.HasPrefix(got.Get("Traceparent"), "00-4bf92f3577b34da6a3ce929d0e0e4736-") {
 		t.Errorf("the provider got %v", got)
@@ -252,7 +255,7 @@ func TestS22RequestSmuggling(t *testing.T) {
 	if got := len(w.seen()) - n; got != 0 {
 		t.Errorf("%d hidden requests reached the provider", got)
 	}
-	split := head + fmt.Sprintf("X-Client-Request-Id: a%%0d%%0aX-Evil: 1\r\nContent-Length: %d\r\n\r\n%s", len(plainBody), plainBody)
+	split := head + fmt.Sprintf("Openai-Beta: a%%0d%%0aX-Evil: 1\r\nContent-Length: %d\r\n\r\n%s", len(plainBody), plainBody)
 	if raw(t, address, split); w.headers[len(w.headers)-1].Get("X-Evil") != "" {
 		t.Error("a header was split")
 	}
