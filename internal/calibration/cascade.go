@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// A TierResult is what CertifyCascade proved about one tier.
+// A TierResult is what a Path proved about one tier.
 type TierResult struct {
 	Result
 	// Err is nil when the tier is certified; else a *Shortfall, and the tier must not answer.
@@ -18,63 +18,138 @@ type TierResult struct {
 	Below []float64
 }
 
-// CertifyCascade certifies the tiers of a cascade in order, each on the requests that reach it, so that all promises
-// together hold with probability 1-goal.Delta. rows holds, for each calibration row, its outcome at each tier;
-// unlabelled holds, for each row of other traffic, its score at each tier, from which the grids of at most size
-// thresholds are read. The result has one element a tier. Where every certified tier keeps the Served risk, so does the
-// cascade. For the System promise the risk is shared evenly over the tiers.
+// A Path certifies the tiers of a cascade in order, each on the requests that reach it, so that all promises together hold
+// with probability 1-Goal.Delta. Where every certified tier keeps the Served risk, so does the cascade. For the System
+// promise the risk is shared evenly over the tiers.
 //
 // One tier's threshold depends on the labels, so the rows left over by it are not plainly a fresh sample. But Certify
 // looks at labels from strict to lax only and stops at a threshold that those looked at determine. Given them, the rows
 // with lower scores are still independent draws of the traffic below that threshold: these, and no others, certify the
-// next tier. Where a tier is not certified every request passes it, and the next tier is certified on all rows that
-// reached this one. Each of the 2^tiers - 1 certifications that may come about in this way has an equal share of delta.
-func CertifyCascade(goal Goal, unlabelled [][]float64, size int, rows [][]Outcome) ([]TierResult, error) {
-	tiers, err := width(unlabelled, rows)
-	if err != nil {
-		return nil, err
+// next tier. Where a tier is not certified, or is left out, every request passes it, and the next tier is certified on all
+// rows that reached this one. Each of the 2^tiers - 1 certifications that may come about in this way, over all choices of
+// tiers to leave out, has an equal share of delta: so every Path of the same tiers and rows may be tried, and the best kept.
+type Path struct {
+	goal         Goal
+	tiers        int
+	rows, others []int // that reach the next tier
+	below        []float64
+}
+
+// maxTiers bounds a cascade: the number of certifications doubles with each tier.
+const maxTiers = 8
+
+// NewPath begins a cascade of so many tiers, on calibration rows and on rows of other traffic, whose labels are not looked
+// at and from whose scores the grids are made. Both are named by their index from here on.
+func NewPath(goal Goal, tiers, rows, others int) (*Path, error) {
+	if tiers < 1 || tiers > maxTiers {
+		return nil, fmt.Errorf("calibration: a cascade of %d tiers; 1 to %d can be certified", tiers, maxTiers)
 	}
 	goal.Tiers = max(goal.Tiers, 1) * (1<<tiers - 1)
 	if goal.Promise == System {
 		goal.Risk /= float64(tiers)
 	}
+	return &Path{goal: goal, tiers: tiers, rows: indices(rows), others: indices(others)}, nil
+}
+
+func indices(n int) []int {
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i
+	}
+	return all
+}
+
+// Goal is what each tier of the path must prove, its share of the failure probability included.
+func (p *Path) Goal() Goal { return p.goal }
+
+// Reaching returns the rows that reach the next tier.
+func (p *Path) Reaching() (rows, others []int) { return p.rows, p.others }
+
+// Fork returns a copy that goes its own way from here.
+func (p *Path) Fork() *Path {
+	fork := *p
+	fork.below = slices.Clone(p.below)
+	return &fork
+}
+
+// Pass leaves the next tier out: every request passes it.
+func (p *Path) Pass() { p.below = append(p.below, math.Inf(1)) }
+
+// Certify certifies the next tier by the outcomes of the rows that reach it, in the order of Reaching, with thresholds
+// from grid, which must not depend on the outcomes (see Grid). scores are those of the other rows that reach it; they
+// only say which of these reach the tier after it, and may be nil where nobody asks.
+func (p *Path) Certify(grid []float64, outcomes []Outcome, scores []float64) (TierResult, error) {
+	if len(p.below) == p.tiers {
+		return TierResult{}, fmt.Errorf("calibration: the path has %d tiers and all are certified", p.tiers)
+	}
+	if len(outcomes) != len(p.rows) || scores != nil && len(scores) != len(p.others) {
+		return TierResult{}, fmt.Errorf("calibration: %d outcomes and %d scores for the %d and %d rows that reach the tier",
+			len(outcomes), len(scores), len(p.rows), len(p.others))
+	}
+	result, looked, err := certify(p.goal, grid, outcomes)
+	if short := (*Shortfall)(nil); err != nil && !errors.As(err, &short) {
+		return TierResult{}, err
+	}
+	tier := TierResult{Result: result, Err: err, Below: slices.Clone(p.below)}
+	if err != nil {
+		p.Pass()
+		return tier, nil
+	}
+	p.below = append(p.below, looked)
+	p.rows = left(p.rows, func(i int) float64 { return outcomes[i].Score }, looked)
+	if scores != nil {
+		p.others = left(p.others, func(i int) float64 { return scores[i] }, looked)
+	}
+	return tier, nil
+}
+
+// left returns the rows whose score is not at or above the limit.
+func left(rows []int, score func(i int) float64, limit float64) []int {
+	var passed []int
+	for i, row := range rows {
+		if !(score(i) >= limit) {
+			passed = append(passed, row)
+		}
+	}
+	return passed
+}
+
+// CertifyCascade certifies every tier of a cascade, see Path. rows holds, for each calibration row, its outcome at each
+// tier; unlabelled holds, for each row of other traffic, its score at each tier, from which the grids of at most size
+// thresholds are read. The result has one element a tier.
+func CertifyCascade(goal Goal, unlabelled [][]float64, size int, rows [][]Outcome) ([]TierResult, error) {
+	tiers, err := width(unlabelled, rows)
+	if err != nil {
+		return nil, err
+	}
+	path, err := NewPath(goal, tiers, len(rows), len(unlabelled))
+	if err != nil {
+		return nil, err
+	}
 	results := make([]TierResult, tiers)
-	below := make([]float64, 0, tiers)
 	for j := range results {
-		outcomes, scores := make([]Outcome, len(rows)), make([]float64, len(unlabelled))
-		for i, row := range rows {
-			outcomes[i] = row[j]
+		reaching, others := path.Reaching()
+		outcomes, scores := make([]Outcome, len(reaching)), make([]float64, len(others))
+		for i, row := range reaching {
+			outcomes[i] = rows[row][j]
 		}
-		for i, row := range unlabelled {
-			scores[i] = row[j]
+		for i, row := range others {
+			scores[i] = unlabelled[row][j]
 		}
-		result, looked, err := certify(goal, Grid(scores, size), outcomes)
-		if short := (*Shortfall)(nil); err != nil && !errors.As(err, &short) {
+		if results[j], err = path.Certify(Grid(scores, size), outcomes, scores); err != nil {
 			return nil, err
 		}
-		results[j] = TierResult{Result: result, Err: err, Below: slices.Clone(below)}
-		limit := math.Inf(1)
-		if err == nil {
-			limit = looked
-			rows = slices.DeleteFunc(slices.Clone(rows), func(row []Outcome) bool { return row[j].Score >= limit })
-			unlabelled = slices.DeleteFunc(slices.Clone(unlabelled), func(row []float64) bool { return row[j] >= limit })
-		}
-		below = append(below, limit)
 	}
 	return results, nil
 }
 
 // width returns the number of tiers, which every row must have.
 func width(unlabelled [][]float64, rows [][]Outcome) (int, error) {
-	const most = 8
 	tiers := 0
 	if len(rows) > 0 {
 		tiers = len(rows[0])
 	} else if len(unlabelled) > 0 {
 		tiers = len(unlabelled[0])
-	}
-	if tiers < 1 || tiers > most {
-		return 0, fmt.Errorf("calibration: a cascade of %d tiers; 1 to %d can be certified", tiers, most)
 	}
 	uneven := func(n int) error {
 		return fmt.Errorf("calibration: rows of a cascade of %d tiers must have an outcome at each, one has %d", tiers, n)

@@ -43,11 +43,13 @@ type Certificate struct {
 	// given, which is about one step of the grid below that tier's threshold; what lies between goes past this tier
 	// (see TierResult).
 	Below     map[string]float64 `json:"below,omitempty"`
-	Level     float64            `json:"level,omitempty"`       // share of Delta that this certification spent
-	AuditRate float64            `json:"audit_rate,omitempty"`  // share of answered requests that is audited while it is live
-	Classes   []Row              `json:"classes,omitempty"`     // by predicted class, at this threshold
-	Fields    []Row              `json:"fields,omitempty"`      // by field of the answer, at this threshold
-	ValidIf   []string           `json:"valid_while,omitempty"` // conditions in words, for people; Void checks what a machine can check
+	Level     float64            `json:"level,omitempty"`        // share of Delta that this certification spent
+	AuditRate float64            `json:"audit_rate,omitempty"`   // share of answered requests that is audited while it is live
+	Classes   []Row              `json:"classes,omitempty"`      // by predicted class, at this threshold
+	Fields    []Row              `json:"fields,omitempty"`       // by field of the answer, at this threshold
+	Alone     []Statement        `json:"fields_alone,omitempty"` // promises about single fields, at thresholds of their own
+	Truth     *Truth             `json:"truth,omitempty"`        // agreement with the teacher beside accuracy against people's labels
+	ValidIf   []string           `json:"valid_while,omitempty"`  // conditions in words, for people; Void checks what a machine can check
 }
 
 // A Row is what is known, at a certificate's threshold, about one predicted class or one field of the answer.

@@ -1,6 +1,7 @@
 package calibration
 
 import (
+	"errors"
 	"math"
 	"slices"
 )
@@ -113,4 +114,47 @@ func Fields(result Result, outcomes []Outcome, wrong [][]bool, names []string) [
 		rows[f].Note = Certified
 	}
 	return rows
+}
+
+// A Statement is a promise about one field of the answer alone, at a threshold of its own.
+type Statement struct {
+	Field     string  `json:"field"`
+	Certified bool    `json:"certified"`
+	Threshold float64 `json:"threshold,omitempty"` // at and above it the field is right often enough
+	N         int     `json:"n"`
+	Accepted  int     `json:"accepted"`
+	Errors    int     `json:"errors"`
+	Upper     float64 `json:"upper"` // of the field's own risk; at most the certificate's Risk where it is certified
+	Coverage  float64 `json:"coverage"`
+	Level     float64 `json:"level"`          // failure probability that the test spent
+	More      int     `json:"more,omitempty"` // labels that a proof still needs, about; 0: certified, or no number would do
+	Why       string  `json:"why,omitempty"`  // there is none
+}
+
+// Statements certifies each field of the answer by itself, with the goal's promise and risk: a field that is easy may be
+// trusted where the whole answer may not. wrong[f][i] says whether row i's field f was wrong; outcomes give the scores, grid is
+// that of Certify. All statements hold together with probability 1-goal.Spend(), apart from the certificate's own.
+func Statements(goal Goal, grid []float64, outcomes []Outcome, wrong [][]bool, names []string) ([]Statement, error) {
+	goal.Models = max(goal.Models, 1) * max(len(names), 1)
+	all := make([]Statement, len(names))
+	for f, name := range names {
+		field := make([]Outcome, len(outcomes))
+		for i, o := range outcomes {
+			field[i] = Outcome{o.Score, wrong[f][i]}
+		}
+		result, err := Certify(goal, grid, field)
+		s := Statement{Field: name, N: len(field), Level: goal.Spend()}
+		var short *Shortfall
+		switch {
+		case errors.As(err, &short):
+			s.Accepted, s.Errors, s.More, s.Why, s.Upper = short.Accepted, short.Errors, short.More, short.Arithmetic, 1
+		case err != nil:
+			return nil, err
+		default:
+			s.Certified, s.Threshold, s.Accepted, s.Errors = true, result.Threshold, result.Accepted, result.Errors
+			s.Upper, s.Coverage = result.Upper, result.Coverage()
+		}
+		all[f] = s
+	}
+	return all, nil
 }
