@@ -4,6 +4,7 @@ package cascade
 
 import (
 	"math"
+	"slices"
 
 	"occam/internal/calibration"
 	"occam/internal/task"
@@ -27,6 +28,45 @@ type Tier struct {
 	Share       float64 // of Canary: share of the requests, in [0,1], that the tier may answer
 	Certificate *calibration.Certificate
 	Identity    calibration.Identity // of what is served now: a certificate of anything else does not cover it
+	// Version is what a model at an upstream must call itself in its answer, because that is what was certified; "" for a model
+	// in this process.
+	Version string
+}
+
+// What the acceptance score of a model at an upstream is: part of its certificate's identity.
+const (
+	ScoreLogProb  = "log-probability of the answer's text"
+	ScoreConstant = "none: every answer that fits the schema"
+)
+
+// A Passed is an earlier tier that was asked and did not answer, with the score that counts: -Inf where its answer was outside
+// the certified scope or was no answer.
+type Passed struct {
+	Tier  string
+	Score float64
+}
+
+// Covers reports whether the tier's certificate was made for a request that came this way. An earlier tier that the
+// certificate names and that was not asked leaves that open, so it does not.
+func (t *Tier) Covers(way []Passed) bool {
+	if t.Certificate == nil {
+		return false
+	}
+	for name := range t.Certificate.Below {
+		i := slices.IndexFunc(way, func(p Passed) bool { return p.Tier == name })
+		if i < 0 || !t.Certificate.Reaches(name, way[i].Score) {
+			return false
+		}
+	}
+	return true
+}
+
+// Gated is the score of a prediction that counts for the tiers after this one.
+func (t *Tier) Gated(p *task.Prediction) float64 {
+	if t.Certificate != nil && !(p.InScope >= t.Certificate.Floor) {
+		return math.Inf(-1)
+	}
+	return p.Score
 }
 
 // A Reason says why a tier answered a request, or why it did not. Reasons are few and fixed: they label metrics.
@@ -39,6 +79,8 @@ const (
 	NoCertificate  Reason = "no_certificate"  // nothing was proved, or it was proved of another model
 	InvalidOutput  Reason = "invalid_output"  // the prediction does not fit the task's schema
 	Failed         Reason = "tier_failed"     // the tier gave no prediction
+	NotCovered     Reason = "not_covered"     // it was certified for other requests than those that the tiers before leave to it
+	OtherVersion   Reason = "other_version"   // the upstream answered with another version of the model than was certified
 	InShadow       Reason = "shadow"          // the tier only watches
 	NotInCanary    Reason = "not_in_canary"   // the tier answers a share of the requests, and this one is outside
 	IsSuspended    Reason = "suspended"
@@ -51,6 +93,7 @@ const (
 	OverBudget     Reason = "escalation_budget" // the key has spent its escalations for now
 	Degraded       Reason = "budget"            // the key's money goes to a cheaper model
 	Auditing       Reason = "audit"             // the call only checks another tier's answer
+	Calibrating    Reason = "calibration"       // the call measures a tier on a request of the past, to certify it
 )
 
 // A Role is what one tier does for one request.

@@ -26,8 +26,17 @@ const ledgerPatience = 10 * time.Second
 type call struct {
 	route engine.Route
 	edit  openai.Edit
-	tier  string // the cascade's name for the model, "" for pass-through
-	audit bool   // in the background, after the answer
+	tier  string          // the cascade's name for the model, "" for pass-through
+	audit bool            // in the background, after the answer
+	own   *openai.Request // asked instead of the app's request; nil: that is asked
+}
+
+// asks is the request that a call puts.
+func (x *exchange) asks(c *call) *openai.Request {
+	if c.own != nil {
+		return c.own
+	}
+	return x.request
 }
 
 // A paid attempt is one call to an upstream with its row of the ledger. It ends with exactly one of settle, estimate,
@@ -71,8 +80,9 @@ func (x *exchange) send(c *call) (*paid, *engine.Reply, *openai.Error) {
 		}
 		header := forwarded(x.r.Header, a.ID)
 		x.opts.Tracing.call(a, header)
-		reply, err := target.Upstream.Send(ctx, &engine.Call{API: x.request.API, Path: cmp.Or(x.path, x.request.API.Path()),
-			Usage: c.edit.Usage || x.request.IncludeUsage, Body: a.body, Header: header})
+		asked := x.asks(c)
+		reply, err := target.Upstream.Send(ctx, &engine.Call{API: asked.API, Path: cmp.Or(x.path, asked.API.Path()),
+			Usage: c.edit.Usage || asked.IncludeUsage, Body: a.body, Header: header})
 		again := trip.Report(reply, err)
 		switch {
 		case err != nil && !again:
@@ -105,7 +115,7 @@ func (x *exchange) callContext(c *call) context.Context {
 func (x *exchange) intent(c *call, target engine.Target) *paid {
 	edit := c.edit
 	edit.Model = target.Model
-	a := &paid{Attempt: x.attempt(), x: x, target: target, body: x.request.Edited(edit)}
+	a := &paid{Attempt: x.attempt(), x: x, target: target, body: x.asks(c).Edited(edit)}
 	a.Tier, a.Provider, a.Model = c.tier, target.Upstream.Name, target.Model
 	a.Simulated, a.Audit, a.Reason = target.Upstream.Simulated, c.audit, string(x.reason)
 	if n := len(x.watched); n > 0 {

@@ -1,9 +1,7 @@
 package gateway
 
 import (
-	"math"
 	"net/http"
-	"strings"
 	"sync"
 
 	"occam/internal/cascade"
@@ -33,11 +31,11 @@ func (s *Server) ask(x *exchange) {
 	defer predictions.Put(p)
 	x.reason = cascade.NoTier
 	for i, step := range plan {
-		if step.Role == cascade.Skip {
-			x.reason = step.Reason
+		tier := &x.task.Tiers[i]
+		if why := x.passes(tier, step); why != "" {
+			x.reason = why
 			continue
 		}
-		tier := &x.task.Tiers[i]
 		t, reason := x.try(tier, p)
 		accepted := reason == cascade.Certified
 		if accepted && step.Role == cascade.Answer {
@@ -46,13 +44,14 @@ func (s *Server) ask(x *exchange) {
 			x.decided(tier, p, true, reason)
 			return
 		}
+		x.way = append(x.way, cascade.Passed{Tier: tier.Name, Score: tier.left(p, reason)})
 		if accepted {
 			reason = step.Reason
 		}
 		x.reason = reason
 		t.decline(reason)
 		x.decided(tier, p, false, reason)
-		if reason != cascade.Failed {
+		if reason != cascade.Failed && reason != cascade.OtherVersion {
 			x.watch(tier, p, accepted)
 		}
 	}
@@ -124,24 +123,6 @@ func (x *exchange) try(tier *Tier, p *task.Prediction) (*trial, cascade.Reason) 
 		return t, cascade.Failed
 	}
 	t.Confidence = p.Confidence
-	return t, tier.Decide(x.task.Fields, x.input, p)
-}
-
-// consult asks a tier at an upstream. Its acceptance score is the log-probability of its answer's text.
-func (x *exchange) consult(tier *Tier, p *task.Prediction) (*trial, cascade.Reason) {
-	edit := openai.Edit{NoStream: true, Logprobs: true, Schema: x.task.schema, System: x.task.System}
-	a, r, ok := x.complete(&call{route: tier.Route, edit: edit, tier: tier.Name})
-	t := &trial{x: x, paid: a, reply: r}
-	if !ok {
-		t.paid = nil // its row is closed
-		return t, cascade.Failed
-	}
-	values, err := task.ParseAnswer(x.task.Fields, []byte(strings.TrimSpace(r.Content)))
-	if err != nil {
-		return t, cascade.InvalidOutput
-	}
-	*p = task.Prediction{Values: values, Confidence: math.Exp(r.LogProb), Score: r.LogProb}
-	a.Confidence = p.Confidence
 	return t, tier.Decide(x.task.Fields, x.input, p)
 }
 

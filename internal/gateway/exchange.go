@@ -47,7 +47,8 @@ type exchange struct {
 	spent     cost.Amount
 	unpriced  bool // some attempt has no price
 	watched   []watched
-	reason    cascade.Reason // why the last tier did not answer
+	reason    cascade.Reason   // why the last tier did not answer
+	way       []cascade.Passed // tiers that were asked and did not answer
 }
 
 // refuse ends the request with an error.

@@ -153,6 +153,16 @@ func (s *Snapshot) route(model string) (engine.Route, bool) {
 	return engine.Route{Targets: []engine.Target{{Upstream: s.Fallback, Model: model}}}, true
 }
 
+// taskNamed finds a task, nil when there is none.
+func (s *Snapshot) taskNamed(name string) *Task {
+	for i := range s.Tasks {
+		if s.Tasks[i].Name == name {
+			return &s.Tasks[i]
+		}
+	}
+	return nil
+}
+
 // isTask reports whether a name that an app gave as a model is a task's.
 func (s *Snapshot) isTask(name string) bool {
 	return slices.ContainsFunc(s.Tasks, func(t Task) bool { return t.Name == name })

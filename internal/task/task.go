@@ -53,6 +53,17 @@ type Task struct {
 	Auto       bool     // the lifecycle may promote by itself
 }
 
+// Ask returns the prompt with which a model answers for the task by itself: the task's system prompt, or one made of its
+// schema, and the input in its template. It depends on the task and the input only, so that what was measured is what is asked.
+func (t *Task) Ask(input string) (system, user string) {
+	system = t.System
+	if system == "" {
+		system = "Read the message and answer with one JSON object that this JSON Schema allows, and with nothing else. " +
+			"Copy what is to be extracted exactly as it stands in the message.\n" + string(Schema(t.Fields))
+	}
+	return system, t.Input.Fill(input)
+}
+
 // Output is a labelled answer by field name. A field that is missing is unknown; a field that is Null is known to be absent.
 type Output map[string]Value
 
