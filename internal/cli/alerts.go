@@ -96,11 +96,12 @@ func (b *bell) post(ctx context.Context, text string) error {
 }
 
 // watchSpend looks at the ledger now and then until ctx ends.
-func (b *bell) watchSpend(ctx context.Context, cfg *config.Config, book *cost.Book) {
+func (b *bell) watchSpend(ctx context.Context, wired func() *wiring) {
 	tick := time.NewTicker(alertEvery)
 	defer tick.Stop()
 	for {
-		if err := b.look(ctx, cfg, book); err != nil && ctx.Err() == nil {
+		w := wired()
+		if err := b.look(ctx, w.cfg, w.book); err != nil && ctx.Err() == nil {
 			b.log.Error("looking at the spend", "error", err)
 		}
 		select {

@@ -88,7 +88,7 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError("%v; see `%s --help`", err, cmd.CommandPath())
 	})
-	root.AddCommand(a.demoCommand(), a.serveCommand(), a.trainCommand(), a.evalCommand(), a.predictCommand(), a.dataCommand(), a.breakevenCommand(), a.adviseCommand(),
+	root.AddCommand(a.demoCommand(), a.serveCommand(), a.reloadCommand(), a.trainCommand(), a.evalCommand(), a.predictCommand(), a.dataCommand(), a.breakevenCommand(), a.adviseCommand(),
 		a.tasksCommand(), a.modelsCommand(), a.reportCommand(), a.ledgerCommand(), a.keysCommand(), a.pricesCommand(), a.doctorCommand(), a.initCommand(), a.versionCommand())
 	return root
 }

@@ -31,7 +31,7 @@ func (s *server) startLifecycle(ctx context.Context, a *app, cfg *config.Config)
 	}
 	control, err := lifecycle.Start(ctx, lifecycle.Options{
 		Store: s.store, Tasks: setups, Capture: cfg.Capture.Prompts, Retention: time.Duration(cfg.Capture.Retention), Log: s.log, Now: a.now,
-		Publish: func(d []lifecycle.Deployment) error { return s.gateway.Publish(s.snapshot(cfg, d)) },
+		Publish: s.deploy,
 	})
 	if err != nil {
 		return err
@@ -41,9 +41,9 @@ func (s *server) startLifecycle(ctx context.Context, a *app, cfg *config.Config)
 }
 
 // callbacks connects the data plane to the lifecycle.
-func (s *server) callbacks(o *gateway.Options, cfg *config.Config) {
+func (s *server) callbacks(o *gateway.Options) {
 	barred := func(provider string) bool {
-		training := cfg.Providers[provider].Training
+		training := s.wired.Load().cfg.Providers[provider].Training
 		return training != nil && !*training
 	}
 	o.OnExample = func(e gateway.Example) {
@@ -125,7 +125,7 @@ type order struct {
 }
 
 // serveControl answers commands on the socket until ctx ends. A server without one works, but must be stopped to be commanded.
-func (s *server) serveControl(ctx context.Context, dataDir string) {
+func (s *server) serveControl(ctx context.Context, a *app, dataDir string) {
 	path := filepath.Join(dataDir, controlName)
 	_ = os.Remove(path) // of a process that died: the store's lock says that no other server runs
 	listener, err := net.Listen("unix", path)
@@ -133,10 +133,10 @@ func (s *server) serveControl(ctx context.Context, dataDir string) {
 		err = os.Chmod(path, 0o600)
 	}
 	if err != nil {
-		s.log.Warn("no control socket: `occam tasks` and `occam models` can change nothing while this server runs", "path", path, "error", err)
+		s.log.Warn("no control socket: `occam tasks`, `occam models`, `occam keys` and `occam reload` can change nothing while this server runs", "path", path, "error", err)
 		return
 	}
-	web := &http.Server{Handler: s.controlRoutes(), ReadHeaderTimeout: 10 * time.Second}
+	web := &http.Server{Handler: s.controlRoutes(a), ReadHeaderTimeout: 10 * time.Second}
 	go func() {
 		<-ctx.Done()
 		_ = web.Close() // nothing is lost: what a command did is in the store
@@ -146,7 +146,7 @@ func (s *server) serveControl(ctx context.Context, dataDir string) {
 	}
 }
 
-func (s *server) controlRoutes() http.Handler {
+func (s *server) controlRoutes(a *app) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /tasks", func(w http.ResponseWriter, r *http.Request) { reply(w, s.control.Load().Status(), nil) })
 	mux.HandleFunc("GET /groups", func(w http.ResponseWriter, r *http.Request) {
@@ -166,6 +166,12 @@ func (s *server) controlRoutes() http.Handler {
 		n, err := s.control.Load().RevokeLabels(r.Context(), r.URL.Query().Get("key"))
 		reply(w, revoked{n}, err)
 	})
+	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, _ *http.Request) {
+		done, err := s.reload(a)
+		reply(w, done, err)
+	})
+	mux.HandleFunc("POST /keys", s.controlNewKey)
+	mux.HandleFunc("POST /keys/revoke", s.controlRevokeKey)
 	mux.HandleFunc("POST /do", func(w http.ResponseWriter, r *http.Request) {
 		var o order
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&o); err != nil {
@@ -210,16 +216,9 @@ func (a *app) reach(ctx context.Context, path string) (*remote, error) {
 	if err != nil {
 		return nil, err
 	}
-	socket := filepath.Join(cfg.DataDir, controlName)
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", socket)
-	}
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	r := &remote{}
-	if conn, err := dial(ctx, "", ""); err == nil {
-		_ = conn.Close()
-		r.client = &http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: time.Minute}
+	r := &remote{client: running(ctx, cfg.DataDir)}
+	if r.client != nil {
 		r.store, err = store.Open(ctx, storeDSN(cfg), store.Options{Mode: store.ReadOnly, Dir: cfg.DataDir, Log: log})
 		return r, err
 	}
@@ -230,6 +229,20 @@ func (a *app) reach(ctx context.Context, path string) (*remote, error) {
 		return nil, errors.Join(err, r.store.Close())
 	}
 	return r, nil
+}
+
+// running is a client of the server that runs on a data folder, nil where none does.
+func running(ctx context.Context, dataDir string) *http.Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", filepath.Join(dataDir, controlName))
+	}
+	conn, err := dial(ctx, "", "")
+	if err != nil {
+		return nil
+	}
+	_ = conn.Close()
+	return &http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: time.Minute}
 }
 
 func (r *remote) openLocal(ctx context.Context, a *app, cfg *config.Config, log *slog.Logger) error {
@@ -281,6 +294,11 @@ func (r *remote) revoke(ctx context.Context, key string) (n revoked, err error) 
 }
 
 func (r *remote) call(ctx context.Context, method, path string, in, out any) error {
+	return command(ctx, r.client, method, path, in, out)
+}
+
+// command gives the running server one command over its socket.
+func command(ctx context.Context, client *http.Client, method, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
@@ -289,7 +307,7 @@ func (r *remote) call(ctx context.Context, method, path string, in, out any) err
 	if err != nil {
 		return err
 	}
-	response, err := r.client.Do(request)
+	response, err := client.Do(request)
 	if err != nil {
 		return fmt.Errorf("the running server does not answer: %w", err)
 	}

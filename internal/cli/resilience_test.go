@@ -10,6 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -145,5 +148,114 @@ func leave(t *testing.T, base string) {
 	defer response.Body.Close()
 	if _, err := bufio.NewReader(response.Body).ReadString('\n'); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// F36: a hundred reloads under load, every fifth of a configuration that is wrong. No request fails, wrong ones change nothing,
+// right ones count from the next request on.
+func TestF36ReloadUnderLoad(t *testing.T) {
+	_, firstURL := newProvider(t, sim.Options{})
+	second, secondURL := newProvider(t, sim.Options{})
+	text := func(to string, inFlight int) string {
+		return fmt.Sprintf("providers:\n  a: {type: openai, base_url: %s, prices: openai}\n  b: {type: openai, base_url: %s, prices: openai}\n"+
+			"models:\n  gpt-4o: {provider: %s}\nlimits: {in_flight: %d}\n", firstURL, secondURL, to, inFlight)
+	}
+	s := newStand(t, text("a", 100))
+	base, _, stop := serve(t, s.config)
+	done := make(chan struct{})
+	var asked, failed atomic.Int64
+	var load sync.WaitGroup
+	for range 4 {
+		load.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if response, reply := ask(t, base, "gpt-4o", asked.Add(1)%2 == 0); response.StatusCode != 200 || strings.Contains(reply, `"error"`) {
+					failed.Add(1)
+					t.Errorf("%d %s", response.StatusCode, reply)
+				}
+			}
+		})
+	}
+	for i := range 100 {
+		for before := asked.Load(); asked.Load() < before+5; time.Sleep(time.Millisecond) { // a load between any two
+		}
+		if i%5 == 4 {
+			s.write([]string{"providers: {", text("nobody", 1), text("a", 100) + "lisen: x\n", text("a", 100) + "durability: normal\n"}[i/5%4])
+			if code, _, stderr := run(t, "", "reload", "--config", s.config); code != exitFailed {
+				t.Fatalf("a wrong configuration was taken: exit %d %s", code, stderr)
+			}
+			continue
+		}
+		s.write(text([]string{"a", "b"}[i%2], 100+i))
+		if code, _, stderr := run(t, "", "reload", "--config", s.config); code != exitDone {
+			t.Fatalf("exit %d %s", code, stderr)
+		}
+	}
+	s.write(text("b", 100))
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for before := second.Served(); second.Served() < before+20; time.Sleep(time.Millisecond) {
+	}
+	close(done)
+	load.Wait()
+	stop()
+	t.Logf("%d requests, %d failed, 100 reloads of which 20 invalid", asked.Load(), failed.Load())
+	for _, a := range s.rows() {
+		if a.State != store.Settled && a.State != store.Estimated {
+			t.Errorf("%+v", a)
+		}
+	}
+}
+
+// Keys that are made and revoked while the server runs count from the next request on.
+func TestKeysWhileTheServerRuns(t *testing.T) {
+	_, url := newProvider(t, sim.Options{})
+	s := newStand(t, "providers: {openai: {type: openai, base_url: "+url+"}}\n")
+	base, _, stop := serve(t, s.config)
+	defer stop()
+	status := func(secret string) int {
+		t.Helper()
+		request, _ := http.NewRequest("POST", base+"/v1/chat/completions", strings.NewReader(`{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}`))
+		request.Header.Set("Authorization", "Bearer "+secret)
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		io.Copy(io.Discard, response.Body)
+		return response.StatusCode
+	}
+	if got := status("anything"); got != 200 {
+		t.Errorf("before the first key: %d", got)
+	}
+	var key madeKey
+	decode(t, mustRun(t, "", "keys", "create", "app", "--config", s.config, "--budget", "5", "--escalations-per-minute", "3", "--degrade", "gpt-4o-mini", "--json"), &key)
+	if status(key.Secret) != 200 || status("anything") != 401 {
+		t.Error("a new key does not count at once")
+	}
+	if out := mustRun(t, "", "keys", "list", "--config", s.config, "--json"); strings.Contains(out, key.Secret) || !strings.Contains(out, `"degrade":"gpt-4o-mini"`) || !strings.Contains(out, `"escalations_per_minute":3`) {
+		t.Errorf("keys list: %s", out)
+	}
+	mustRun(t, "", "keys", "revoke", key.ID, "--config", s.config)
+	if got := status(key.Secret); got != 401 {
+		t.Errorf("a revoked key: %d", got)
+	}
+	if code, _, stderr := run(t, "", "keys", "revoke", "nosuchkey", "--config", s.config); code != exitFailed || !strings.Contains(stderr, "nosuchkey") {
+		t.Errorf("exit %d %s", code, stderr)
+	}
+	stop()
+	entries, err := os.ReadDir(filepath.Join(filepath.Dir(s.config), "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries { // S04
+		if content, err := os.ReadFile(filepath.Join(filepath.Dir(s.config), "data", e.Name())); err == nil && strings.Contains(string(content), key.Secret) {
+			t.Errorf("%s holds the secret in plain", e.Name())
+		}
 	}
 }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,8 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"occam/internal/config"
-	"occam/internal/cost"
-	"occam/internal/engine"
 	"occam/internal/gateway"
 	"occam/internal/lifecycle"
 	"occam/internal/store"
@@ -62,11 +59,13 @@ func (a *app) serve(ctx context.Context, path string) error {
 	if err := s.listen(cfg.Listen); err != nil {
 		return err
 	}
+	s.path = path
 	s.announce(a, cfg, path, started)
 	background, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
-	watching.Go(func() { s.serveControl(background, cfg.DataDir) })
-	watching.Go(func() { newBell(cfg.Alerts.Webhook, s.store, s.log, a.now).watchSpend(background, cfg, s.book) })
+	watching.Go(func() { s.serveControl(background, a, cfg.DataDir) })
+	watching.Go(func() { s.reloadOnSignal(background, a) })
+	watching.Go(func() { newBell(cfg.Alerts.Webhook, s.store, s.log, a.now).watchSpend(background, s.wired.Load) })
 	defer watching.Wait()
 	defer stop()
 	return s.run(ctx, time.Duration(cfg.Limits.Drain))
@@ -77,11 +76,14 @@ type server struct {
 	store     *store.Store
 	gateway   *gateway.Server
 	tracing   *gateway.Tracing
-	upstreams map[string]*engine.Upstream
+	path      string                 // of the configuration file; a demo has none
+	wired     atomic.Pointer[wiring] // what the configuration decides
+	reloading sync.Mutex             // one reload at a time
+	deploying sync.Mutex             // guards deployed, and that what is published last is what stands
+	deployed  []lifecycle.Deployment // as the lifecycle gave them last
 	tasks     []*task.Task
 	models    map[string]*lifecycle.LoadedModel // by task, as the configuration names them
 	control   atomic.Pointer[lifecycle.Controller]
-	book      *cost.Book
 	log       *slog.Logger
 	password  string // of the dashboard's first account, "" when there are accounts already
 	listener  net.Listener
@@ -91,7 +93,7 @@ type server struct {
 // open wires a server from its configuration. given holds models by task that are in memory already; the others are
 // loaded from the files that the configuration names.
 func (a *app) open(ctx context.Context, cfg *config.Config, tasks []*task.Task, given map[string]*lifecycle.LoadedModel) (_ *server, err error) {
-	s := &server{tasks: tasks, upstreams: map[string]*engine.Upstream{}, models: map[string]*lifecycle.LoadedModel{},
+	s := &server{tasks: tasks, models: map[string]*lifecycle.LoadedModel{},
 		log: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
 	defer func() {
 		if err != nil {
@@ -101,14 +103,16 @@ func (a *app) open(ctx context.Context, cfg *config.Config, tasks []*task.Task, 
 	if err := s.loadModels(cfg, given); err != nil {
 		return nil, err
 	}
-	if err := s.openUpstreams(cfg); err != nil {
+	wired, err := newWiring(cfg, nil)
+	if err != nil {
 		return nil, err
 	}
+	s.wired.Store(wired)
 	if s.store, err = openStore(ctx, cfg, s.log); err != nil {
 		return nil, err
 	}
 	s.done = make(chan struct{})
-	pages, err := s.pages(ctx, a, cfg, given == nil) // a demo is for whoever sits at the machine
+	pages, err := s.pages(ctx, a, given == nil) // a demo is for whoever sits at the machine
 	if err != nil {
 		return nil, err
 	}
@@ -116,11 +120,8 @@ func (a *app) open(ctx context.Context, cfg *config.Config, tasks []*task.Task, 
 		return nil, err
 	}
 	options := gateway.Options{Ledger: s.store, Log: s.log, Now: a.now, Tracing: s.tracing, Other: pages}
-	s.callbacks(&options, cfg)
+	s.callbacks(&options)
 	if s.gateway, err = gateway.New(options); err != nil {
-		return nil, err
-	}
-	if s.book, err = loadBook(cfg.DataDir); err != nil {
 		return nil, err
 	}
 	return s, s.startLifecycle(ctx, a, cfg)
@@ -161,84 +162,6 @@ func (s *server) loadModels(cfg *config.Config, given map[string]*lifecycle.Load
 	return nil
 }
 
-func (s *server) openUpstreams(cfg *config.Config) error {
-	for name, p := range cfg.Providers {
-		u, err := engine.NewUpstream(upstreamOptions(name, p, cfg.Limits))
-		if err != nil {
-			return err
-		}
-		s.upstreams[name] = u
-	}
-	return nil
-}
-
-func upstreamOptions(name string, p config.Provider, l config.Limits) engine.Options {
-	return engine.Options{
-		Name: name, Kind: p.Type, BaseURL: p.BaseURL, Key: p.APIKey, Simulated: p.Simulated, PricedAs: p.Prices, Hosted: p.Hosting != nil,
-		Timeouts: engine.Timeouts{
-			Connect:   time.Duration(cmp.Or(p.Timeouts.Connect, l.ConnectTimeout)),
-			FirstByte: time.Duration(cmp.Or(p.Timeouts.FirstByte, l.FirstByte)),
-			Idle:      time.Duration(cmp.Or(p.Timeouts.Idle, l.Idle)),
-			Total:     time.Duration(cmp.Or(p.Timeouts.Total, l.Total)),
-		},
-	}
-}
-
-// gatewayLimits are the data plane's limits.
-func gatewayLimits(l config.Limits) gateway.Limits {
-	retries := l.Retries
-	if retries == 0 {
-		retries = -1
-	}
-	return gateway.Limits{
-		BodyBytes: l.BodyBytes, InFlight: l.InFlight, Body: time.Duration(l.Body), Write: time.Duration(l.Write),
-		Drain: l.OnDisconnect == config.Drain, AskUsage: l.AskUsage,
-		Patience: engine.Patience{Retries: retries, Wait: time.Duration(l.RetryWait), Share: l.RetryShare},
-	}
-}
-
-// route is where a model's requests go.
-func (s *server) route(name string, m config.Model) engine.Route {
-	var r engine.Route
-	for _, at := range append([]config.Place{m.Place}, m.Fallbacks...) {
-		r.Targets = append(r.Targets, engine.Target{Upstream: s.upstreams[at.Provider], Model: cmp.Or(at.Upstream, name), MaxOutput: at.MaxOutput})
-	}
-	return r
-}
-
-// snapshot is what the data plane reads.
-func (s *server) snapshot(cfg *config.Config, deployments []lifecycle.Deployment) *gateway.Snapshot {
-	snapshot := &gateway.Snapshot{
-		Models: map[string]engine.Route{}, Fallback: s.upstreams[cfg.FirstProvider], Book: s.book, Keys: s.keyring(),
-		Limits: gatewayLimits(cfg.Limits),
-	}
-	for name, m := range cfg.Models {
-		snapshot.Models[name] = s.route(name, m)
-	}
-	for _, d := range deployments {
-		routed := gateway.Task{Task: d.Task}
-		for _, tier := range d.Tiers {
-			routed.Tiers = append(routed.Tiers, gateway.Tier{Tier: tier.Tier, Specialist: tier.Model})
-		}
-		snapshot.Tasks = append(snapshot.Tasks, routed)
-	}
-	return snapshot
-}
-
-// keyring is nil while nobody has made a key: the API then asks for none. Keys that cannot be read let nobody in.
-func (s *server) keyring() *gateway.Keyring {
-	var keys []store.Key
-	err := s.store.View(context.Background(), func(tx *store.Tx) (err error) { keys, err = tx.Keys().List(); return err })
-	if err != nil {
-		s.log.Error("the keys cannot be read; no request is let in", "error", err)
-		return gateway.NewKeyring(nil)
-	}
-	if len(keys) == 0 {
-		return nil
-	}
-	return gateway.NewKeyring(keys)
-}
-
 func (s *server) listen(address string) error {
 	listener, err := net.Listen("tcp", address)
 	switch {
@@ -257,7 +180,7 @@ func (s *server) url() string { return "http://" + s.listener.Addr().String() }
 // announce prints what a newcomer needs next.
 func (s *server) announce(a *app, cfg *config.Config, path string, started time.Time) {
 	w := a.stderr
-	fmt.Fprintf(w, "occam %s   data %s (durable: %s)   config %s (%d tasks, %d providers)\n", version, cfg.DataDir, cfg.Durability, path, len(s.tasks), len(s.upstreams))
+	fmt.Fprintf(w, "occam %s   data %s (durable: %s)   config %s (%d tasks, %d providers)\n", version, cfg.DataDir, cfg.Durability, path, len(s.tasks), len(cfg.Providers))
 	fmt.Fprintf(w, "  API        %s/v1      export OPENAI_BASE_URL=%s/v1\n", s.url(), s.url())
 	if s.password != "" {
 		fmt.Fprintf(w, "  Dashboard  %s      account admin, password (shown once): %s\n", s.url(), s.password)
@@ -304,8 +227,8 @@ func (s *server) close() {
 	if control := s.control.Load(); control != nil {
 		control.Close()
 	}
-	for _, u := range s.upstreams {
-		u.Close()
+	if w := s.wired.Load(); w != nil {
+		w.close(nil)
 	}
 	if s.store != nil {
 		if err := s.store.Close(); err != nil {

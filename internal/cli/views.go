@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	"occam/internal/config"
 	"occam/internal/cost"
 	"occam/internal/dashboard"
 	"occam/internal/finops"
@@ -17,11 +16,12 @@ import (
 )
 
 // pages is the dashboard. With a login, the first account is made where there is none.
-func (s *server) pages(ctx context.Context, a *app, cfg *config.Config, login bool) (http.Handler, error) {
+func (s *server) pages(ctx context.Context, a *app, login bool) (http.Handler, error) {
 	o := dashboard.Options{Source: s.store, Database: s.store, Tasks: s.taskViews, Version: version, Now: a.now, Log: s.log, Done: s.done,
-		Book: func() *cost.Book { return s.book }, Verifier: s.store.Verify, Command: s.command, Groups: s.groupViews, MakeTask: s.makeTask,
+		Book: func() *cost.Book { return s.wired.Load().book }, Verifier: s.store.Verify, Command: s.command, Groups: s.groupViews, MakeTask: s.makeTask,
 		Charges: func(rows []finops.Row, w store.Window) ([]finops.Charge, error) {
-			return hostingCharges(cfg, s.book, rows, w, a.now())
+			wired := s.wired.Load()
+			return hostingCharges(wired.cfg, wired.book, rows, w, a.now())
 		}}
 	if login {
 		var err error

@@ -1,0 +1,244 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"reflect"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"occam/internal/config"
+	"occam/internal/cost"
+	"occam/internal/engine"
+	"occam/internal/gateway"
+	"occam/internal/lifecycle"
+	"occam/internal/store"
+)
+
+// A wiring is what the configuration decides and a reload may change: providers, models, limits and prices. It never changes.
+type wiring struct {
+	cfg       *config.Config
+	book      *cost.Book
+	options   map[string]engine.Options // of each upstream
+	upstreams map[string]*engine.Upstream
+}
+
+// newWiring makes a configuration's wiring. A provider that is the same as before keeps its connections, its breaker and its
+// rate limits.
+func newWiring(cfg *config.Config, before *wiring) (*wiring, error) {
+	book, err := loadBook(cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	w := &wiring{cfg: cfg, book: book, options: map[string]engine.Options{}, upstreams: map[string]*engine.Upstream{}}
+	for name, p := range cfg.Providers {
+		w.options[name] = upstreamOptions(name, p, cfg.Limits)
+		if before != nil && before.options[name] == w.options[name] {
+			w.upstreams[name] = before.upstreams[name]
+			continue
+		}
+		if w.upstreams[name], err = engine.NewUpstream(w.options[name]); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+func upstreamOptions(name string, p config.Provider, l config.Limits) engine.Options {
+	return engine.Options{
+		Name: name, Kind: p.Type, BaseURL: p.BaseURL, Key: p.APIKey, Simulated: p.Simulated, PricedAs: p.Prices, Hosted: p.Hosting != nil,
+		Timeouts: engine.Timeouts{
+			Connect:   time.Duration(cmp.Or(p.Timeouts.Connect, l.ConnectTimeout)),
+			FirstByte: time.Duration(cmp.Or(p.Timeouts.FirstByte, l.FirstByte)),
+			Idle:      time.Duration(cmp.Or(p.Timeouts.Idle, l.Idle)),
+			Total:     time.Duration(cmp.Or(p.Timeouts.Total, l.Total)),
+		},
+	}
+}
+
+// close drops the idle connections of the upstreams that another wiring has not taken over. Calls under way end as they would.
+func (w *wiring) close(after *wiring) {
+	for name, u := range w.upstreams {
+		if after == nil || after.upstreams[name] != u {
+			u.Close()
+		}
+	}
+}
+
+// route is where a model's requests go.
+func (w *wiring) route(name string, m config.Model) engine.Route {
+	var r engine.Route
+	for _, at := range append([]config.Place{m.Place}, m.Fallbacks...) {
+		r.Targets = append(r.Targets, engine.Target{Upstream: w.upstreams[at.Provider], Model: cmp.Or(at.Upstream, name), MaxOutput: at.MaxOutput})
+	}
+	return r
+}
+
+// limits are the data plane's.
+func (w *wiring) limits() gateway.Limits {
+	l := w.cfg.Limits
+	retries := l.Retries
+	if retries == 0 {
+		retries = -1
+	}
+	return gateway.Limits{
+		BodyBytes: l.BodyBytes, InFlight: l.InFlight, Body: time.Duration(l.Body), Write: time.Duration(l.Write),
+		Drain: l.OnDisconnect == config.Drain, AskUsage: l.AskUsage,
+		Patience: engine.Patience{Retries: retries, Wait: time.Duration(l.RetryWait), Share: l.RetryShare},
+	}
+}
+
+// snapshot is what the data plane reads.
+func (s *server) snapshot(w *wiring, deployments []lifecycle.Deployment) *gateway.Snapshot {
+	snapshot := &gateway.Snapshot{
+		Models: map[string]engine.Route{}, Fallback: w.upstreams[w.cfg.FirstProvider], Book: w.book, Keys: s.keyring(), Limits: w.limits(),
+	}
+	for name, m := range w.cfg.Models {
+		snapshot.Models[name] = w.route(name, m)
+	}
+	for _, d := range deployments {
+		routed := gateway.Task{Task: d.Task}
+		for _, tier := range d.Tiers {
+			routed.Tiers = append(routed.Tiers, gateway.Tier{Tier: tier.Tier, Specialist: tier.Model})
+		}
+		snapshot.Tasks = append(snapshot.Tasks, routed)
+	}
+	return snapshot
+}
+
+// deploy publishes what the lifecycle decided.
+func (s *server) deploy(d []lifecycle.Deployment) error {
+	s.deploying.Lock()
+	defer s.deploying.Unlock()
+	if err := s.gateway.Publish(s.snapshot(s.wired.Load(), d)); err != nil {
+		return err
+	}
+	s.deployed = d
+	return nil
+}
+
+// rewire publishes what stands now with another wiring, or the same one for nil, and with the keys as they are.
+func (s *server) rewire(w *wiring) error {
+	s.deploying.Lock()
+	defer s.deploying.Unlock()
+	if w == nil {
+		w = s.wired.Load()
+	}
+	if err := s.gateway.Publish(s.snapshot(w, s.deployed)); err != nil {
+		return err
+	}
+	s.wired.Store(w)
+	return nil
+}
+
+// keyring is nil while nobody has made a key: the API then asks for none. Keys that cannot be read let nobody in.
+func (s *server) keyring() *gateway.Keyring {
+	var keys []store.Key
+	err := s.store.View(context.Background(), func(tx *store.Tx) (err error) { keys, err = tx.Keys().List(); return err })
+	if err != nil {
+		s.log.Error("the keys cannot be read; no request is let in", "error", err)
+		return gateway.NewKeyring(nil)
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	return gateway.NewKeyring(keys)
+}
+
+// fixed lists what a reload cannot change: it was built when the server started.
+func fixed(c *config.Config) map[string]any {
+	return map[string]any{"listen": c.Listen, "data_dir": c.DataDir, "store": c.Store, "durability": c.Durability, "tasks": c.Tasks,
+		"capture": c.Capture, "alerts": c.Alerts, "limits.drain_timeout": c.Limits.Drain}
+}
+
+// reloaded is what a reload took in.
+type reloaded struct {
+	Providers int `json:"providers"`
+	Models    int `json:"models"`
+}
+
+// reload reads the configuration again and makes new requests use it; those in flight keep theirs. A configuration that is wrong,
+// or that changes what needs a restart, changes nothing.
+func (s *server) reload(a *app) (reloaded, error) {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	cfg, err := config.Load(s.path, a.getenv)
+	if err != nil {
+		return reloaded{}, fmt.Errorf("nothing was changed: %w", err)
+	}
+	before := s.wired.Load()
+	var changed []string
+	was := fixed(before.cfg)
+	for name, now := range fixed(cfg) {
+		if !reflect.DeepEqual(was[name], now) {
+			changed = append(changed, name)
+		}
+	}
+	if len(changed) > 0 {
+		return reloaded{}, fmt.Errorf("nothing was changed: %s: %s changed, which takes a restart", s.path, strings.Join(changed, " and "))
+	}
+	next, err := newWiring(cfg, before)
+	if err == nil {
+		err = s.rewire(next)
+	}
+	if err != nil {
+		return reloaded{}, fmt.Errorf("nothing was changed: %s: %w", s.path, err)
+	}
+	before.close(next)
+	return reloaded{Providers: len(cfg.Providers), Models: len(cfg.Models)}, nil
+}
+
+// reloadOnSignal reloads on SIGHUP until ctx ends.
+func (s *server) reloadOnSignal(ctx context.Context, a *app) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+		}
+		done, err := s.reload(a)
+		if err != nil {
+			s.log.Error("the configuration was not reloaded", "error", err)
+			continue
+		}
+		fmt.Fprintf(a.stderr, "Reloaded: %d providers, %d models.\n", done.Providers, done.Models)
+	}
+}
+
+func (a *app) reloadCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use: "reload", Short: "Make the running server read its configuration again, without a pause", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(path, a.getenv)
+			if err != nil {
+				return err
+			}
+			client := running(cmd.Context(), cfg.DataDir)
+			if client == nil {
+				return fmt.Errorf("no server runs on %s", cfg.DataDir)
+			}
+			var done reloaded
+			if err := command(cmd.Context(), client, http.MethodPost, "/reload", nil, &done); err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(done)
+			}
+			fmt.Fprintf(a.stdout, "reloaded: %d providers, %d models\n", done.Providers, done.Models)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&path, "config", "occam.yaml", "configuration file")
+	return cmd
+}
