@@ -9,8 +9,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"regexp"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
@@ -75,7 +77,7 @@ func FirstPassword(ctx context.Context, db Database) (password string, err error
 			return err
 		}
 		password = newPassword()
-		return putAccount(accounts, firstAccount, Admin, password, 0)
+		return putAccount(accounts, firstAccount, Admin, hashPassword(password), 0)
 	})
 	if err != nil {
 		return "", fmt.Errorf("dashboard: create the first account: %w", err)
@@ -93,87 +95,133 @@ func newPassword() string {
 
 var accountName = regexp.MustCompile(`^[a-z0-9][a-z0-9._@-]{0,63}$`)
 
-func putAccount(accounts store.Records, name string, role Role, password string, version int64) error {
-	value, err := json.Marshal(accountRecord{Role: role.String(), Hash: hashPassword(password)})
+// An accountChange is what an admin wants of one account.
+type accountChange struct {
+	name     string
+	role     Role
+	password string // "": a new one is made up
+	remove   bool
+	create   bool  // the account must be new
+	keepRole bool  // only the password changes: the account must be there
+	seen     int64 // version of the account that the caller saw; -1: whatever it is
+	by       string
+	at       time.Time
+}
+
+// SetAccount creates an account or changes its role and password. An empty password makes a new one, which is returned.
+func SetAccount(ctx context.Context, db Database, name string, role Role, password string) (string, error) {
+	return changeAccount(ctx, db, accountChange{name: name, role: role, password: password, seen: -1, by: "occam", at: time.Now().UTC()})
+}
+
+// changeAccount makes a change, all of it or nothing, and returns the new password.
+func changeAccount(ctx context.Context, db Database, c accountChange) (string, error) {
+	if c.password == "" {
+		c.password = newPassword()
+	}
+	if !c.remove {
+		if err := checkNewPassword(c.password); err != nil {
+			return "", err
+		}
+	}
+	if !accountName.MatchString(c.name) {
+		return "", badInput("The account name "+quote(short(c.name))+" cannot be used.", "Use lower-case letters, digits and . _ @ -, at most 64.")
+	}
+	hash := ""
+	if !c.remove {
+		hash = hashPassword(c.password) // slow on purpose: before the transaction, not in it
+	}
+	err := db.Update(ctx, func(tx *store.Tx) error { return c.apply(tx, hash) })
+	if err != nil || c.remove {
+		return "", err
+	}
+	return c.password, nil
+}
+
+func checkNewPassword(password string) error {
+	if utf8.RuneCountInString(password) < minPassword || len(password) > maxPassword {
+		return badInput("The password does not fit.", fmt.Sprintf("Use %d to %d characters.", minPassword, maxPassword))
+	}
+	return nil
+}
+
+func (c accountChange) apply(tx *store.Tx, hash string) error {
+	accounts := tx.Records(accountKind)
+	all, err := accounts.List()
+	if err != nil {
+		return err
+	}
+	version, admins := int64(0), 0
+	for _, r := range all {
+		if r.Name != c.name && accountOf(r).role == Admin {
+			admins++
+		} else if r.Name == c.name {
+			version = r.Version
+			if c.keepRole {
+				c.role = accountOf(r).role
+			}
+		}
+	}
+	if err := c.allowed(version, admins, len(all)); err != nil {
+		return err
+	}
+	what := "changed an account"
+	switch {
+	case c.remove:
+		what, err = "removed an account", accounts.Delete(c.name)
+	default:
+		if version == 0 {
+			what = "made an account"
+		} else if c.keepRole {
+			what = "gave an account a new password"
+		}
+		err = putAccount(accounts, c.name, c.role, hash, version)
+	}
+	if err != nil {
+		return err
+	}
+	return logAction(tx, Action{c.at, c.by, what, c.name, map[bool]string{false: c.role.String()}[c.remove]})
+}
+
+// allowed refuses what makes no sense for an account of that version (0: there is none) among so many others.
+func (c accountChange) allowed(version int64, otherAdmins, accounts int) error {
+	switch {
+	case c.create && version != 0:
+		return &failure{http.StatusConflict, "There is an account " + quote(c.name) + " already.", "A second one cannot have its name.", "Choose another name, or give that one a new password."}
+	case (c.remove || c.keepRole) && version == 0:
+		return &failure{http.StatusNotFound, "There is no account " + quote(c.name) + ".", "It may be mistyped, or somebody removed it.", "Look at the list of accounts."}
+	case c.seen >= 0 && c.seen != version:
+		return &failure{http.StatusConflict, "The account has changed meanwhile.", "Somebody else was quicker.", "Look at it again, and repeat the change if it still makes sense."}
+	case (c.remove || c.role != Admin) && otherAdmins == 0:
+		return &failure{http.StatusConflict, "This is the last account that may change anything.", "Without it nobody could administer occam.", "Make another admin first."}
+	case version == 0 && accounts >= maxAccounts:
+		return badInput(fmt.Sprintf("There are %d accounts already.", maxAccounts), "Remove one first.")
+	}
+	return nil
+}
+
+func putAccount(accounts store.Records, name string, role Role, hash string, version int64) error {
+	value, err := json.Marshal(accountRecord{Role: role.String(), Hash: hash})
 	if err != nil {
 		return err
 	}
 	return accounts.Put(store.Record{Name: name, Version: version, Value: value})
 }
 
-// SetAccount creates an account or changes its role and password. An empty password makes a new one, which is returned.
-func SetAccount(ctx context.Context, db Database, name string, role Role, password string) (string, error) {
-	if password == "" {
-		password = newPassword()
-	}
-	switch {
-	case !accountName.MatchString(name):
-		return "", badInput("The account name "+quote(name)+" cannot be used.", "Use lower-case letters, digits and . _ @ -, at most 64.")
-	case utf8.RuneCountInString(password) < minPassword || len(password) > maxPassword:
-		return "", badInput("The password does not fit.", fmt.Sprintf("Use %d to %d characters.", minPassword, maxPassword))
-	}
-	err := db.Update(ctx, func(tx *store.Tx) error {
-		accounts := tx.Records(accountKind)
-		all, err := accounts.List()
-		if err != nil {
-			return err
-		}
-		version, admins := int64(0), 0
-		for _, r := range all {
-			if r.Name == name {
-				version = r.Version
-			} else if accountOf(r).role == Admin {
-				admins++
-			}
-		}
-		switch {
-		case role != Admin && admins == 0:
-			return errLastAdmin
-		case version == 0 && len(all) >= maxAccounts:
-			return badInput(fmt.Sprintf("There are %d accounts already.", maxAccounts), "Remove one first.")
-		}
-		return putAccount(accounts, name, role, password, version)
-	})
-	return password, err
-}
-
-var errLastAdmin = &failure{409, "This is the last account that may change anything.", "Without it nobody could administer occam.", "Make another admin first."}
-
-// removeAccount ends an account.
-func removeAccount(ctx context.Context, db Database, name string) error {
-	return db.Update(ctx, func(tx *store.Tx) error {
-		accounts := tx.Records(accountKind)
-		all, err := accounts.List()
-		if err != nil {
-			return err
-		}
-		admins := 0
-		for _, r := range all {
-			if r.Name != name && accountOf(r).role == Admin {
-				admins++
-			}
-		}
-		if admins == 0 {
-			return errLastAdmin
-		}
-		return accounts.Delete(name)
-	})
-}
-
 // A login is an account as it is checked.
 type login struct {
-	name string
-	role Role
-	hash string
+	name    string
+	role    Role
+	hash    string
+	version int64
 }
 
 func accountOf(r store.Record) login {
 	var a accountRecord
 	if json.Unmarshal(r.Value, &a) != nil {
-		return login{name: r.Name}
+		return login{name: r.Name, version: r.Version}
 	}
 	role, _ := parseRole(a.Role)
-	return login{r.Name, role, a.Hash}
+	return login{r.Name, role, a.Hash, r.Version}
 }
 
 // listAccounts returns all accounts by name.

@@ -50,7 +50,7 @@ const (
 )
 
 // breakEven loads the analysis for what the form asks.
-func (d *dashboard) breakEven(r *http.Request) (any, error) {
+func (d *Dashboard) breakEven(r *http.Request) (any, error) {
 	now := d.Now().UTC()
 	views, err := d.Tasks(r.Context())
 	if err != nil {
@@ -82,7 +82,7 @@ func (d *dashboard) breakEven(r *http.Request) (any, error) {
 }
 
 // readQuestion takes each figure from the form, else from the task's recorded traffic, else from the published scenario.
-func (d *dashboard) readQuestion(r *http.Request, views []TaskView, now time.Time) (question, error) {
+func (d *Dashboard) readQuestion(r *http.Request, views []TaskView, now time.Time) (question, error) {
 	assumed := cost.DefaultAssumptions().CoverageEmbedded.Value
 	q := question{Volume: 1_000_000, Input: 500, Output: 50, Model: "gpt-4o", Host: "aws g5.xlarge", Factor: 1, Coverage: assumed, Task: r.FormValue("task")}
 	if q.Task != "" {
@@ -128,7 +128,7 @@ func roundTo2(v float64) float64 {
 }
 
 // fromTraffic takes the task's volume of the last 30 days, scaled to a month of 30, and the mean size of its paid requests.
-func (d *dashboard) fromTraffic(ctx context.Context, q *question, views []TaskView, now time.Time) error {
+func (d *Dashboard) fromTraffic(ctx context.Context, q *question, views []TaskView, now time.Time) error {
 	i := slices.IndexFunc(views, func(v TaskView) bool { return v.Name == q.Task })
 	if i < 0 {
 		return badInput("There is no task "+quote(short(q.Task))+".", "Choose one of the list.")

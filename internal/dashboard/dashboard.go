@@ -4,6 +4,7 @@
 package dashboard
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -13,6 +14,8 @@ import (
 	"occam/internal/calibration"
 	"occam/internal/cost"
 	"occam/internal/finops"
+	"occam/internal/lifecycle"
+	"occam/internal/specialist"
 	"occam/internal/store"
 	"occam/internal/task"
 )
@@ -31,7 +34,7 @@ var _ Source = (*store.Store)(nil)
 // A TaskView is what the caller knows of one task now.
 type TaskView struct {
 	Name       string       `json:"name"`
-	Version    int64        `json:"version,omitempty"` // of the state: a command names the one that its giver saw
+	Version    int64        `json:"version"` // counts changes of the state: a command names the version that its giver saw
 	Generalist string       `json:"generalist"`
 	Fields     []task.Field `json:"fields"`
 	Target     task.Target  `json:"target"`
@@ -105,29 +108,52 @@ type Options struct {
 	Charges func(rows []finops.Row, w store.Window) ([]finops.Charge, error)
 	// Verifier checks the whole ledger, as store.Store's Verify does. nil: the page has no such button.
 	Verifier func(context.Context) (store.Report, error)
-	// Command carries out what a person told a task: one of its TaskView.Commands, for the TaskView.Version that the person saw.
-	// When the task moved since it must refuse. nil: the pages have no such buttons.
+	// Command carries out what a person told a task: one of its TaskView.Commands, for the TaskView.Version that the person
+	// saw. An error that wraps ErrStale says that the task has moved since. nil: the pages have no such buttons.
 	Command func(ctx context.Context, task, command, actor string, version int64) error
-	// Groups returns the jobs that were found in traffic that belongs to no task, and MakeTask makes one a task. nil: neither is
-	// offered.
-	Groups   func(context.Context) ([]Group, error)
-	MakeTask func(context.Context, Making) error
+	// Groups lists the jobs found in traffic that belongs to no task, and MakeTask turns one into a task. nil: no such page.
+	Groups   func(context.Context) ([]lifecycle.Group, error)
+	MakeTask func(context.Context, lifecycle.Making) error
+	// Explain says what spoke for and against what a task's model, as the ledger names it, answers to a text. nil: stories are
+	// without it.
+	Explain func(ctx context.Context, task, model, text string) ([]specialist.Reason, error)
+	// CheckData looks for wrong labels among a task's examples; it may take minutes. nil: no such page.
+	CheckData func(ctx context.Context, task string, progress func(stage string, done, total int)) (*lifecycle.DataCheck, error)
+	// Configuration is what the program was started with. nil: the settings leave it out.
+	Configuration func() Configuration
 	// Done ends the live updates when it is closed, so that a server can shut down. nil: they last as long as the browser.
 	Done <-chan struct{}
 }
 
-type dashboard struct {
+// A Configuration is what the program was started with, for people.
+type Configuration struct {
+	File      string        `json:"file"`
+	YAML      string        `json:"yaml"` // with every secret masked
+	Capture   bool          `json:"capture"`
+	Retention time.Duration `json:"retention_ns"`
+	Redact    string        `json:"redact,omitempty"` // what is taken out of texts before they are stored, "" nothing
+	Hosts     []string      `json:"hosts,omitempty"`
+}
+
+// ErrStale says that a command was given for a state that is no more: somebody else was quicker.
+var ErrStale = lifecycle.ErrStale
+
+// A Dashboard serves the pages and the JSON API. The zero value is of no use: see New.
+type Dashboard struct {
 	Options
-	pages *pages
-	pulse pulse
-	hosts map[string]bool
+	pages  *pages
+	pulse  pulse
+	hosts  map[string]bool
+	mux    *http.ServeMux
+	public http.Handler
 
 	sessions *sessions
 	checks   checks
+	data     dataChecks
 }
 
 // New returns the dashboard's pages and its JSON API.
-func New(o Options) http.Handler {
+func New(o Options) *Dashboard {
 	if o.Source == nil {
 		panic("dashboard: New without a Source")
 	}
@@ -146,72 +172,28 @@ func New(o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &dashboard{Options: o, pages: parsePages(), hosts: map[string]bool{}, sessions: newSessions(o.Now)}
+	d := &Dashboard{Options: o, pages: parsePages(), hosts: map[string]bool{}, sessions: newSessions(o.Now), mux: http.NewServeMux()}
 	for _, h := range o.Hosts {
 		d.hosts[strings.ToLower(h)] = true
 	}
-	mux := http.NewServeMux()
 	for _, r := range d.routes() {
-		mux.Handle(r.pattern, d.allow(r))
+		d.mux.Handle(r.pattern(), d.allow(r))
 	}
-	return d.guard(http.NewCrossOriginProtection().Handler(mux))
+	d.public = d.guard(http.NewCrossOriginProtection().Handler(d.mux))
+	return d
 }
 
-// A route is one address with the least role that may use it.
-type route struct {
-	pattern string
-	least   Role
-	handler http.Handler
-}
+// ServeHTTP serves browsers and programs, who must log in where there is a login.
+func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.public.ServeHTTP(w, r) }
 
-// routes is every address of the dashboard.
-func (d *dashboard) routes() []route {
-	all := []route{
-		{"GET /{$}", Viewer, d.page("overview", d.overview)},
-		{"GET /requests", Viewer, d.page("requests", d.requests)},
-		{"GET /requests/{id}", Viewer, d.page("request", d.request)},
-		{"GET /tasks/{name}", Viewer, d.page("task", d.task)},
-		{"GET /spend", Viewer, d.page("spend", d.spend)},
-		{"GET /api/spend", Viewer, d.api(d.spend)},
-		{"GET /ledger", Viewer, d.page("ledger", d.ledger)},
-		{"GET /api/ledger", Viewer, d.api(d.ledger)},
-		{"POST /ledger/verify", Admin, http.HandlerFunc(d.verify)},
-		{"POST /api/ledger/verify", Admin, http.HandlerFunc(d.verify)},
-		{"POST /ledger/invoice", Admin, http.HandlerFunc(d.reconcile)},
-		{"POST /api/ledger/invoice", Admin, http.HandlerFunc(d.reconcile)},
-		{"GET /breakeven", Viewer, d.page("breakeven", d.breakEven)},
-		{"GET /api/breakeven", Viewer, d.api(d.breakEven)},
-		{"GET /api/overview", Viewer, d.api(d.overview)},
-		{"GET /api/requests", Viewer, d.api(d.requests)},
-		{"GET /api/requests/{id}", Viewer, d.api(d.request)},
-		{"GET /api/tasks", Viewer, d.api(d.tasks)},
-		{"GET /api/tasks/{name}", Viewer, d.api(d.task)},
-		{"POST /tasks/{name}/command", Admin, http.HandlerFunc(d.command)},
-		{"POST /api/tasks/{name}/command", Admin, http.HandlerFunc(d.command)},
-		{"GET /api/groups", Viewer, d.api(d.groups)},
-		{"POST /groups/{id}", Admin, http.HandlerFunc(d.makeTask)},
-		{"POST /api/groups/{id}", Admin, http.HandlerFunc(d.makeTask)},
-		{"GET /events", Viewer, http.HandlerFunc(d.events)},
-		{"GET /assets/{file}", Nobody, http.HandlerFunc(d.pages.asset)},
-		{"GET /login", Nobody, d.page("login", d.loginForm)},
-		{"POST /login", Nobody, http.HandlerFunc(d.login)},
-		{"POST /logout", Viewer, http.HandlerFunc(d.logout)},
-		{"GET /", Viewer, d.page("", notHere)},
-	}
-	if d.Database != nil {
-		all = append(all, route{"GET /review", Viewer, d.page("review", d.review)}, route{"GET /api/review", Viewer, d.api(d.review)},
-			route{"POST /review/{id}", Reviewer, http.HandlerFunc(d.judge)}, route{"POST /api/review/{id}", Reviewer, http.HandlerFunc(d.judge)})
-	}
-	if d.Login {
-		all = append(all, route{"GET /settings", Viewer, d.page("settings", d.settings)}, route{"GET /api/settings", Viewer, d.api(d.settings)},
-			route{"POST /settings/accounts", Admin, http.HandlerFunc(d.changeAccount)},
-			route{"POST /api/settings/accounts", Admin, http.HandlerFunc(d.changeAccount)},
-			route{"POST /settings/password", Viewer, http.HandlerFunc(d.changePassword)})
-	}
-	return all
-}
+// OperatorHeader names, on Trusted, the person who makes a request.
+const OperatorHeader = "X-Occam-Operator"
 
-func notHere(r *http.Request) (any, error) {
-	return nil, &failure{http.StatusNotFound, "There is no page at " + r.URL.Path, "The address may be mistyped, or the page was never there.",
-		"Go to the overview."}
+// Trusted serves the same routes to whoever reaches it, as an admin: it is for the command line, behind a socket that only the
+// owner of the data can open. Never give it to a network.
+func (d *Dashboard) Trusted() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		caller := session{name: cmp.Or(r.Header.Get(OperatorHeader), "operator"), role: Admin}
+		d.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, caller)))
+	})
 }

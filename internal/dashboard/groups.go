@@ -1,94 +1,76 @@
 package dashboard
 
 import (
-	"context"
-	"errors"
 	"net/http"
+	"regexp"
 	"strconv"
-	"time"
+	"strings"
 
-	"occam/internal/task"
+	"occam/internal/lifecycle"
 )
 
-// A Group is traffic of one job that is no task yet, as the caller judges it.
-type Group struct {
-	ID       string       `json:"id"`
-	Requests int          `json:"requests"`
-	First    time.Time    `json:"first"`
-	Last     time.Time    `json:"last"`
-	Model    string       `json:"model"` // that the app asks for
-	System   string       `json:"system,omitempty"`
-	Template string       `json:"template"`         // how the varying text sits in the user's message
-	Shape    string       `json:"shape"`            // "json", "label", "form", "free text"
-	Format   string       `json:"format,omitempty"` // of a form: "Category: {{category}}"
-	Fields   []task.Field `json:"fields,omitempty"`
-	Answers  int          `json:"answers"`      // different ones among the samples
-	Entropy  float64      `json:"entropy_bits"` // of the answers
-	Spent    float64      `json:"spent_usd"`
-	Monthly  *float64     `json:"monthly_usd"`        // at the rate seen; null when it is not priced or too short to say
-	Saving   *float64     `json:"monthly_saving_usd"` // at most, if a specialist answered everything but its audits
-	Verdict  string       `json:"verdict"`            // worth it, not worth it, cannot tell yet
-	Reason   string       `json:"reason"`
-	More     int64        `json:"more_needed,omitempty"` // requests until it can be told
-	Offered  bool         `json:"offered"`               // it can be made a task
-}
-
-// A Making turns a Group into a task.
-type Making struct {
-	Group string
-	Name  string  // of the task: small letters, digits and dashes
-	Audit float64 // share of its answers to be audited; 0: the default
-	Auto  bool    // occam may promote its models by itself
-	By    string  // who said so
-}
-
+// groupList is the page of the jobs in the traffic that are no task yet.
 type groupList struct {
-	Groups []Group `json:"groups"`
+	Groups []groupView `json:"groups"` // those that cost most first
+	May    bool        `json:"-"`
+	Keeps  bool        `json:"-"` // whether texts are kept, without which nothing is found
 }
 
-// groups lists the jobs in traffic that belongs to no task.
-func (d *dashboard) groups(r *http.Request) (any, error) {
-	if d.Groups == nil {
-		return nil, noControl
+type groupView struct {
+	lifecycle.Group
+	Name string `json:"-"` // to suggest for the task
+}
+
+// groups loads the page.
+func (d *Dashboard) groups(r *http.Request) (any, error) {
+	groups, err := d.Groups(r.Context())
+	if err != nil {
+		return nil, err
 	}
-	found, err := d.Groups(r.Context())
-	return groupList{append([]Group{}, found...)}, err
+	p := &groupList{Groups: []groupView{}, May: d.MakeTask != nil && who(r).role == Admin, Keeps: true}
+	if d.Configuration != nil {
+		p.Keeps = d.Configuration().Capture
+	}
+	for _, g := range groups {
+		p.Groups = append(p.Groups, groupView{g, suggestName(g)})
+	}
+	return p, nil
 }
 
-var noControl = &failure{http.StatusNotImplemented, "This occam takes no commands.", "It was started without the control loop.", "Start it with occam serve."}
+var notName = regexp.MustCompile(`[^a-z0-9]+`)
 
-// makeTask makes a group a task: one click.
-func (d *dashboard) makeTask(w http.ResponseWriter, r *http.Request) {
-	m := Making{Group: r.PathValue("id"), Name: r.PostFormValue("name"), Auto: r.PostFormValue("auto") != "", By: who(r).name}
-	err := d.adopt(r.Context(), &m, r.PostFormValue("audit"))
-	switch {
-	case err != nil:
+// suggestName makes a name of the group's first field, such as "category-4f1c".
+func suggestName(g lifecycle.Group) string {
+	name := "task"
+	if len(g.Fields) > 0 {
+		name = g.Fields[0].Name
+	}
+	name = strings.Trim(notName.ReplaceAllString(strings.ToLower(name), "-"), "-")
+	return name[:min(len(name), 40)] + "-" + g.ID[max(0, len(g.ID)-4):]
+}
+
+// makeTask turns a group into a task.
+func (d *Dashboard) makeTask(w http.ResponseWriter, r *http.Request) {
+	m := lifecycle.Making{Group: r.PathValue("id"), Name: strings.TrimSpace(r.PostFormValue("name")), By: who(r).name, Auto: r.PostFormValue("auto") != ""}
+	err := error(nil)
+	if text := r.PostFormValue("audit"); text != "" {
+		if m.Audit, err = strconv.ParseFloat(text, 64); err != nil || !(m.Audit >= 0 && m.Audit <= 1) {
+			err = badInput("The audit share "+quote(short(text))+" cannot be read.", "Write a number from 0 to 1, such as 0.01.")
+		}
+	}
+	if err == nil {
+		if err = d.MakeTask(r.Context(), m); err != nil && r.Context().Err() == nil {
+			err = &failure{http.StatusConflict, "No task was made.", sentence(err.Error()), "Look at the list again."}
+		}
+	}
+	if err != nil {
 		d.fail(w, r, d.explain(r, err))
-	case isAPI(r):
+		return
+	}
+	d.did(r.Context(), m.By, "made a task of discovered traffic", m.Name, "group "+m.Group)
+	if isAPI(r) {
 		d.reply(w, r, http.StatusOK, map[string]string{"task": m.Name})
-	default:
-		http.Redirect(w, r, "/tasks/"+pathPart(m.Name), http.StatusSeeOther)
+		return
 	}
-}
-
-func (d *dashboard) adopt(ctx context.Context, m *Making, audit string) error {
-	if d.MakeTask == nil {
-		return noControl
-	}
-	if audit != "" {
-		var err error
-		if m.Audit, err = strconv.ParseFloat(audit, 64); err != nil {
-			return badInput("The share of answers to be audited is no number: "+quote(short(audit))+".", "Write it as 0.01 for one in a hundred.")
-		}
-	}
-	if err := d.MakeTask(ctx, *m); err != nil {
-		d.Log.Warn("dashboard: a group was not made a task", "group", m.Group, "name", m.Name, "by", m.By, "error", err)
-		var known *failure
-		if errors.As(err, &known) {
-			return known
-		}
-		return &failure{http.StatusConflict, "The task was not made.", sentence(err.Error()), "Look at the list of groups again."}
-	}
-	d.Log.Info("dashboard: a group was made a task", "group", m.Group, "name", m.Name, "by", m.By)
-	return nil
+	http.Redirect(w, r, "/tasks/"+pathPart(m.Name)+"?done=made", http.StatusSeeOther)
 }

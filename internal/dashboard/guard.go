@@ -15,7 +15,7 @@ const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; 
 
 // guard refuses callers from other machines and requests for a host name that is not ours (DNS rebinding), and sends the
 // headers that keep a page to itself.
-func (d *dashboard) guard(next http.Handler) http.Handler {
+func (d *Dashboard) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", contentPolicy)
@@ -38,7 +38,7 @@ func (d *dashboard) guard(next http.Handler) http.Handler {
 
 // ownHost reports whether a Host header names this server: the loopback interface, one of the configured names, or, where there
 // is a login, an address.
-func (d *dashboard) ownHost(hostport string) bool {
+func (d *Dashboard) ownHost(hostport string) bool {
 	host := bareHost(hostport)
 	if host == "localhost" || d.hosts[host] {
 		return true
@@ -63,14 +63,14 @@ func isAPI(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/api/")
 const maxForm = 1 << 20
 
 // allow lets a route's callers through if their role is enough. Others are led to the login, or told so.
-func (d *dashboard) allow(to route) http.Handler {
+func (d *Dashboard) allow(to Route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		limit := int64(maxForm)
 		if strings.HasSuffix(r.URL.Path, "/ledger/invoice") {
 			limit = maxInvoice
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, limit)
-		if to.least == Nobody {
+		if to.Least == Nobody {
 			to.handler.ServeHTTP(w, r)
 			return
 		}
@@ -78,7 +78,7 @@ func (d *dashboard) allow(to route) http.Handler {
 		switch {
 		case refused != nil:
 			d.fail(w, r, refused)
-		case caller.role >= to.least:
+		case caller.role >= to.Least:
 			to.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, caller)))
 		case caller.role != Nobody:
 			d.fail(w, r, &failure{http.StatusForbidden, "Your account may look, not change.", "It has the role " + caller.role.String() + ".", "Ask an admin."})

@@ -45,12 +45,12 @@ type ledger struct {
 }
 
 // ledger loads the page about how complete and how intact the ledger is.
-func (d *dashboard) ledger(r *http.Request) (any, error) {
+func (d *Dashboard) ledger(r *http.Request) (any, error) {
 	l, _, err := d.readLedger(r)
 	return l, err
 }
 
-func (d *dashboard) readLedger(r *http.Request) (*ledger, []finops.Row, error) {
+func (d *Dashboard) readLedger(r *http.Request) (*ledger, []finops.Row, error) {
 	counts, err := d.Source.Counts(r.Context())
 	if err != nil {
 		return nil, nil, err
@@ -76,7 +76,7 @@ func (d *dashboard) readLedger(r *http.Request) (*ledger, []finops.Row, error) {
 }
 
 // verify checks the whole ledger.
-func (d *dashboard) verify(w http.ResponseWriter, r *http.Request) {
+func (d *Dashboard) verify(w http.ResponseWriter, r *http.Request) {
 	if d.Verifier == nil {
 		d.fail(w, r, &failure{http.StatusNotImplemented, "The ledger cannot be checked here.", "The dashboard was not given the database.", "Run occam ledger verify."})
 		return
@@ -96,6 +96,7 @@ func (d *dashboard) verify(w http.ResponseWriter, r *http.Request) {
 	d.checks.mu.Lock()
 	d.checks.last = c
 	d.checks.mu.Unlock()
+	d.did(r.Context(), who(r).name, "checked the ledger", "", map[bool]string{true: "intact", false: count(report.Found) + " problems"}[c.OK])
 	if isAPI(r) {
 		d.reply(w, r, http.StatusOK, c)
 		return
@@ -107,19 +108,21 @@ func (d *dashboard) verify(w http.ResponseWriter, r *http.Request) {
 const maxInvoice = 16 << 20
 
 // reconcile compares an uploaded invoice with the ledger. Nothing of it is kept.
-func (d *dashboard) reconcile(w http.ResponseWriter, r *http.Request) {
+func (d *Dashboard) reconcile(w http.ResponseWriter, r *http.Request) {
 	l, err := d.compare(r)
 	switch {
 	case err != nil:
 		d.fail(w, r, d.explain(r, err))
 	case isAPI(r):
+		d.did(r.Context(), who(r).name, "compared an invoice", l.Provider, l.Month)
 		d.reply(w, r, http.StatusOK, l.Invoice)
 	default:
+		d.did(r.Context(), who(r).name, "compared an invoice", l.Provider, l.Month)
 		d.render(w, r, "ledger", http.StatusOK, l)
 	}
 }
 
-func (d *dashboard) compare(r *http.Request) (*ledger, error) {
+func (d *Dashboard) compare(r *http.Request) (*ledger, error) {
 	if err := r.ParseMultipartForm(1 << 20); err != nil {
 		return nil, badUpload(err)
 	}

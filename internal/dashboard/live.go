@@ -44,7 +44,7 @@ func (p *pulse) leave() {
 }
 
 // read returns a number that changes when the ledger or a task does. It looks at most about once a second.
-func (d *dashboard) read(ctx context.Context) (uint64, error) {
+func (d *Dashboard) read(ctx context.Context) (uint64, error) {
 	p := &d.pulse
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -64,8 +64,12 @@ func (d *dashboard) read(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
+	d.data.mu.Lock()
+	checking := []any{d.data.running, len(d.data.last)}
 	h := fnv.New64a()
-	if err := json.NewEncoder(h).Encode([]any{totals, newest, views}); err != nil {
+	err = json.NewEncoder(h).Encode([]any{totals, newest, views, checking})
+	d.data.mu.Unlock()
+	if err != nil {
 		return 0, err
 	}
 	p.value, p.taken = h.Sum64(), time.Now()
@@ -73,7 +77,7 @@ func (d *dashboard) read(ctx context.Context) (uint64, error) {
 }
 
 // events tells the browser, as server-sent events, when the page it shows has changed.
-func (d *dashboard) events(w http.ResponseWriter, r *http.Request) {
+func (d *Dashboard) events(w http.ResponseWriter, r *http.Request) {
 	if !d.pulse.join() {
 		w.Header().Set("Retry-After", "30")
 		http.Error(w, "dashboard: too many pages are open; this one is not kept up to date", http.StatusServiceUnavailable)

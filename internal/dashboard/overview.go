@@ -63,7 +63,7 @@ func (a account) InTasks() int64 { return a.inTasks }
 func (a account) Estimated() bool { return a.SavedLow != a.SavedHigh }
 
 // rows reads a window's sums by everything that a statement tells apart, and the charges that no attempt caused.
-func (d *dashboard) rows(ctx context.Context, w store.Window, span store.Dimension) ([]finops.Row, []finops.Charge, error) {
+func (d *Dashboard) rows(ctx context.Context, w store.Window, span store.Dimension) ([]finops.Row, []finops.Charge, error) {
 	by := []store.Dimension{span, store.ByTask, store.ByTier, store.ByProvider, store.ByModel, store.ByKey, store.ByState, store.ByAudit,
 		store.ByAnswered, store.BySimulated}
 	totals, err := d.Source.Totals(ctx, store.TotalsQuery{Window: w, By: by})
@@ -152,7 +152,7 @@ type latency struct {
 }
 
 // overview loads the first page: a month's account, by day and by task.
-func (d *dashboard) overview(r *http.Request) (any, error) {
+func (d *Dashboard) overview(r *http.Request) (any, error) {
 	ctx, now := r.Context(), d.Now().UTC()
 	window, month, err := monthOf(r, now)
 	if err != nil {
@@ -238,7 +238,7 @@ func proofOf(v *TaskView) (tier string, p *proof, lack string) {
 }
 
 // fillAccounts reads the month once and adds every sum where it belongs.
-func (d *dashboard) fillAccounts(ctx context.Context, o *overview, w store.Window) error {
+func (d *Dashboard) fillAccounts(ctx context.Context, o *overview, w store.Window) error {
 	rows, charges, err := d.rows(ctx, w, store.ByDay)
 	if err != nil {
 		return err
@@ -261,7 +261,7 @@ func (d *dashboard) fillAccounts(ctx context.Context, o *overview, w store.Windo
 }
 
 // fillBuckets sorts the sums by day; where all of them fall on one day, by hour.
-func (d *dashboard) fillBuckets(ctx context.Context, o *overview, w store.Window, rows []finops.Row) error {
+func (d *Dashboard) fillBuckets(ctx context.Context, o *overview, w store.Window, rows []finops.Row) error {
 	step := 24 * time.Hour
 	if n := len(rows); n > 0 && rows[0].Start.Equal(rows[n-1].Start) {
 		o.Hourly, step = true, time.Hour
@@ -298,7 +298,7 @@ func (d *dashboard) fillBuckets(ctx context.Context, o *overview, w store.Window
 }
 
 // fillLatencies reads the latencies of the tiers that answered: the slowest specialist and the generalist stand for their kind.
-func (d *dashboard) fillLatencies(ctx context.Context, o *overview, w store.Window) error {
+func (d *Dashboard) fillLatencies(ctx context.Context, o *overview, w store.Window) error {
 	tiers, err := d.Source.Totals(ctx, store.TotalsQuery{Window: w, By: []store.Dimension{store.ByTask, store.ByTier}})
 	if err != nil {
 		return err

@@ -148,7 +148,7 @@ func (p *pages) asset(w http.ResponseWriter, r *http.Request) {
 type loader func(*http.Request) (any, error)
 
 // page renders what load returns with the named template.
-func (d *dashboard) page(name string, load loader) http.Handler {
+func (d *Dashboard) page(name string, load loader) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		data, err := load(r)
 		if err != nil {
@@ -160,7 +160,7 @@ func (d *dashboard) page(name string, load loader) http.Handler {
 }
 
 // render writes a page, whole or not at all.
-func (d *dashboard) render(w http.ResponseWriter, r *http.Request, name string, status int, data any) {
+func (d *Dashboard) render(w http.ResponseWriter, r *http.Request, name string, status int, data any) {
 	var body bytes.Buffer
 	err := d.pages.templates[name].ExecuteTemplate(&body, "frame", frame{Page: name, Path: r.URL.Path, Host: r.Host, Version: d.Version,
 		Who: who(r).name, Admin: who(r).role == Admin, Login: d.Login, Reviews: d.Database != nil, Now: d.Now().UTC(), Data: data})
@@ -175,7 +175,7 @@ func (d *dashboard) render(w http.ResponseWriter, r *http.Request, name string, 
 }
 
 // fail shows a failure to a person, or to a program.
-func (d *dashboard) fail(w http.ResponseWriter, r *http.Request, f *failure) {
+func (d *Dashboard) fail(w http.ResponseWriter, r *http.Request, f *failure) {
 	if !isAPI(r) {
 		d.render(w, r, "failure", f.status, f)
 		return
@@ -184,7 +184,7 @@ func (d *dashboard) fail(w http.ResponseWriter, r *http.Request, f *failure) {
 }
 
 // reply writes JSON, whole or not at all.
-func (d *dashboard) reply(w http.ResponseWriter, r *http.Request, status int, data any) {
+func (d *Dashboard) reply(w http.ResponseWriter, r *http.Request, status int, data any) {
 	body, err := json.Marshal(data)
 	if err != nil {
 		d.Log.Error("dashboard: encode", "path", r.URL.Path, "error", err)
@@ -197,7 +197,7 @@ func (d *dashboard) reply(w http.ResponseWriter, r *http.Request, status int, da
 }
 
 // api writes what load returns as JSON.
-func (d *dashboard) api(load loader) http.Handler {
+func (d *Dashboard) api(load loader) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		data, err := load(r)
 		if err != nil {
@@ -209,7 +209,7 @@ func (d *dashboard) api(load loader) http.Handler {
 }
 
 // explain turns an error into one for people. What is not a person's doing goes to the log.
-func (d *dashboard) explain(r *http.Request, err error) *failure {
+func (d *Dashboard) explain(r *http.Request, err error) *failure {
 	var f *failure
 	if errors.As(err, &f) {
 		return f

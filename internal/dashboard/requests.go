@@ -160,7 +160,7 @@ type filter struct {
 }
 
 // requests loads a page of the list of requests, newest first.
-func (d *dashboard) requests(r *http.Request) (any, error) {
+func (d *Dashboard) requests(r *http.Request) (any, error) {
 	ctx := r.Context()
 	f, form, err := readFilter(r)
 	if err != nil {
@@ -190,7 +190,7 @@ func (d *dashboard) requests(r *http.Request) (any, error) {
 }
 
 // fillChoices lists what the ledger holds, for the form.
-func (d *dashboard) fillChoices(r *http.Request, list *requestList) error {
+func (d *Dashboard) fillChoices(r *http.Request, list *requestList) error {
 	by := []store.Dimension{store.ByTask, store.ByTier, store.ByModel, store.ByKey}
 	into := []*[]string{&list.Tasks, &list.Tiers, &list.Models, &list.Keys}
 	for i, dimension := range by {
@@ -284,6 +284,8 @@ type attemptView struct {
 	Output        int64         `json:"output_tokens"`
 	Latency       time.Duration `json:"latency_ns"`
 	Simulated     bool          `json:"simulated,omitempty"`
+	Because       []because     `json:"because,omitempty"` // what spoke for and against the answer, where the text was kept
+	Lack          string        `json:"-"`                 // why that is not known
 }
 
 // Headline says what the attempt did.
@@ -314,10 +316,12 @@ func (a attemptView) who() string {
 type story struct {
 	row
 	Steps []attemptView `json:"steps"`
+	Text  string        `json:"text,omitempty"` // the task's input, where it was kept
+	Parts []textPart    `json:"-"`              // Text with the words that mattered most
 }
 
 // request loads one request with its whole story.
-func (d *dashboard) request(r *http.Request) (any, error) {
+func (d *Dashboard) request(r *http.Request) (any, error) {
 	id := r.PathValue("id")
 	q, ok, err := d.Source.Request(r.Context(), id)
 	if err != nil {
@@ -335,7 +339,7 @@ func (d *dashboard) request(r *http.Request) (any, error) {
 	for i := range q.Attempts {
 		s.Steps = append(s.Steps, stepOf(&q.Attempts[i], views))
 	}
-	return s, nil
+	return s, d.explainSteps(r.Context(), s)
 }
 
 func stepOf(a *store.Attempt, views []TaskView) attemptView {

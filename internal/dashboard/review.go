@@ -52,7 +52,7 @@ type fieldInput struct {
 func (f fieldInput) Has(member string) bool { return slices.Contains(f.Members, member) }
 
 // review loads the next text of a task. A reviewer has it for the length of the lease.
-func (d *dashboard) review(r *http.Request) (any, error) {
+func (d *Dashboard) review(r *http.Request) (any, error) {
 	views, err := d.Tasks(r.Context())
 	if err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func mark(text string, spans []string) []textPart {
 }
 
 // judge takes what a person said about a text, or that it is skipped.
-func (d *dashboard) judge(w http.ResponseWriter, r *http.Request) {
+func (d *Dashboard) judge(w http.ResponseWriter, r *http.Request) {
 	taskName, err := d.closeReview(r)
 	switch {
 	case err != nil:
@@ -169,7 +169,7 @@ func (d *dashboard) judge(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (d *dashboard) closeReview(r *http.Request) (taskName string, err error) {
+func (d *Dashboard) closeReview(r *http.Request) (taskName string, err error) {
 	views, err := d.Tasks(r.Context())
 	if err != nil {
 		return "", err

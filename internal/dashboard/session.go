@@ -173,7 +173,10 @@ func who(r *http.Request) session {
 }
 
 // identify finds out who makes a request: by the session's cookie, or, for programs, by name and password on each request.
-func (d *dashboard) identify(r *http.Request) (session, *failure) {
+func (d *Dashboard) identify(r *http.Request) (session, *failure) {
+	if caller := who(r); caller.role != Nobody {
+		return caller, nil // Trusted has said it
+	}
 	if !d.Login {
 		return session{name: "this machine", role: Admin}, nil
 	}
@@ -202,12 +205,12 @@ type loginPage struct {
 }
 
 // loginForm shows the form.
-func (d *dashboard) loginForm(r *http.Request) (any, error) {
+func (d *Dashboard) loginForm(r *http.Request) (any, error) {
 	return &loginPage{Next: localPath(r.FormValue("next"))}, nil
 }
 
 // login checks name and password and opens a session.
-func (d *dashboard) login(w http.ResponseWriter, r *http.Request) {
+func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) {
 	name, password := strings.TrimSpace(r.PostFormValue("name")), r.PostFormValue("password")
 	next := localPath(r.PostFormValue("next"))
 	if !d.Login {
@@ -234,13 +237,13 @@ func (d *dashboard) login(w http.ResponseWriter, r *http.Request) {
 }
 
 // plainLoopback reports whether a browser on this machine speaks to us without TLS, where some refuse Secure cookies.
-func (d *dashboard) plainLoopback(r *http.Request) bool {
+func (d *Dashboard) plainLoopback(r *http.Request) bool {
 	ip, err := netip.ParseAddr(bareHost(r.Host))
 	return r.TLS == nil && fromLoopback(r.RemoteAddr) && (bareHost(r.Host) == "localhost" || err == nil && ip.IsLoopback())
 }
 
 // logout ends the session.
-func (d *dashboard) logout(w http.ResponseWriter, r *http.Request) {
+func (d *Dashboard) logout(w http.ResponseWriter, r *http.Request) {
 	d.sessions.end(r)
 	http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", HttpOnly: true, MaxAge: -1, SameSite: http.SameSiteStrictMode})
 	http.Redirect(w, r, "/login", http.StatusSeeOther)

@@ -153,7 +153,7 @@ func TestSessionsEnd(t *testing.T) {
 // TestRolesAndRoutes tries every route with every role, so that a new route without a rule cannot slip in.
 func TestRolesAndRoutes(t *testing.T) {
 	server, password, viewerPassword, o := guarded(t)
-	d := &dashboard{Options: o, pages: parsePages(), sessions: newSessions(time.Now)}
+	d := &Dashboard{Options: o, pages: parsePages(), sessions: newSessions(time.Now)}
 	clients := map[Role]*http.Client{Nobody: browser(t), Viewer: browser(t), Reviewer: browser(t), Admin: browser(t)}
 	logIn(t, clients[Viewer], server.URL, "eva", viewerPassword)
 	logIn(t, clients[Admin], server.URL, "admin", password)
@@ -239,7 +239,7 @@ func TestAccounts(t *testing.T) {
 	if _, err := SetAccount(t.Context(), s, "admin", Viewer, ""); err == nil {
 		t.Error("the last admin was made a viewer")
 	}
-	if err := removeAccount(t.Context(), s, "admin"); err == nil {
+	if err := removeFor(t, s, "admin"); err == nil {
 		t.Error("the last admin was removed")
 	}
 	for _, name := range []string{"", "Big", "a b", "../x", hostile, strings.Repeat("a", 65)} {
@@ -260,7 +260,7 @@ func TestAccounts(t *testing.T) {
 	if role, _ := checkPassword(t.Context(), s, "eva", "correct horse batterz"); role != Nobody {
 		t.Errorf("a wrong password makes eva %s", role)
 	}
-	must(t, removeAccount(t.Context(), s, "admin"))
+	must(t, removeFor(t, s, "admin"))
 	all, err := listAccounts(t.Context(), s)
 	must(t, err)
 	if len(all) != 1 || all[0].name != "eva" || strings.Contains(all[0].hash, "correct horse") {

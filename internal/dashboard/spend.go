@@ -64,7 +64,7 @@ type shutdown struct {
 const maxSlices = 50
 
 // spend loads the page of a month's money.
-func (d *dashboard) spend(r *http.Request) (any, error) {
+func (d *Dashboard) spend(r *http.Request) (any, error) {
 	ctx, now := r.Context(), d.Now().UTC()
 	window, month, err := monthOf(r, now)
 	if err != nil {
@@ -162,7 +162,7 @@ func shutdowns(book *cost.Book, now time.Time) []shutdown {
 }
 
 // fillSeries computes what looks at more than the month: the forecast, of the current month only, and the anomalies.
-func (d *dashboard) fillSeries(ctx context.Context, p *spend, w store.Window, now time.Time) error {
+func (d *Dashboard) fillSeries(ctx context.Context, p *spend, w store.Window, now time.Time) error {
 	if !now.Before(w.To) {
 		return nil
 	}
@@ -187,7 +187,7 @@ func (d *dashboard) fillSeries(ctx context.Context, p *spend, w store.Window, no
 }
 
 // series is the spend by step without gaps, from the first step that has any to the window's end.
-func (d *dashboard) series(ctx context.Context, w store.Window, by store.Dimension, step time.Duration) ([]finops.Point, error) {
+func (d *Dashboard) series(ctx context.Context, w store.Window, by store.Dimension, step time.Duration) ([]finops.Point, error) {
 	totals, err := d.Source.Totals(ctx, store.TotalsQuery{Window: w, By: []store.Dimension{by}})
 	if err != nil || len(totals) == 0 {
 		return nil, err

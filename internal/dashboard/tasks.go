@@ -3,6 +3,8 @@ package dashboard
 import (
 	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -19,7 +21,7 @@ type taskList struct {
 }
 
 // tasks lists every task that the caller knows.
-func (d *dashboard) tasks(r *http.Request) (any, error) {
+func (d *Dashboard) tasks(r *http.Request) (any, error) {
 	views, err := d.Tasks(r.Context())
 	return taskList{views}, err
 }
@@ -33,6 +35,8 @@ type taskPage struct {
 	Audited  *lineChart   `json:"-"`
 	History  []step       `json:"history,omitempty"`
 	Versions []version    `json:"versions,omitempty"`
+	Plan     []planRow    `json:"cascade"`
+	Data     bool         `json:"-"` // its examples can be checked
 	MayAct   bool         `json:"-"`
 	Done     string       `json:"-"` // the command that was just carried out
 }
@@ -61,13 +65,14 @@ type version struct {
 	Created   time.Time `json:"created"`
 	Certified bool      `json:"certified"`
 	InUse     bool      `json:"in_use"`
+	Note      string    `json:"note,omitempty"` // why it was taken or refused
 }
 
 // taskStates are the states of a task in the order of a specialist's life.
 var taskStates = []string{"observing", "candidate", "shadow", "canary", "live"}
 
 // findTask returns the task that an address names.
-func (d *dashboard) findTask(r *http.Request) (*TaskView, error) {
+func (d *Dashboard) findTask(r *http.Request) (*TaskView, error) {
 	views, err := d.Tasks(r.Context())
 	if err != nil {
 		return nil, err
@@ -82,7 +87,7 @@ func (d *dashboard) findTask(r *http.Request) (*TaskView, error) {
 }
 
 // task loads one task's page.
-func (d *dashboard) task(r *http.Request) (any, error) {
+func (d *Dashboard) task(r *http.Request) (any, error) {
 	view, err := d.findTask(r)
 	if err != nil {
 		return nil, err
@@ -106,6 +111,10 @@ func (d *dashboard) task(r *http.Request) (any, error) {
 		p.Curves = append(p.Curves, riskCurve(&view.Tiers[i], i))
 	}
 	p.Audited = auditChart(view)
+	p.Data = d.CheckData != nil
+	if p.Plan, err = d.plan(r.Context(), view, rows, month); err != nil {
+		return nil, err
+	}
 	return p, d.fillPast(r.Context(), p)
 }
 
@@ -122,7 +131,7 @@ func statesOf(state string) []stateStep {
 }
 
 // fillPast reads the task's history and its models, where there is a database of them.
-func (d *dashboard) fillPast(ctx context.Context, p *taskPage) error {
+func (d *Dashboard) fillPast(ctx context.Context, p *taskPage) error {
 	if d.Database == nil {
 		return nil
 	}
@@ -139,11 +148,25 @@ func (d *dashboard) fillPast(ctx context.Context, p *taskPage) error {
 			return err
 		}
 		for _, m := range models {
-			p.Versions = append(p.Versions, version{m.ID, m.Tier, m.Hash, m.Bytes, m.Created, m.Certificate != nil,
-				slices.ContainsFunc(p.Tiers, func(t TierView) bool { return t.Model == m.ID })})
+			p.Versions = append(p.Versions, p.versionOf(m))
 		}
 		return nil
 	})
+}
+
+// versionOf reads the report that the lifecycle keeps beside a model.
+func (p *taskPage) versionOf(m store.Model) version {
+	var report struct {
+		Specialist, Refusal, Reason string
+	}
+	_ = json.Unmarshal(m.Report, &report) // an empty one says nothing
+	v := version{ID: m.ID, Tier: m.Tier, Hash: m.Hash, Bytes: m.Bytes, Created: m.Created, Certified: len(m.Certificate) > 0, Note: cmp.Or(report.Refusal, report.Reason)}
+	if report.Refusal != "" {
+		v.Note = "refused: " + report.Refusal
+	}
+	weights := p.Name + "@" + report.Specialist[:min(8, len(report.Specialist))]
+	v.InUse = slices.ContainsFunc(p.Tiers, func(t TierView) bool { return t.Model == m.ID || report.Specialist != "" && t.Model == weights })
+	return v
 }
 
 // riskCurve draws the observed risk against the coverage, with the target and the certified point. Its observed points prove
@@ -244,7 +267,7 @@ func (e *Evaluation) ServedAccuracy() *share { return shareOf(int64(e.ServedRigh
 func (e *Evaluation) Coverage() *share { return shareOf(int64(e.Served), int64(e.Rows)) }
 
 // command carries out what a person told a task to do, once its name was typed.
-func (d *dashboard) command(w http.ResponseWriter, r *http.Request) {
+func (d *Dashboard) command(w http.ResponseWriter, r *http.Request) {
 	view, err := d.findTask(r)
 	if err == nil {
 		err = d.obey(r, view)
@@ -259,38 +282,27 @@ func (d *dashboard) command(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (d *dashboard) obey(r *http.Request, view *TaskView) error {
+func (d *Dashboard) obey(r *http.Request, view *TaskView) error {
 	command := r.PostFormValue("command")
 	switch {
 	case d.Command == nil:
-		return noControl
-	case !slices.Contains(view.Commands, command):
-		return &failure{http.StatusConflict, "The task cannot do that now: " + quote(short(command)) + ".", "It is " + view.State + "; somebody may have been quicker.",
-			"Look at the task again."}
+		return &failure{http.StatusNotImplemented, "This occam takes no commands.", "It was started without the control loop.", "Start it with occam serve."}
+	case commandWords[command] == "":
+		return badInput("There is no command "+quote(short(command))+".", "Use promote, rollback, pause or resume.")
 	case r.PostFormValue("confirm") != view.Name:
 		return badInput("The typed name is not the task's.", "Type "+view.Name+" to confirm.")
 	}
-	version, err := seenVersion(r, view)
+	seen, err := strconv.ParseInt(r.PostFormValue("version"), 10, 64)
 	if err != nil {
-		return err
+		return badInput("The command does not say which state it was given for.", "Send the version of the task as it was seen: it stands in its page and in GET /api/tasks/"+view.Name+".")
 	}
-	if err := d.Command(r.Context(), view.Name, command, who(r).name, version); err != nil {
+	if err := d.Command(r.Context(), view.Name, command, who(r).name, seen); err != nil {
 		d.Log.Warn("dashboard: a command was refused", "task", view.Name, "command", command, "by", who(r).name, "error", err)
+		if errors.Is(err, ErrStale) {
+			return &failure{http.StatusConflict, "Somebody was quicker: the task has changed meanwhile.", sentence(err.Error()), "Look at the task again, and repeat the command if it still makes sense."}
+		}
 		return &failure{http.StatusConflict, "The command was not carried out.", sentence(err.Error()), "Look at the task again."}
 	}
-	d.Log.Info("dashboard: a command was carried out", "task", view.Name, "command", command, "by", who(r).name)
+	d.did(r.Context(), who(r).name, "gave a task a command", view.Name, command)
 	return nil
-}
-
-// seenVersion is the version of the task's state that the form was made from. A program that names none speaks of the newest.
-func seenVersion(r *http.Request, view *TaskView) (int64, error) {
-	text := r.PostFormValue("version")
-	if text == "" && isAPI(r) {
-		return view.Version, nil
-	}
-	version, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return 0, badInput("The form does not say which version of the task it was made from.", "Load the task's page again.")
-	}
-	return version, nil
 }
