@@ -148,6 +148,7 @@ func (s *server) serveControl(ctx context.Context, a *app, dataDir string) {
 
 func (s *server) controlRoutes(a *app) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("/api/", s.site.Trusted())
 	mux.HandleFunc("GET /tasks", func(w http.ResponseWriter, r *http.Request) { reply(w, s.control.Load().Status(), nil) })
 	mux.HandleFunc("GET /groups", func(w http.ResponseWriter, r *http.Request) {
 		groups, err := s.control.Load().Discover(r.Context())
@@ -208,6 +209,7 @@ type remote struct {
 	client *http.Client // nil: no server runs
 	local  *lifecycle.Controller
 	store  *store.Store
+	config *config.Config
 }
 
 // reach finds the server that runs on the configured data, or opens the data itself.
@@ -217,7 +219,7 @@ func (a *app) reach(ctx context.Context, path string) (*remote, error) {
 		return nil, err
 	}
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	r := &remote{client: running(ctx, cfg.DataDir)}
+	r := &remote{config: cfg, client: running(ctx, cfg.DataDir)}
 	if r.client != nil {
 		r.store, err = store.Open(ctx, storeDSN(cfg), store.Options{Mode: store.ReadOnly, Dir: cfg.DataDir, Log: log})
 		return r, err

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"occam/internal/config"
+	"occam/internal/dashboard"
 	"occam/internal/gateway"
 	"occam/internal/lifecycle"
 	"occam/internal/store"
@@ -84,6 +85,7 @@ type server struct {
 	tasks     []*task.Task
 	models    map[string]*lifecycle.LoadedModel // by task, as the configuration names them
 	control   atomic.Pointer[lifecycle.Controller]
+	site      *dashboard.Dashboard
 	log       *slog.Logger
 	password  string // of the dashboard's first account, "" when there are accounts already
 	listener  net.Listener
@@ -112,14 +114,13 @@ func (a *app) open(ctx context.Context, cfg *config.Config, tasks []*task.Task, 
 		return nil, err
 	}
 	s.done = make(chan struct{})
-	pages, err := s.pages(ctx, a, given == nil) // a demo is for whoever sits at the machine
-	if err != nil {
+	if s.site, err = s.pages(ctx, a, cfg, given == nil); err != nil { // a demo is for whoever sits at the machine
 		return nil, err
 	}
 	if s.tracing, err = gateway.StartTracing(ctx, version); err != nil {
 		return nil, err
 	}
-	options := gateway.Options{Ledger: s.store, Log: s.log, Now: a.now, Tracing: s.tracing, Other: pages}
+	options := gateway.Options{Ledger: s.store, Log: s.log, Now: a.now, Tracing: s.tracing, Other: s.site}
 	s.callbacks(&options)
 	if s.gateway, err = gateway.New(options); err != nil {
 		return nil, err
@@ -137,7 +138,11 @@ func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*stor
 	if cfg.Durability == "normal" {
 		durability = store.Normal
 	}
-	return store.Open(ctx, storeDSN(cfg), store.Options{Durability: durability, Dir: cfg.DataDir, Log: log})
+	options := store.Options{Durability: durability, Dir: cfg.DataDir, Log: log}
+	if cfg.Capture.Redact == config.Contacts {
+		options.Redact = store.RedactContacts
+	}
+	return store.Open(ctx, storeDSN(cfg), options)
 }
 
 func (s *server) loadModels(cfg *config.Config, given map[string]*lifecycle.LoadedModel) error {

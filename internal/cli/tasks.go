@@ -32,6 +32,8 @@ func (a *app) tasksCommand() *cobra.Command {
 	}
 	pause.Flags().BoolVar(&resume, "resume", false, "go on after a pause")
 	cmd.AddCommand(a.discoverCommand(&path),
+		&cobra.Command{Use: "check TASK", Short: "Look for wrong labels, duplicates and contradictions among a task's examples", Args: oneArg("the task's name"),
+			RunE: func(cmd *cobra.Command, args []string) error { return a.checkTask(cmd.Context(), path, args[0]) }},
 		&cobra.Command{Use: "list", Short: "Every task with its state", Args: noArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return a.listTasks(cmd.Context(), path) }},
 		&cobra.Command{Use: "show TASK", Short: "One task: its models, the evidence about them, its history", Args: oneArg("the task's name"),

@@ -5,20 +5,23 @@ import (
 	"context"
 	"errors"
 	"math"
-	"net/http"
+	"strings"
 	"time"
 
+	"occam/internal/config"
 	"occam/internal/cost"
 	"occam/internal/dashboard"
 	"occam/internal/finops"
 	"occam/internal/lifecycle"
+	"occam/internal/specialist"
 	"occam/internal/store"
 )
 
 // pages is the dashboard. With a login, the first account is made where there is none.
-func (s *server) pages(ctx context.Context, a *app, login bool) (http.Handler, error) {
+func (s *server) pages(ctx context.Context, a *app, cfg *config.Config, login bool) (*dashboard.Dashboard, error) {
 	o := dashboard.Options{Source: s.store, Database: s.store, Tasks: s.taskViews, Version: version, Now: a.now, Log: s.log, Done: s.done,
-		Book: func() *cost.Book { return s.wired.Load().book }, Verifier: s.store.Verify, Command: s.command, Groups: s.groupViews, MakeTask: s.makeTask,
+		Book: func() *cost.Book { return s.wired.Load().book }, Verifier: s.store.Verify, Command: s.command, Groups: s.groups, MakeTask: s.makeTask,
+		Explain: s.explain, CheckData: s.checkData, Hosts: cfg.Dashboard.Hosts, Configuration: func() dashboard.Configuration { return configuration(s.wired.Load().cfg) },
 		Charges: func(rows []finops.Row, w store.Window) ([]finops.Charge, error) {
 			wired := s.wired.Load()
 			return hostingCharges(wired.cfg, wired.book, rows, w, a.now())
@@ -39,11 +42,15 @@ func (s *server) taskViews(context.Context) ([]dashboard.TaskView, error) {
 	if control == nil {
 		return nil, nil
 	}
+	return taskViews(control.Status()), nil
+}
+
+func taskViews(all []lifecycle.Status) []dashboard.TaskView {
 	var views []dashboard.TaskView
-	for _, st := range control.Status() {
-		views = append(views, taskView(&st))
+	for i := range all {
+		views = append(views, taskView(&all[i]))
 	}
-	return views, nil
+	return views
 }
 
 func taskView(st *lifecycle.Status) dashboard.TaskView {
@@ -98,27 +105,52 @@ func (s *server) command(ctx context.Context, taskName, command, actor string, v
 	return err
 }
 
-// groupViews is what the dashboard shows of traffic that belongs to no task.
-func (s *server) groupViews(ctx context.Context) ([]dashboard.Group, error) {
+// groups lists the jobs found in traffic that belongs to no task.
+func (s *server) groups(ctx context.Context) ([]lifecycle.Group, error) {
 	control := s.control.Load()
 	if control == nil {
 		return nil, errNoControl
 	}
-	groups, err := control.Discover(ctx)
-	views := make([]dashboard.Group, len(groups))
-	for i, g := range groups {
-		views[i] = dashboard.Group(g)
-	}
-	return views, err
+	return control.Discover(ctx)
 }
 
-func (s *server) makeTask(ctx context.Context, m dashboard.Making) error {
+func (s *server) makeTask(ctx context.Context, m lifecycle.Making) error {
 	control := s.control.Load()
 	if control == nil {
 		return errNoControl
 	}
-	_, err := control.MakeTask(ctx, lifecycle.Making{Group: m.Group, Name: m.Name, By: m.By, Audit: m.Audit, Auto: m.Auto})
+	_, err := control.MakeTask(ctx, m)
 	return err
+}
+
+// explain says what spoke for what a model, as the ledger names it, answers to a text.
+func (s *server) explain(ctx context.Context, taskName, model, text string) ([]specialist.Reason, error) {
+	control := s.control.Load()
+	if control == nil {
+		return nil, lifecycle.ErrNoModel
+	}
+	return explainWith(control)(ctx, taskName, model, text)
+}
+
+func explainWith(control *lifecycle.Controller) func(ctx context.Context, taskName, model, text string) ([]specialist.Reason, error) {
+	return func(ctx context.Context, taskName, model, text string) ([]specialist.Reason, error) {
+		_, weights, _ := strings.Cut(model, "@")
+		return control.Explain(ctx, taskName, weights, text)
+	}
+}
+
+func (s *server) checkData(ctx context.Context, taskName string, progress func(stage string, done, total int)) (*lifecycle.DataCheck, error) {
+	control := s.control.Load()
+	if control == nil {
+		return nil, errNoControl
+	}
+	return control.CheckData(ctx, taskName, progress)
+}
+
+// configuration is what the dashboard's settings show of the file.
+func configuration(cfg *config.Config) dashboard.Configuration {
+	return dashboard.Configuration{YAML: cfg.Masked(), Capture: cfg.Capture.Prompts, Retention: time.Duration(cfg.Capture.Retention),
+		Redact: cfg.Capture.Redact, Hosts: cfg.Dashboard.Hosts}
 }
 
 func evaluationView(e lifecycle.Evaluation) *dashboard.Evaluation {

@@ -42,6 +42,14 @@ func (c *Config) check() error {
 	if c.Alerts.Webhook != "" && !validURL(c.Alerts.Webhook) {
 		return errors.New("alerts.webhook must be a full http(s) address")
 	}
+	if c.Capture.Redact != "" && c.Capture.Redact != Contacts {
+		return fmt.Errorf("capture.redact is %q: it must be contacts, or left out", c.Capture.Redact)
+	}
+	for _, h := range c.Dashboard.Hosts {
+		if h == "" || strings.ContainsAny(h, "/:* ") {
+			return fmt.Errorf("dashboard.hosts: %q is no host name: write it without scheme, port and path, such as occam.example.com", h)
+		}
+	}
 	return c.Limits.check()
 }
 

@@ -35,6 +35,7 @@ type Config struct {
 	Capture    Capture             `yaml:"capture"`
 	Limits     Limits              `yaml:"limits"`
 	Alerts     Alerts              `yaml:"alerts"`
+	Dashboard  Dashboard           `yaml:"dashboard"`
 
 	FirstProvider string `yaml:"-"` // where a model that is not listed goes
 }
@@ -96,6 +97,15 @@ type Task struct {
 type Capture struct {
 	Prompts   bool     `yaml:"prompts"`
 	Retention Duration `yaml:"retention"`
+	Redact    string   `yaml:"redact"` // "contacts": e-mail addresses, cards, accounts and telephone numbers are not stored; "" nothing
+}
+
+// Contacts, as Capture.Redact, takes out what identifies a person in most support mail.
+const Contacts = "contacts"
+
+// Dashboard says how browsers reach the pages.
+type Dashboard struct {
+	Hosts []string `yaml:"hosts"` // names, besides the loopback interface's: what a Host header may say
 }
 
 // Alerts says where people are told of what needs them. Everything is logged too.

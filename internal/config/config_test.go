@@ -101,6 +101,8 @@ func TestRefusals(t *testing.T) {
 		{"bad retry share", minimal + "limits: {retry_share: 0}\n", "retry_share"},
 		{"bad timeout", minimal + "limits: {write_timeout: 0s}\n", "timeout"},
 		{"bad timeout of a provider", "providers: {a: {type: openai, base_url: http://x/v1, timeouts: {idle: -1s}}}\n", "timeouts"},
+		{"bad redaction", minimal + "capture: {redact: everything}\n", "capture.redact"},
+		{"bad host", minimal + "dashboard: {hosts: [https://occam.example.com]}\n", "dashboard.hosts"},
 		{"bad store", minimal + "store: mysql://x\n", "store must be"},
 		{"not yaml", "\t{{{", "[1:"},
 	} {
@@ -160,5 +162,32 @@ func TestLoadTakesPathsFromTheFile(t *testing.T) {
 	alone, err := LoadTask(filepath.Join(dir, "task.yaml"))
 	if err != nil || alone.Name != "t" || len(alone.Fields) != 2 {
 		t.Errorf("task file: %+v, %v", alone, err)
+	}
+}
+
+// TestMaskedHoldsNoSecret: what people are shown is valid YAML of the same configuration, without one byte of a secret.
+func TestMaskedHoldsNoSecret(t *testing.T) {
+	secrets := []string{"sk-canary-1", "canary-2", "canary-3", "canary-4", "canary-5"}
+	c, err := Parse([]byte(`store: postgres://u:canary-2@db/occam?sslpassword=canary-3
+providers: {a: {type: openai, base_url: "https://u:canary-4@host/v1", api_key: "${KEY}", timeouts: {idle: 90s}}, b: {type: openai, base_url: http://x/v1, api_key: none}}
+alerts: {webhook: "https://hooks.example/canary-5"}
+tasks: {t: {schema: {type: object, properties: {category: {type: string, enum: [x, y]}}}, model: m.occam, generalist: gpt-4o}}
+`), func(name string) string { return map[string]string{"KEY": "sk-canary-1"}[name] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := c.Masked()
+	for _, s := range secrets {
+		if strings.Contains(text, s) {
+			t.Errorf("the masked configuration holds %s:\n%s", s, text)
+		}
+	}
+	for _, want := range []string{"retention: 30d", "idle: 1m30s", "api_key: (hidden)", "enum:", "total_timeout: 10m", "api_key: none", "listen: 127.0.0.1:8080"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the masked configuration lacks %q:\n%s", want, text)
+		}
+	}
+	if _, err := Parse([]byte(strings.Replace(text, "(hidden)", "x", 1)), noEnv); err != nil && !strings.Contains(err.Error(), "webhook") {
+		t.Errorf("it cannot be read again: %v\n%s", err, text)
 	}
 }

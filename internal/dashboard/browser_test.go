@@ -13,6 +13,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
+	"occam/internal/lifecycle"
 	"occam/internal/store"
 )
 
@@ -127,11 +128,21 @@ func fixturePages(t *testing.T) map[string]string {
 	_, err := FirstPassword(t.Context(), empty)
 	must(t, err)
 	guarded := serve(t, Options{Source: empty, Database: empty, Login: true}).URL
-	full := serve(t, Options{Source: s, Database: s, Tasks: fixedTasks(ticketTask(), language), Verifier: s.Verify,
-		Command: func(context.Context, string, string, string, int64) error { return nil }}).URL
+	o := everything(s)
+	o.Tasks = fixedTasks(ticketTask(), language)
+	dashboard := serveAll(t, o)
+	full := dashboard.url
+	checked(t, dashboard, s)
+	key := someKeys(t, s)
+	none := serve(t, Options{Source: empty, Database: empty, Groups: func(context.Context) ([]lifecycle.Group, error) { return nil, nil }}).URL
 	losing := serve(t, Options{Source: loss, Tasks: fixedTasks(ticketTask())}).URL
 	bare := serve(t, Options{Source: empty}).URL
+	story := escalated(t, s)
+	keepText(t, s, story)
 	return map[string]string{"overview": full + "/", "overview-loss": losing + "/", "overview-empty": bare + "/", "requests": full + "/requests",
-		"requests-filtered": full + "/requests?task=language&tier=generalist&from=2026-11-20", "request": full + "/requests/" + escalated(t, s),
-		"task": full + "/tasks/ticket-triage", "spend": full + "/spend", "ledger": full + "/ledger", "review": full + "/review", "breakeven": full + "/breakeven", "breakeven-task": full + "/breakeven?task=ticket-triage", "login": guarded + "/login", "not-found": full + "/nowhere"}
+		"requests-filtered": full + "/requests?task=language&tier=generalist&from=2026-11-20", "request": full + "/requests/" + story,
+		"task": full + "/tasks/ticket-triage", "task-new": full + "/tasks/language", "data": full + "/tasks/ticket-triage/data", "groups": full + "/groups",
+		"groups-empty": none + "/groups", "keys": full + "/keys", "key": full + "/keys/" + key, "keys-empty": none + "/keys", "settings": full + "/settings",
+		"spend": full + "/spend", "ledger": full + "/ledger", "review": full + "/review", "breakeven": full + "/breakeven",
+		"breakeven-task": full + "/breakeven?task=ticket-triage", "login": guarded + "/login", "not-found": full + "/nowhere"}
 }

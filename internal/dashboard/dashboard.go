@@ -127,7 +127,6 @@ type Options struct {
 
 // A Configuration is what the program was started with, for people.
 type Configuration struct {
-	File      string        `json:"file"`
 	YAML      string        `json:"yaml"` // with every secret masked
 	Capture   bool          `json:"capture"`
 	Retention time.Duration `json:"retention_ns"`

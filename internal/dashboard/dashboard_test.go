@@ -16,6 +16,7 @@ import (
 
 	"occam/internal/cost"
 	"occam/internal/finops"
+	"occam/internal/lifecycle"
 	"occam/internal/store"
 )
 
@@ -334,7 +335,7 @@ func TestCommandsAreTypedAndAllowed(t *testing.T) {
 		return refuse
 	}})
 	send := func(command, confirm string) int {
-		reply, err := http.PostForm(server.URL+"/api/tasks/ticket-triage/command", map[string][]string{"command": {command}, "confirm": {confirm}})
+		reply, err := http.PostForm(server.URL+"/api/tasks/ticket-triage/command", map[string][]string{"command": {command}, "confirm": {confirm}, "version": {"12"}})
 		must(t, err)
 		reply.Body.Close()
 		return reply.StatusCode
@@ -441,39 +442,39 @@ func TestLedgerIsCheckedAndCompared(t *testing.T) {
 	}
 }
 
+// TestGroups: what traffic holds is listed, and one click makes it a task.
 func TestGroups(t *testing.T) {
-	monthly := 87.6
-	var made []Making
+	var made []lifecycle.Making
 	refuse := error(nil)
-	server := serve(t, Options{Source: openStore(t), MakeTask: func(_ context.Context, m Making) error { made = append(made, m); return refuse },
-		Groups: func(context.Context) ([]Group, error) {
-			return []Group{{ID: "s01", Requests: 700, Template: "Ticket: {{input}}", Shape: "label", Monthly: &monthly, Verdict: "worth it", Offered: true}}, nil
-		}})
-	var list groupList
-	_, _, body := get(t, server.URL+"/api/groups")
-	must(t, json.Unmarshal([]byte(body), &list))
-	if len(list.Groups) != 1 || list.Groups[0].ID != "s01" || *list.Groups[0].Monthly != monthly || !list.Groups[0].Offered {
-		t.Errorf("groups %s", body)
+	server := serve(t, Options{Source: openStore(t), MakeTask: func(_ context.Context, m lifecycle.Making) error { made = append(made, m); return refuse },
+		Groups: someGroups})
+	var list struct{ Groups []lifecycle.Group }
+	getJSON(t, server.URL+"/api/groups", &list)
+	if len(list.Groups) != 3 || list.Groups[0].ID != "s01c4" || *list.Groups[0].Monthly != 87.6 || !list.Groups[0].Offered {
+		t.Errorf("groups %+v", list.Groups)
 	}
+	_, _, body := get(t, server.URL+"/groups")
+	wantText(t, body, "worth it", "$86.72 a month", "Make it a task", `value="category-01c4"`, "free text")
 	send := func(form map[string][]string) (status int) {
-		reply, err := http.PostForm(server.URL+"/api/groups/s01", form)
+		reply, err := http.PostForm(server.URL+"/api/groups/s01c4", form)
 		must(t, err)
 		reply.Body.Close()
 		return reply.StatusCode
 	}
 	if status := send(map[string][]string{"name": {"triage"}, "audit": {"0.05"}, "auto": {"on"}}); status != 200 || len(made) != 1 ||
-		made[0] != (Making{Group: "s01", Name: "triage", Audit: .05, Auto: true, By: "this machine"}) {
+		made[0] != (lifecycle.Making{Group: "s01c4", Name: "triage", Audit: .05, Auto: true, By: "this machine"}) {
 		t.Errorf("status %d, made %+v", status, made)
 	}
-	if status := send(map[string][]string{"name": {"triage"}, "audit": {"often"}}); status != http.StatusBadRequest || len(made) != 1 {
-		t.Errorf("no number: status %d, made %+v", status, made)
+	for _, audit := range []string{"often", "NaN", "2", "-1"} {
+		if status := send(map[string][]string{"name": {"triage"}, "audit": {audit}}); status != http.StatusBadRequest || len(made) != 1 {
+			t.Errorf("audit %s: status %d, made %+v", audit, status, made)
+		}
 	}
 	refuse = errors.New("there is a task of this name")
 	if status := send(map[string][]string{"name": {"triage"}}); status != http.StatusConflict {
 		t.Errorf("refused: status %d", status)
 	}
-	bare := serve(t, Options{Source: openStore(t)})
-	if status, _, _ := get(t, bare.URL+"/api/groups"); status != http.StatusNotImplemented {
+	if status, _, _ := get(t, serve(t, Options{Source: openStore(t)}).URL+"/api/groups"); status != http.StatusNotFound {
 		t.Errorf("without the control loop: status %d", status)
 	}
 }

@@ -89,7 +89,9 @@ func (d *Dashboard) explainSteps(ctx context.Context, s *story) error {
 
 // markWords cuts a text at the words that speak for an answer.
 func markWords(text string, words []specialist.WordWeight) []textPart {
-	words = slices.DeleteFunc(words, func(w specialist.WordWeight) bool { return w.Weight <= 0 || w.Start < 0 || w.End > len(text) || w.Start >= w.End })
+	words = slices.DeleteFunc(words, func(w specialist.WordWeight) bool {
+		return w.Weight <= 0 || w.Start < 0 || w.End > len(text) || w.Start >= w.End
+	})
 	slices.SortFunc(words, func(a, b specialist.WordWeight) int { return a.Start - b.Start })
 	var parts []textPart
 	at := 0

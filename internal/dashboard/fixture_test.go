@@ -15,6 +15,9 @@ import (
 
 	"occam/internal/calibration"
 	"occam/internal/cost"
+	"occam/internal/datacheck"
+	"occam/internal/lifecycle"
+	"occam/internal/specialist"
 	"occam/internal/store"
 	"occam/internal/task"
 )
@@ -162,8 +165,130 @@ func fixedTasks(views ...TaskView) func(context.Context) ([]TaskView, error) {
 	return func(context.Context) ([]TaskView, error) { return views, nil }
 }
 
+// everything is a dashboard with all its pages and commands, none of which does anything.
+func everything(s *store.Store) Options {
+	return Options{Source: s, Database: s, Tasks: fixedTasks(ticketTask()), Verifier: s.Verify,
+		Command:  func(context.Context, string, string, string, int64) error { return nil },
+		Groups:   someGroups,
+		MakeTask: func(context.Context, lifecycle.Making) error { return nil },
+		Explain:  someReasons, CheckData: someTrouble,
+		Configuration: func() Configuration {
+			return Configuration{YAML: "listen: 127.0.0.1:8080\ndata_dir: ./occam-data\nstore: sqlite\nproviders:\n  openai:\n    type: openai\n    base_url: https://api.openai.com/v1\n    api_key: (hidden)\n",
+				Capture: true, Retention: 30 * 24 * time.Hour, Redact: "contacts"}
+		}}
+}
+
+func someGroups(context.Context) ([]lifecycle.Group, error) {
+	monthly, saving := 87.6, 86.724
+	return []lifecycle.Group{
+		{ID: "s01c4", Requests: 2700, First: fixedNow.AddDate(0, 0, -9), Last: fixedNow, Model: "gpt-4o", System: "You sort support tickets of a shop.",
+			Template: "Ticket: {{input}}", Shape: "json", Fields: ticketTask().Fields, Answers: 47, Entropy: 4.9, Spent: 26.28, Monthly: &monthly, Saving: &saving,
+			Verdict: lifecycle.WorthIt, Reason: "at most $86.72 of $87.60 a month would be saved; how much, a certificate will say", Offered: true},
+		{ID: "u77ab", Requests: 310, Model: "gpt-4o", Template: "Translate: {{input}}", Shape: "free text", Answers: 300, Entropy: 8.2, Spent: 3.1,
+			Verdict: lifecycle.NotWorthIt, Reason: "the answers are free text, which a specialist must not invent"},
+		{ID: "p0e91", Requests: 120, Model: "gpt-4o-mini", System: "Is this mail angry?", Template: "{{input}}", Shape: "json", Fields: []task.Field{{Name: "angry", Kind: task.Boolean}},
+			Answers: 2, Entropy: 0.8, Spent: 0.02, Verdict: lifecycle.CannotTellYet, Reason: "needs 380 more requests to learn and certify from", More: 380, Offered: true},
+	}, nil
+}
+
+const keptText = "Hello, where is my parcel? It was promised for Monday and the tracking has not moved for a week. Order AB-1234. Thanks, Eva"
+
+// someReasons explains any answer to keptText.
+func someReasons(_ context.Context, _, _, text string) ([]specialist.Reason, error) {
+	words := []specialist.WordWeight{{Text: "parcel", Weight: 1.9}, {Text: "tracking", Weight: 1.2}, {Text: "Thanks", Weight: -0.6}, {Text: "Monday", Weight: 0.4}, {Text: "promised", Weight: -0.2}}
+	for i := range words {
+		words[i].Start = strings.Index(text, words[i].Text)
+		words[i].End = words[i].Start + len(words[i].Text)
+	}
+	return []specialist.Reason{{Field: "category", Value: task.String("parcel_late"), Against: task.String("refund_status"), Margin: 2.35, Bias: -0.35, Words: words},
+		{Field: "order_id", Value: task.String("AB-1234"), Margin: 4.1, Candidates: []specialist.SpanCandidate{{Text: "AB-1234", Probability: 0.984}, {Text: "", Probability: 0.016}}}}, nil
+}
+
+// keepText keeps the text of a request, as capture does.
+func keepText(t testing.TB, s *store.Store, request string) {
+	t.Helper()
+	must(t, s.Update(t.Context(), func(tx *store.Tx) error {
+		return tx.Examples().Add(store.Example{ID: request, RequestID: request, Task: "ticket-triage", At: fixedNow, Text: keptText})
+	}))
+}
+
+// someTrouble is what a data check finds.
+func someTrouble(_ context.Context, name string, progress func(string, int, int)) (*lifecycle.DataCheck, error) {
+	progress("near texts", 1, 2)
+	examples := []task.Example{{ID: "R000004", Text: keptText}, {ID: "R000019", Text: "Where is my refund? I sent the shoes back two weeks ago."}, {ID: "R000020", Text: "where is my refund?? I sent the shoes back two weeks ago"}}
+	late, refund := task.String("parcel_late"), task.String("refund_status")
+	report := &datacheck.Report{Rows: 3, Findings: []datacheck.Finding{
+		{Kind: "near_conflict", Field: "category", Severity: datacheck.Error, Rows: 2, Why: "nearly the same text has two labels", Do: "decide which one is right",
+			Groups: []datacheck.Group{{Values: []string{"parcel_late", "refund_status"}, Rows: []datacheck.Row{{Index: 1, ID: "R000019", Label: &refund}, {Index: 2, ID: "R000020", Label: &late, Suggested: &refund}}}}},
+		{Kind: "suspicious_label", Field: "category", Severity: datacheck.Warning, Rows: 1, Why: "a model that did not see the row is sure of another label", Do: "look at the row",
+			Groups: []datacheck.Group{{Rows: []datacheck.Row{{Index: 0, ID: "R000004", Label: &refund, Suggested: &late}}}}}},
+		Ceilings: []datacheck.Ceiling{{Field: "category", Estimate: 0.972, Low: 0.961, High: 0.98, Now: 0.941}}}
+	return &lifecycle.DataCheck{Report: report, Examples: examples, Labels: []lifecycle.Finding{{Kind: "key_cap", Key: "support-app", Count: 40, Detail: "one key gave more labels than may count"}}}, nil
+}
+
+// checked runs a data check of ticket-triage to its end, and leaves some entries in the log of changes.
+func checked(t testing.TB, d *served, s *store.Store) {
+	t.Helper()
+	must(t, d.beginDataCheck("ticket-triage", "admin"))
+	for range 500 {
+		d.data.mu.Lock()
+		done := d.data.running == nil
+		d.data.mu.Unlock()
+		if done {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	for i, what := range []string{"made an account", "changed a key's limits", "gave a task a command"} {
+		a := Action{At: fixedNow.Add(time.Duration(i) * time.Minute), By: "admin", What: what, Object: []string{"eva", "support-app", "ticket-triage"}[i], Detail: []string{"viewer", "", "promote"}[i]}
+		must(t, s.Update(t.Context(), func(tx *store.Tx) error { return logAction(tx, a) }))
+	}
+}
+
+// someKeys makes three keys and returns the first one's ID.
+func someKeys(t testing.TB, s *store.Store) string {
+	t.Helper()
+	first := ""
+	must(t, s.Update(t.Context(), func(tx *store.Tx) error {
+		for i, l := range []store.KeyLimits{{Budget: 25 * cost.USD, Period: "month", RequestsPerMinute: 600, Tasks: []string{"ticket-triage"}, Degrade: "gpt-4o-mini"}, {Period: "day", TokensPerMinute: 90_000}, {Period: "month"}} {
+			k, _, err := tx.Keys().Create([]string{"support-app", "night-batch", "an-old-app"}[i], "app", l)
+			if err != nil {
+				return err
+			}
+			if i == 0 {
+				first = k.ID
+			}
+			if i == 2 {
+				if err := tx.Keys().Revoke(k.ID); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}))
+	return first
+}
+
+// A served dashboard is one with its address.
+type served struct {
+	*Dashboard
+	url string
+}
+
 // serve starts a dashboard over a source.
 func serve(t testing.TB, o Options) *httptest.Server {
+	t.Helper()
+	_, server := start(t, o)
+	return server
+}
+
+func serveAll(t testing.TB, o Options) *served {
+	t.Helper()
+	d, server := start(t, o)
+	return &served{d, server.URL}
+}
+
+func start(t testing.TB, o Options) (*Dashboard, *httptest.Server) {
 	t.Helper()
 	if o.Now == nil {
 		o.Now = func() time.Time { return fixedNow }
@@ -173,9 +298,10 @@ func serve(t testing.TB, o Options) *httptest.Server {
 	}
 	done := make(chan struct{})
 	o.Done, o.Version = done, "test"
-	server := httptest.NewServer(New(o))
+	d := New(o)
+	server := httptest.NewServer(d)
 	t.Cleanup(func() { close(done); server.Close() })
-	return server
+	return d, server
 }
 
 func get(t testing.TB, url string) (int, http.Header, string) {

@@ -134,6 +134,14 @@ func duration(t time.Duration) string {
 	return strconv.FormatFloat(ms/1000, 'f', 2, 64) + "\u00a0s"
 }
 
+// longTime writes a time of hours or days.
+func longTime(t time.Duration) string {
+	if days := t / (24 * time.Hour); days > 1 {
+		return count(int64(days)) + "\u00a0days"
+	}
+	return count(int64(t/time.Hour)) + "\u00a0hours"
+}
+
 func bytesize(n int64) string {
 	switch {
 	case n < 1<<10:

@@ -57,7 +57,8 @@ type frame struct {
 	Who     string // account
 	Admin   bool
 	Login   bool // there is one
-	Reviews bool // there is a queue of them
+	Reviews bool // there is a database: a review queue, keys, settings
+	Groups  bool // jobs are looked for in the traffic
 	Now     time.Time
 	Data    any
 }
@@ -79,7 +80,7 @@ func parsePages() *pages {
 	}
 	base, err := template.New("").Funcs(p.functions()).ParseFS(web, "web/frame.html", "web/parts.html")
 	must(err)
-	for _, name := range []string{"overview", "requests", "request", "task", "breakeven", "spend", "ledger", "review", "settings", "login", "failure"} {
+	for _, name := range []string{"overview", "requests", "request", "task", "breakeven", "spend", "ledger", "review", "keys", "key", "groups", "data", "settings", "login", "failure"} {
 		t, err := base.Clone()
 		must(err)
 		_, err = t.ParseFS(web, "web/"+name+".html")
@@ -126,6 +127,13 @@ func (p *pages) functions() template.FuncMap {
 		"table": func(what, head string, rows []slice) map[string]any {
 			return map[string]any{"What": what, "Head": head, "Rows": rows}
 		},
+		"commas":   func(all []string) string { return strings.Join(all, ", ") },
+		"share":    func(part dollars, whole cost.Amount) float64 { return float64(part) / max(float64(whole), 1) },
+		"longtime": longTime,
+		"indent": func(v any) (string, error) {
+			text, err := json.MarshalIndent(v, "", "  ")
+			return string(text), err
+		},
 		"deref":  func(v *float64) float64 { return *v },
 		"usd":    func(v float64) string { return dollars(cost.FromUSD(v)).String() },
 		"invert": func(v float64) float64 { return 1 - v },
@@ -163,7 +171,7 @@ func (d *Dashboard) page(name string, load loader) http.Handler {
 func (d *Dashboard) render(w http.ResponseWriter, r *http.Request, name string, status int, data any) {
 	var body bytes.Buffer
 	err := d.pages.templates[name].ExecuteTemplate(&body, "frame", frame{Page: name, Path: r.URL.Path, Host: r.Host, Version: d.Version,
-		Who: who(r).name, Admin: who(r).role == Admin, Login: d.Login, Reviews: d.Database != nil, Now: d.Now().UTC(), Data: data})
+		Who: who(r).name, Admin: who(r).role == Admin, Login: d.Login, Reviews: d.Database != nil, Groups: d.Groups != nil, Now: d.Now().UTC(), Data: data})
 	if err != nil {
 		d.Log.Error("dashboard: render", "page", name, "error", err)
 		http.Error(w, "dashboard: the page could not be rendered; the log says why", http.StatusInternalServerError)

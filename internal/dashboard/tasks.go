@@ -287,8 +287,9 @@ func (d *Dashboard) obey(r *http.Request, view *TaskView) error {
 	switch {
 	case d.Command == nil:
 		return &failure{http.StatusNotImplemented, "This occam takes no commands.", "It was started without the control loop.", "Start it with occam serve."}
-	case commandWords[command] == "":
-		return badInput("There is no command "+quote(short(command))+".", "Use promote, rollback, pause or resume.")
+	case !slices.Contains(view.Commands, command):
+		return &failure{http.StatusConflict, "The task cannot do that now: " + quote(short(command)) + ".", "It is " + view.State + "; somebody may have been quicker.",
+			"Look at the task again."}
 	case r.PostFormValue("confirm") != view.Name:
 		return badInput("The typed name is not the task's.", "Type "+view.Name+" to confirm.")
 	}
