@@ -25,6 +25,10 @@ var reasonWords = map[string]string{
 	"review":            "no tier may answer: a person decides",
 	"budget":            "the key’s budget is nearly used up, so a cheaper model was asked",
 	"audit":             "an audit of another tier’s answer",
+	"not_covered":       "it was certified for other requests than those that the tiers before leave to it",
+	"other_version":     "another version of the model answered than was certified",
+	"calibration":       "a request of the past, asked again to certify a tier",
+	"self_test":         "occam asked to find out what the model supports",
 	"escalation_budget": "the budget for escalations is used up",
 }
 
