@@ -92,6 +92,7 @@ const (
 	Doubt          Reason = "review"            // no tier may answer and the task asks for a person
 	OverBudget     Reason = "escalation_budget" // the key has spent its escalations for now
 	Degraded       Reason = "budget"            // the key's money goes to a cheaper model
+	Hedged         Reason = "hedge"             // of two calls for one request this one came second and was cancelled
 	Auditing       Reason = "audit"             // the call only checks another tier's answer
 	Calibrating    Reason = "calibration"       // the call measures a tier on a request of the past, to certify it
 )

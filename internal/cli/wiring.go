@@ -74,7 +74,7 @@ func (w *wiring) close(after *wiring) {
 
 // route is where a model's requests go.
 func (w *wiring) route(name string, m config.Model) engine.Route {
-	var r engine.Route
+	r := engine.Route{Hedge: time.Duration(m.HedgeAfter)}
 	for _, at := range append([]config.Place{m.Place}, m.Fallbacks...) {
 		r.Targets = append(r.Targets, engine.Target{Upstream: w.upstreams[at.Provider], Model: cmp.Or(at.Upstream, name), MaxOutput: at.MaxOutput})
 	}

@@ -54,6 +54,9 @@ func (c *Config) check() error {
 }
 
 func (c *Config) checkModel(m Model) error {
+	if m.HedgeAfter < 0 {
+		return errors.New("hedge_after is negative")
+	}
 	for _, at := range append([]Place{m.Place}, m.Fallbacks...) {
 		if c.Providers[at.Provider].Type == "" {
 			return fmt.Errorf("provider %q is not among providers (%s)", at.Provider, strings.Join(sortedKeys(c.Providers), ", "))

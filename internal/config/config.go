@@ -68,8 +68,9 @@ type Hosting struct {
 
 // Model maps the name that apps use to a provider and the name it knows.
 type Model struct {
-	Place     `yaml:",inline"`
-	Fallbacks []Place `yaml:"fallbacks"` // asked in this order when the places before them fail before their first byte
+	Place      `yaml:",inline"`
+	Fallbacks  []Place  `yaml:"fallbacks"`   // asked in this order when the places before them fail before their first byte
+	HedgeAfter Duration `yaml:"hedge_after"` // a call without a first byte for so long gets a second one beside it; 0: none
 }
 
 // Place is one model at one provider.

@@ -96,6 +96,7 @@ func TestRefusals(t *testing.T) {
 		{"bad audit", minimal + "tasks: {t: {schema: s.json, audit: 2}}\n", "audit"},
 		{"unknown fallback", minimal + "models: {m: {provider: first, fallbacks: [{provider: nobody}]}}\n", "nobody"},
 		{"unknown key in a fallback", minimal + "models: {m: {provider: first, fallbacks: [{provider: second, weight: 1}]}}\n", "weight"},
+		{"bad hedge", minimal + "models: {m: {provider: first, hedge_after: -1s}}\n", "hedge_after"},
 		{"bad disconnect", minimal + "limits: {on_disconnect: wait}\n", "on_disconnect"},
 		{"bad retries", minimal + "limits: {retries: 99}\n", "limits.retries"},
 		{"bad retry share", minimal + "limits: {retry_share: 0}\n", "retry_share"},

@@ -21,6 +21,7 @@ type gate struct {
 	retrying int       // retries among them, counted from the decision to retry
 	tokens   float64   // retries that may still be made
 	fresh    bool      // tokens was set
+	hedges   float64   // second calls that may be made
 }
 
 const (
@@ -33,6 +34,8 @@ const (
 	retryShare   = 0.2 // default of Patience.Share
 	retryReserve = 3   // retries that an idle upstream may need
 	retrySaved   = 10  // most that can be saved up
+	hedgeShare   = 0.05
+	hedgeSaved   = 10
 )
 
 // enter asks for a call. spared says that another target can answer instead. Without a place it returns why, and how long
@@ -124,6 +127,7 @@ func (g *gate) begin(share float64) {
 	}
 	g.active++
 	g.tokens = min(g.tokens+share, retrySaved)
+	g.hedges = min(g.hedges+hedgeShare, hedgeSaved)
 }
 
 func (g *gate) end(retries int) {
@@ -131,6 +135,17 @@ func (g *gate) end(retries int) {
 	defer g.mu.Unlock()
 	g.active--
 	g.retrying -= retries
+}
+
+// hedge asks for one second call. Nothing is lent: of n requests at most a twentieth get one.
+func (g *gate) hedge() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.hedges < 1 {
+		return false
+	}
+	g.hedges--
+	return true
 }
 
 // retry asks for one retry. It counts from now on, also while it waits.

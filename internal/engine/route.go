@@ -18,6 +18,7 @@ type Target struct {
 // A Route is where a model's requests go: the first target, and the others in order when it fails before its first byte.
 type Route struct {
 	Targets []Target
+	Hedge   time.Duration // a call without a first byte for so long gets a second one beside it; 0: none
 }
 
 // Patience bounds what one request spends on failures.
@@ -53,6 +54,9 @@ type Trip struct {
 	retries int           // made
 	wait    time.Duration // before the next call
 	inside  bool          // it has a place at the gate: a call is out, or may be made
+
+	second *gate // of a second call that is out beside the first
+	beside int   // its target
 }
 
 // Start begins a trip. now is the clock, rand is uniform in [0,1).
@@ -142,6 +146,36 @@ func (t *Trip) Report(reply *Reply, err error) (again bool) {
 		return false
 	}
 	return t.again(after)
+}
+
+// Hedge asks for a second call beside the one that is out, at the next target, or at the same one where there is none. At most
+// one request in twenty of a model gets one. Settle must follow before Report.
+func (t *Trip) Hedge() (Target, bool) {
+	at := min(t.at+1, len(t.route.Targets)-1)
+	if !t.gate.hedge() {
+		return Target{}, false
+	}
+	g := t.visit(at)
+	if why, _ := g.enter(t.now(), false); why != "" {
+		return Target{}, false
+	}
+	t.second, t.beside = g, at
+	return t.route.Targets[at], true
+}
+
+// Settle ends the calls' being two: the second one is the request's from now on, or it is not. failed says that the other call
+// failed by itself; one that was cancelled says nothing about its target.
+func (t *Trip) Settle(second, failed bool) {
+	other := t.second
+	if second {
+		other, t.gate, t.at = t.gate, t.second, t.beside
+	}
+	t.second = nil
+	if failed {
+		other.leave(t.now(), false)
+	} else {
+		other.abandon()
+	}
 }
 
 // again decides on a retry at the last target.

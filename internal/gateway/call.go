@@ -66,23 +66,24 @@ func (x *exchange) send(c *call) (*paid, *engine.Reply, *openai.Error) {
 		if err != nil {
 			return nil, nil, x.failed(err)
 		}
-		a := x.intent(c, target)
-		if refused := x.maySpend(a); refused != nil {
+		a, refused, err := x.intended(ctx, c, target)
+		if errors.Is(err, store.ErrBudget) {
+			if instead, ok := x.cheaper(c); ok {
+				return x.send(instead)
+			}
+		}
+		if err != nil {
+			refused = x.notIntended(err)
+		}
+		if refused != nil {
 			return nil, nil, refused
 		}
-		if err := x.opts.Ledger.IntendWithin(ctx, a.Attempt, x.budgets()...); err != nil {
-			if errors.Is(err, store.ErrBudget) {
-				if instead, ok := x.cheaper(c); ok {
-					return x.send(instead)
-				}
-			}
-			return nil, nil, x.notIntended(err)
+		var reply *engine.Reply
+		if c.route.Hedge > 0 && !c.audit {
+			a, reply, err = x.race(ctx, c, trip, a)
+		} else {
+			reply, err = x.dispatch(ctx, c, a)
 		}
-		header := forwarded(x.r.Header, a.ID)
-		x.opts.Tracing.call(a, header)
-		asked := x.asks(c)
-		reply, err := target.Upstream.Send(ctx, &engine.Call{API: asked.API, Path: cmp.Or(x.path, asked.API.Path()),
-			Usage: c.edit.Usage || asked.IncludeUsage, Body: a.body, Header: header})
 		again := trip.Report(reply, err)
 		switch {
 		case err != nil && !again:
@@ -98,6 +99,28 @@ func (x *exchange) send(c *call) (*paid, *engine.Reply, *openai.Error) {
 			_ = reply.Body.Close()
 		}
 	}
+}
+
+// intended makes an attempt and writes its intent. refused says that its key may not spend that; err that the ledger did not take
+// it. Nothing may be sent then.
+func (x *exchange) intended(ctx context.Context, c *call, target engine.Target) (a *paid, refused *openai.Error, err error) {
+	a = x.intent(c, target)
+	if refused := x.maySpend(a); refused != nil {
+		return nil, refused, nil
+	}
+	if err = x.opts.Ledger.IntendWithin(ctx, a.Attempt, x.budgets()...); err != nil {
+		a.correct() // what is not sent uses no tokens
+	}
+	return a, nil, err
+}
+
+// dispatch sends an attempt whose intent is written.
+func (x *exchange) dispatch(ctx context.Context, c *call, a *paid) (*engine.Reply, error) {
+	header := forwarded(x.r.Header, a.ID)
+	x.opts.Tracing.call(a, header)
+	asked := x.asks(c)
+	return a.target.Upstream.Send(ctx, &engine.Call{API: asked.API, Path: cmp.Or(x.path, asked.API.Path()),
+		Usage: c.edit.Usage || asked.IncludeUsage, Body: a.body, Header: header})
 }
 
 // callContext is the context of a call upstream: it ends with the app's request, unless policy says to drain.

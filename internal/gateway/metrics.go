@@ -20,6 +20,7 @@ type metrics struct {
 	attempts *prometheus.CounterVec   // provider, state
 	tokens   *prometheus.CounterVec   // provider, direction
 	dollars  *prometheus.CounterVec   // provider
+	hedges   *prometheus.CounterVec   // provider
 	shed     *prometheus.CounterVec   // reason
 	audits   *prometheus.CounterVec   // task, result
 }
@@ -37,6 +38,7 @@ func newMetrics(s *Server) *metrics {
 		attempts: counter("upstream_attempts_total", "Calls to providers, by how the ledger knows their cost.", "provider", "state"),
 		tokens:   counter("upstream_tokens_total", "Tokens billed, or estimated where no bill was seen.", "provider", "direction"),
 		dollars:  counter("upstream_cost_usd_total", "Dollars billed, or estimated where no bill was seen. The ledger has the exact sums.", "provider"),
+		hedges:   counter("upstream_hedges_total", "Second calls made because the first one was slow.", "provider"),
 		shed:     counter("refused_total", "Requests refused before any model was asked.", "reason"),
 		audits:   counter("audits_total", "Answers checked by the generalist.", "task", "result"),
 	}
@@ -44,7 +46,7 @@ func newMetrics(s *Server) *metrics {
 		func() float64 { return float64(s.inFlight.Load()) })
 	waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "occam", Name: "audits_waiting", Help: "Audits that wait for the generalist."},
 		func() float64 { return float64(len(s.audits)) })
-	m.registry.MustRegister(m.requests, m.seconds, m.attempts, m.tokens, m.dollars, m.shed, m.audits, inFlight, waiting,
+	m.registry.MustRegister(m.requests, m.seconds, m.attempts, m.tokens, m.dollars, m.hedges, m.shed, m.audits, inFlight, waiting,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
