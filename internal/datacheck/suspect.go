@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	suspicion     = 0.5  // score from which a label is reported
+	suspicion     = 0.65 // score from which a label is reported
 	spanSuspicion = 0.9  // of a span, where no neighbours can second the model
 	priorVotes    = 0.05 // votes that no neighbour cast, so that a lone distant neighbour does not decide
 )

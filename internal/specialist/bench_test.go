@@ -5,6 +5,7 @@ package specialist
 import (
 	"context"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,6 +44,7 @@ func readExamples(t testing.TB, path string) []task.Example {
 
 type result struct {
 	accuracy, ece float64
+	noise         float64    // the ECE that would be expected of perfect calibration, with these confidences and as many rows
 	coverage      [3]float64 // at accuracy 95, 97, 98 %
 }
 
@@ -95,7 +97,30 @@ func evaluate(fields []task.Field, field int, predictions []task.Prediction, tru
 		r.ece += math.Abs(b.right-b.confidence) / float64(len(rows))
 	}
 	r.accuracy = float64(right) / float64(len(rows))
+	confidences := make([]float64, len(rows))
+	for i, x := range rows {
+		confidences[i] = x.confidence
+	}
+	r.noise = noiseECE(confidences)
 	return r
+}
+
+// noiseECE simulates answers that are right exactly as often as their confidences say, and returns the mean ECE of 200 draws.
+func noiseECE(confidences []float64) (mean float64) {
+	const draws = 200
+	rng := rand.New(rand.NewPCG(15, 1))
+	for range draws {
+		var gap [15]float64
+		for _, p := range confidences {
+			if gap[min(int(p*15), 14)] += p; rng.Float64() < p {
+				gap[min(int(p*15), 14)]--
+			}
+		}
+		for _, g := range gap {
+			mean += math.Abs(g) / float64(len(confidences)) / draws
+		}
+	}
+	return mean
 }
 
 func predictAll(m *Model, examples []task.Example) []task.Prediction {
@@ -107,7 +132,7 @@ func predictAll(m *Model, examples []task.Example) []task.Prediction {
 }
 
 func (r result) log(t *testing.T, name string) {
-	t.Logf("%-28s accuracy %.4f  ECE %.4f  coverage at 95/97/98 %%: %.3f %.3f %.3f", name, r.accuracy, r.ece, r.coverage[0], r.coverage[1], r.coverage[2])
+	t.Logf("%-28s accuracy %.4f  ECE %.4f (noise alone %.4f)  coverage at 95/97/98 %%: %.3f %.3f %.3f", name, r.accuracy, r.ece, r.noise, r.coverage[0], r.coverage[1], r.coverage[2])
 }
 
 // cpuSeconds is the user time of this process, which other processes disturb less than the clock.

@@ -31,6 +31,7 @@ func (t *trainer) calibrate(use func(i int32) bool) calibrated {
 			h.Platt = t.fitMembers(t.raw, f, rows)
 		default:
 			h.Temperature = t.fitTemperature(t.raw, f, rows)
+			h.Platt = t.fitTop(f, h, rows)
 		}
 	}
 	t.fitJoint(&c, use)
@@ -82,6 +83,17 @@ func goldenSection(f func(float64) float64, low, high float64) float64 {
 	return (low + high) / 2
 }
 
+// fitTop corrects what a temperature, which is fitted to the probability of the right class, leaves wrong in that of the chosen one.
+func (t *trainer) fitTop(f int, h *head, rows []int) platt {
+	scores, right := make([]float64, len(rows)), make([]bool, len(rows))
+	for k, i := range rows {
+		z := t.columnsOf(t.raw, i, h)
+		best := argmax(z)
+		scores[k], right[k] = h.logOdds(z, best), int32(best) == t.targets[f].columns[i][0]
+	}
+	return fitPlatt(scores, right)
+}
+
 func (t *trainer) fitSpan(f int, rows []int) platt {
 	var scores []float64
 	var right []bool
@@ -108,6 +120,9 @@ func (t *trainer) fitMembers(raw []float32, f int, rows []int) platt {
 	return fitPlatt(scores, right)
 }
 
+// plattPrior holds a fit to the line of slope 1 through 0, softly: where there are few examples, it is not turned by one of them.
+const plattPrior = 0.1
+
 // fitPlatt fits P(right) = sigmoid(slope·score + intercept) by Newton's method, with Platt's softened targets, which keep
 // the fit finite where every row is right. The slope is kept from turning the ranking round.
 func fitPlatt(scores []float64, right []bool) platt {
@@ -120,7 +135,7 @@ func fitPlatt(scores []float64, right []bool) platt {
 	high, low := (float64(yes)+1)/(float64(yes)+2), 1/(float64(len(right)-yes)+2)
 	p := platt{Slope: 1}
 	for range 50 {
-		var gs, gi, hss, hsi, hii float64 = 0, 0, 1e-6, 0, 1e-6
+		gs, gi, hss, hsi, hii := plattPrior*(p.Slope-1), plattPrior*p.Intercept, plattPrior, 0., plattPrior
 		for k, s := range scores {
 			target := low
 			if right[k] {

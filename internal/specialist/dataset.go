@@ -18,6 +18,7 @@ type dataset struct {
 	row      []uint32
 	value    []float32
 	unseen   []float64 // share of an example's words and n-grams that no other example has
+	asNew    *dataset  // the same texts as a vocabulary of the others would see them; rows share numbers
 }
 
 func (d *dataset) len() int { return len(d.start) - 1 }
@@ -59,12 +60,28 @@ func buildVocabulary(texts []string) (v *vocabulary, seenOnce *hashCounts) {
 		v.seen[hash&v.words] |= bloomBits(hash)
 		documents[v.row(hash)] += n &^ pairFlag
 	}
-	v.idf = make([]uint8, len(documents))
+	v.idf, counts.idfOfRest = make([]uint8, len(documents)), make([]uint8, len(documents))
 	for row, df := range documents {
-		idf := math.Log(float64(1+len(texts))/float64(1+min(int(df), len(texts)))) + 1
-		v.idf[row] = uint8(min(math.Round((math.Sqrt(idf)-1)*idfSteps), 255))
+		v.idf[row] = quantisedIDF(len(texts), int(df))
+		counts.idfOfRest[row] = quantisedIDF(len(texts)-1, int(df)-1)
 	}
 	return v, counts
+}
+
+func quantisedIDF(texts, df int) uint8 {
+	idf := math.Log(float64(1+texts)/float64(1+min(max(df, 0), texts))) + 1
+	return uint8(min(math.Round((math.Sqrt(idf)-1)*idfSteps), 255))
+}
+
+// weighAsNew is v.weigh for a training text as if the vocabulary had been made of the other texts alone: what it says of a
+// text that it has seen differs from what it says of a new one. It changes x.features.
+func (c *hashCounts) weighAsNew(v *vocabulary, x *extractor) {
+	x.features = slices.DeleteFunc(x.features, func(f feature) bool {
+		return f.view == viewPair && c.n[c.find(f.hash)] < pairFlag|3
+	})
+	rest := *v
+	rest.idf = c.idfOfRest
+	rest.weigh(x)
 }
 
 // hashCounts counts in how many texts each feature occurs: open addressing, keys as they are.
@@ -72,6 +89,8 @@ type hashCounts struct {
 	key  []uint64
 	n    []uint32 // 0 for free; pairFlag marks a pair
 	used int
+
+	idfOfRest []uint8 // by row: the vocabulary's idf, had it one text less in every row
 }
 
 const pairFlag = 1 << 31
@@ -128,28 +147,37 @@ func buildDataset(ctx context.Context, v *vocabulary, counts *hashCounts, texts 
 		x := pool.Get().(*extractor)
 		defer pool.Put(x)
 		part := &parts[p]
+		part.asNew = new(dataset)
 		for _, text := range texts[p*chunk : min((p+1)*chunk, n)] {
 			x.extract(text)
 			v.weigh(x)
 			part.unseen = append(part.unseen, counts.shareOnce(x.features))
 			part.append(x.vector)
+			counts.weighAsNew(v, x)
+			part.asNew.append(x.vector)
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	d := &dataset{start: make([]int, 1, n+1)}
+	d := &dataset{start: make([]int, 1, n+1), asNew: &dataset{start: make([]int, 1, n+1)}}
 	for i := range parts {
-		base := len(d.row)
-		for _, s := range parts[i].start {
-			d.start = append(d.start, base+s)
-		}
-		d.row, d.value = append(d.row, parts[i].row...), append(d.value, parts[i].value...)
-		d.unseen = append(d.unseen, parts[i].unseen...)
+		d.join(&parts[i])
+		d.asNew.join(parts[i].asNew)
 		parts[i] = dataset{}
 	}
 	d.renumber(1 << v.bits)
 	return d, nil
+}
+
+// join adds the examples of a part.
+func (d *dataset) join(part *dataset) {
+	base := len(d.row)
+	for _, s := range part.start {
+		d.start = append(d.start, base+s)
+	}
+	d.row, d.value = append(d.row, part.row...), append(d.value, part.value...)
+	d.unseen = append(d.unseen, part.unseen...)
 }
 
 // renumber gives the rows that occur the numbers 0, 1, … by falling frequency.
@@ -168,8 +196,10 @@ func (d *dataset) renumber(vocabRows int) {
 	for i, r := range d.vocabRow {
 		number[r] = uint32(i)
 	}
-	for i, r := range d.row {
-		d.row[i] = number[r]
+	for _, of := range []*dataset{d, d.asNew} {
+		for i, r := range of.row {
+			of.row[i] = number[r]
+		}
 	}
 }
 

@@ -79,6 +79,17 @@ func (m *embedding) learn(t *trainer, examples []int32, rng *rand.Rand, stop fun
 			step++
 		}
 	}
+	m.forgetUntrained()
+}
+
+// forgetUntrained clears the rows that no step moved, of features that only texts without labels or of another fold have: their
+// first, random values say nothing, and a text that is new to the model has no such rows.
+func (m *embedding) forgetUntrained() {
+	for r, square := range m.featureSquares {
+		if square == 0 {
+			clear(m.feature[r*embedDim:][:embedDim])
+		}
+	}
 }
 
 // drop draws half of an example's features, stretched to its full length, and a dropout mask of the embedding.

@@ -42,7 +42,7 @@ type head struct {
 	Count       int     `json:"count"`  // columns; 0 for a span
 	Null        bool    `json:"null"`   // the last column stands for null
 	Temperature float64 `json:"temperature"`
-	Platt       platt   `json:"platt"` // of Labels: a column's margin → P(member); of Span: log-odds → P(right)
+	Platt       platt   `json:"platt"` // of Labels: a column's margin → P(member); else the log-odds of the answer → P(right)
 
 	values []task.Value // by column
 }
@@ -167,7 +167,7 @@ func (h *head) decide(kind task.Kind, raw []float32) (task.Value, float64) {
 		return h.decideSet(z)
 	}
 	best := argmax(z)
-	return h.values[best], h.logOdds(z, best)
+	return h.values[best], h.Platt.logOdds(h.logOdds(z, best))
 }
 
 func argmax(z []float32) int {

@@ -92,7 +92,7 @@ func (t *trainer) embeddingPass(ctx context.Context, pass int) {
 	}
 	for i := range t.texts {
 		if !t.uses(pass, i) {
-			m.logits(t.data, i, t.embRaw[i*t.columns:(i+1)*t.columns])
+			m.logits(t.data.asNew, i, t.embRaw[i*t.columns:(i+1)*t.columns])
 		}
 	}
 }
@@ -152,7 +152,7 @@ func (t *trainer) columnPass(s *svmSolver, pass int, g columnGroup) {
 	}
 	for i := range t.texts {
 		if !t.uses(pass, i) {
-			copy(t.svmRaw[i*t.columns+g.first:], s.logits(t.data, i)[:g.count])
+			copy(t.svmRaw[i*t.columns+g.first:], s.logits(t.data.asNew, i)[:g.count])
 		}
 	}
 }
