@@ -106,6 +106,9 @@ var dimensionColumns = map[Dimension]string{
 	ByState: "state", ByAudit: "flags & 1", ByAnswered: "flags & 2", BySimulated: "flags & 4",
 }
 
+// dayOfBucket is the day of an hour's bucket, rounded down before 1970 too.
+const dayOfBucket = "bucket - ((bucket % 86400) + 86400) % 86400"
+
 // A Total is a sum over closed attempts. The fields of dimensions that were not asked for are zero.
 type Total struct {
 	Start                            time.Time // of the hour or day, UTC
@@ -124,8 +127,9 @@ type Total struct {
 	Latency   time.Duration // sum
 }
 
-// A TotalsQuery selects and groups sums. Empty strings select everything. The window is rounded outwards to whole days, or to
-// whole hours when By holds ByHour or the window is not made of whole days.
+// A TotalsQuery selects and groups sums. Empty strings select everything. The window is rounded outwards to whole days of UTC,
+// or to whole hours when By holds ByHour or the window is not made of whole days; the first and the last day of ByDay then hold
+// only their hours inside the window. Windows in other time zones are such windows.
 type TotalsQuery struct {
 	Window
 	By               []Dimension
@@ -142,6 +146,9 @@ func (s *Store) Totals(ctx context.Context, q TotalsQuery) ([]Total, error) {
 		column, ok := dimensionColumns[d]
 		if !ok {
 			return nil, fmt.Errorf("store: totals cannot be grouped by %q", d)
+		}
+		if d == ByDay && span == hour && !slices.Contains(q.By, ByHour) {
+			column = dayOfBucket
 		}
 		columns = append(columns, column)
 	}

@@ -56,6 +56,51 @@ func testTotals(t *testing.T, b Backend) {
 	}
 }
 
+// testTotalsByDay asks for days over windows that are not whole days, as every window in a time zone with an offset is: each
+// day of UTC comes once, and the days add up to the window's hours, also where the clocks change.
+func testTotalsByDay(t *testing.T, b Backend) {
+	s, _, _ := fresh(t, b)
+	start := time.Date(2026, 10, 22, 0, 30, 0, 0, time.UTC)
+	for i := range 24 * 7 {
+		must(t, s.RecordFree(ctx, Local(fmt.Sprint("d", i), start.Add(time.Duration(i)*time.Hour))))
+	}
+	settled(t, s, 24*7)
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	must(t, err)
+	local := func(month time.Month, day, hour int) time.Time {
+		return time.Date(2026, month, day, hour, 0, 0, 0, berlin)
+	}
+	for name, c := range map[string]struct {
+		window store.Window
+		want   []int64 // requests of each day of UTC
+	}{
+		"a day of 25 hours":      {store.Window{From: local(time.October, 25, 0), To: local(time.October, 26, 0)}, []int64{2, 23}},
+		"a week of Berlin":       {store.Window{From: local(time.October, 22, 0), To: local(time.October, 29, 0)}, []int64{24, 24, 24, 24, 24, 24, 23}},
+		"hours":                  {store.Window{From: start.Add(30 * time.Minute), To: start.Add(150 * time.Minute)}, []int64{2}},
+		"across midnight":        {store.Window{From: start.Add(21*time.Hour + 30*time.Minute), To: start.Add(26*time.Hour + 30*time.Minute)}, []int64{2, 3}},
+		"half past to half past": {store.Window{From: start.Add(21 * time.Hour), To: start.Add(26 * time.Hour)}, []int64{3, 3}}, // whole hours outwards
+	} {
+		days, err := s.Totals(ctx, store.TotalsQuery{Window: c.window, By: []store.Dimension{store.ByDay}})
+		must(t, err)
+		hours, err := s.Totals(ctx, store.TotalsQuery{Window: c.window, By: []store.Dimension{store.ByHour}})
+		must(t, err)
+		var got []int64
+		sum := int64(0)
+		for _, d := range days {
+			if !d.Start.Equal(d.Start.Truncate(24 * time.Hour)) {
+				t.Errorf("%s: %v is no day", name, d.Start)
+			}
+			got, sum = append(got, d.Attempts), sum+d.Attempts
+		}
+		for _, h := range hours {
+			sum -= h.Attempts
+		}
+		if !slices.Equal(got, c.want) || sum != 0 {
+			t.Errorf("%s: days of %v requests, want %v; %d more than its hours", name, got, c.want, sum)
+		}
+	}
+}
+
 // testRequests pages through requests with several attempts and checks every filter against a plain scan.
 func testRequests(t *testing.T, b Backend) {
 	s, _, _ := fresh(t, b)

@@ -36,6 +36,7 @@ func Run(t *testing.T, b Backend) {
 		{"recovery", testRecovery},
 		{"close writes everything", testClose},
 		{"totals", testTotals},
+		{"totals by day", testTotalsByDay},
 		{"requests", testRequests},
 		{"rates", testRates},
 		{"random histories", testHistories},
