@@ -20,7 +20,7 @@ import (
 // layers orders the packages: a package imports only from lower layers, so that data flows one way and a reader can stop at
 // any depth.
 var layers = map[string]int{
-	"task": 0, "cost": 0, "calibration": 0, "drift": 0,
+	"task": 0, "cost": 0, "calibration": 0, "drift": 0, "redact": 0,
 	"specialist": 1, "encoder": 1, "sample": 1, "cascade": 1, "openai": 1, "finops": 1,
 	"config": 2, "datacheck": 2, "store": 2, "store/storetest": 2, "store/storetest/faultdisk": 2, "engine": 2, "engine/enginetest": 2, "finetune": 2,
 	"gateway": 3, "lifecycle": 3,

@@ -115,13 +115,25 @@ func (e *Example) statements(redact func(string) string) ([]statement, error) {
 	all := []statement{{insertExample, []any{e.ID, e.Task, e.RequestID, nanos(e.At), text, int64(e.InputHash), flag(e.Gold),
 		flag(e.Uniform)}, mayTouch}}
 	for _, l := range e.Labels {
-		output, err := json.Marshal(l.Output)
+		l.Example = e.ID
+		s, err := l.statement(redact)
 		if err != nil {
-			return nil, fmt.Errorf("store: example %s: %w", e.ID, err)
+			return nil, err
 		}
-		all = append(all, statement{insertLabel, []any{e.ID, nanos(l.At), l.Key, l.Source, l.Prompt, string(output), flag(l.Trainable)}, mayTouch})
+		all = append(all, s)
 	}
 	return all, nil
+}
+
+// statement returns what stores the label. One whose own content had to be redacted is kept, but never trained on: it would
+// teach to answer "[email]".
+func (l Label) statement(redact func(string) string) (statement, error) {
+	output, changed := redactOutput(l.Output, redact)
+	text, err := json.Marshal(output)
+	if err != nil {
+		return statement{}, fmt.Errorf("store: label example %s: %w", l.Example, err)
+	}
+	return statement{insertLabel, []any{l.Example, nanos(l.At), l.Key, l.Source, l.Prompt, string(text), flag(l.Trainable && !changed)}, mayTouch}, nil
 }
 
 // Add keeps examples with their labels. An ID that is known keeps its text; its labels are added.
@@ -153,11 +165,11 @@ func (g Examples) Label(l Label) error {
 	if err := g.t.one([]any{&known}, `SELECT 1 FROM examples WHERE id = ?`, l.Example); err != nil {
 		return fmt.Errorf("store: label example %s: %w", l.Example, err)
 	}
-	output, err := json.Marshal(l.Output)
+	s, err := l.statement(g.t.store.redact)
 	if err != nil {
-		return fmt.Errorf("store: label example %s: %w", l.Example, err)
+		return err
 	}
-	_, err = g.t.exec(insertLabel, l.Example, nanos(l.At), l.Key, l.Source, l.Prompt, string(output), flag(l.Trainable))
+	_, err = g.t.exec(s.query, s.args...)
 	return err
 }
 
@@ -257,16 +269,4 @@ func (g Examples) Count(taskName string, since time.Time) (ExampleCount, error) 
 			CASE WHEN `+some+` AND l.trainable = 1 AND l.source = 'person') THEN 1 ELSE 0 END AS person,
 			CASE WHEN `+some+`) THEN 1 ELSE 0 END AS has FROM examples e WHERE task = ?) AS counted`, nanos(since), taskName)
 	return c, err
-}
-
-// Forget removes what was kept of one request: its text and every label. It returns how many examples there were.
-func (g Examples) Forget(requestID string) (int64, error) {
-	return g.t.exec(`DELETE FROM examples WHERE request_id = ? AND request_id <> ''`, requestID)
-}
-
-// Expire ends the retention of captured examples that came before a moment, at most limit at a time: gold ones lose their
-// place too, imported ones (without a request) stay. It returns how many it removed; call it until that is less than limit.
-func (g Examples) Expire(before time.Time, limit int) (int64, error) {
-	return g.t.exec(`DELETE FROM examples WHERE pos IN
-		(SELECT pos FROM examples WHERE at < ? AND request_id <> '' ORDER BY at LIMIT ?)`, nanos(before), limit)
 }

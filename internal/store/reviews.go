@@ -66,6 +66,7 @@ func (g Reviews) Add(r Review) error {
 	if err != nil {
 		return err
 	}
+	suggestion, _ = redactJSON(suggestion, g.t.store.redact)
 	added, err := g.t.exec(`INSERT INTO reviews (`+reviewColumns+`) VALUES (?,?,?,?,?,?,?,?,'waiting','',0,0,'')
 		ON CONFLICT (id) DO NOTHING`, r.ID, r.Task, r.RequestID, r.Example, nanos(r.At), r.Priority, clip(r.Reason, maxReason), suggestion)
 	if err != nil || added == 0 {
@@ -143,6 +144,7 @@ func (g Reviews) Close(id, owner string, output task.Output) (Review, error) {
 	}
 	state, text := ReviewSkipped, ""
 	if output != nil {
+		output, _ = redactOutput(output, g.t.store.redact)
 		raw, err := json.Marshal(output)
 		if err != nil {
 			return Review{}, fmt.Errorf("store: review %s: %w", id, err)

@@ -69,7 +69,7 @@ func (s *Store) ledger() ledgerDB {
 func (s *Store) sqliteDSN(path string, queryOnly bool) string {
 	q := url.Values{"_txlock": {"immediate"}, "_pragma": {
 		"busy_timeout(10000)", "journal_mode(WAL)", "wal_autocheckpoint(0)", "journal_size_limit(67108864)",
-		"cache_size(-16384)", "foreign_keys(1)", "trusted_schema(0)"}}
+		"cache_size(-16384)", "foreign_keys(1)", "trusted_schema(0)", "secure_delete(1)"}}
 	synchronous := "FULL"
 	if s.durability == Normal {
 		synchronous = "NORMAL"

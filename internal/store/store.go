@@ -54,7 +54,7 @@ type Options struct {
 	FreeQueue int
 	// FreeDelay is how long a free row may wait for its batch. Default 50 ms.
 	FreeDelay time.Duration
-	// Redact, where it is given, changes the text of every example before it is stored: see RedactContacts.
+	// Redact, where it is given, changes every text that is kept before it is stored: of examples, labels and reviews.
 	Redact func(text string) string
 	Now    func() time.Time // default time.Now
 	Log    *slog.Logger     // default discards

@@ -48,6 +48,7 @@ func Run(t *testing.T, b Backend) {
 		{"transactions", testTransactions},
 		{"tasks", testTasks},
 		{"examples", testExamples},
+		{"redaction", testRedaction},
 		{"bounds of an example", testExampleBounds},
 		{"models", testModels},
 		{"notices", testNotices},
