@@ -173,6 +173,8 @@ func (s *server) controlRoutes(a *app) http.Handler {
 	})
 	mux.HandleFunc("POST /keys", s.controlNewKey)
 	mux.HandleFunc("POST /keys/revoke", s.controlRevokeKey)
+	mux.HandleFunc("POST /forget", s.controlForget)
+	mux.HandleFunc("POST /redact", s.controlRedact)
 	mux.HandleFunc("POST /do", func(w http.ResponseWriter, r *http.Request) {
 		var o order
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&o); err != nil {

@@ -85,7 +85,7 @@ func revokeKey(ctx context.Context, s *store.Store, id string) error {
 
 func (a *app) createKey(ctx context.Context, path string, k newKey) error {
 	var made madeKey
-	err := a.changeKeys(ctx, path,
+	err := a.changeStored(ctx, path,
 		func(client *http.Client) error { return command(ctx, client, http.MethodPost, "/keys", k, &made) },
 		func(s *store.Store) (err error) { made, err = makeKey(ctx, s, k); return err })
 	if err != nil {
@@ -100,16 +100,16 @@ func (a *app) createKey(ctx context.Context, path string, k newKey) error {
 }
 
 func (a *app) revokeKey(ctx context.Context, path, id string) error {
-	return a.changeKeys(ctx, path,
+	return a.changeStored(ctx, path,
 		func(client *http.Client) error {
 			return command(ctx, client, http.MethodPost, "/keys/revoke?id="+url.QueryEscape(id), nil, &struct{}{})
 		},
 		func(s *store.Store) error { return revokeKey(ctx, s, id) })
 }
 
-// changeKeys lets the server that runs on the data make a change, so that it counts from the next request on, or makes it in the
+// changeStored lets the server that runs on the data make a change, so that it counts from the next request on, or makes it in the
 // store where none runs.
-func (a *app) changeKeys(ctx context.Context, path string, there func(*http.Client) error, here func(*store.Store) error) error {
+func (a *app) changeStored(ctx context.Context, path string, there func(*http.Client) error, here func(*store.Store) error) error {
 	cfg, err := config.Load(path, a.getenv)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,7 @@ import (
 
 func (a *app) ledgerCommand() *cobra.Command {
 	var path, out string
-	cmd := &cobra.Command{Use: "ledger", Short: "Verify, export and import the ledger", Args: noArgs,
+	cmd := &cobra.Command{Use: "ledger", Short: "Verify, export, import and back up the ledger; forget and redact what was kept", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.PersistentFlags().StringVar(&path, "config", "occam.yaml", "configuration file")
 	verify := &cobra.Command{Use: "verify", Short: "Recompute the hash chain, the sums and the head", Args: noArgs,
@@ -27,8 +28,70 @@ func (a *app) ledgerCommand() *cobra.Command {
 	export.Flags().StringVar(&out, "out", "-", "file to write, - for stdout")
 	restore := &cobra.Command{Use: "import FILE", Short: "Fill an empty store from an export, checking the chain on the way", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.importLedger(cmd.Context(), path, args[0]) }}
-	cmd.AddCommand(verify, export, restore)
+	backup := &cobra.Command{Use: "backup DIR", Short: "Copy the whole SQLite store into a new folder, also beside a running server", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.backupStore(cmd.Context(), path, args[0]) }}
+	cmd.AddCommand(verify, export, restore, backup, a.acceptRollbackCommand(&path), a.forgetCommand(&path), a.redactCommand(&path))
 	return cmd
+}
+
+func (a *app) backupStore(ctx context.Context, path, dir string) error {
+	s, err := a.readStore(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := s.Backup(ctx, dir); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stderr, "copied to %s: a data folder of its own; keep it away from this disk\n", dir)
+	return nil
+}
+
+// acceptance is what somebody types who accepts that a part of the ledger is lost.
+const acceptance = "accept the loss"
+
+func (a *app) acceptRollbackCommand(path *string) *cobra.Command {
+	var confirm string
+	cmd := &cobra.Command{
+		Use: "accept-rollback", Short: "Go on with a database that is older than its head file, and write the loss into the chain", Args: noArgs,
+		Long: "A start refuses a database that holds less than the head file beside it proves was written. When the newest database cannot be\n" +
+			"put back, this accepts what is lost. It asks for the words \"" + acceptance + "\", and writes into the chain, for good, what is missing.",
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.acceptRollback(cmd.Context(), *path, confirm) },
+	}
+	cmd.Flags().StringVar(&confirm, "confirm", "", "the words, for scripts")
+	return cmd
+}
+
+func (a *app) acceptRollback(ctx context.Context, path, confirm string) error {
+	cfg, err := config.Load(path, a.getenv)
+	if err != nil {
+		return err
+	}
+	s, err := openStore(ctx, cfg, slog.New(slog.DiscardHandler))
+	if err == nil {
+		fmt.Fprintln(a.stderr, "nothing was done: the database holds everything that its head file knows of")
+		return s.Close()
+	}
+	if !errors.Is(err, store.ErrRolledBack) {
+		return err
+	}
+	if confirm == "" {
+		fmt.Fprintf(a.stderr, "%v\n\nWhat is missing is lost for good, and its money with it. To go on, type: %s\n> ", err, acceptance)
+		confirm, _ = bufio.NewReader(a.stdin).ReadString('\n') // an end without a line is no acceptance
+	}
+	if strings.TrimSpace(confirm) != acceptance {
+		return usageError("nothing was done: the words are %q", acceptance)
+	}
+	opts, err := storeOptions(cfg, slog.New(slog.NewTextHandler(a.stderr, nil)))
+	if err != nil {
+		return err
+	}
+	opts.AcceptRollback = true
+	if s, err = store.Open(ctx, storeDSN(cfg), opts); err != nil {
+		return err
+	}
+	fmt.Fprintln(a.stderr, "accepted; `occam ledger verify` shows what was written into the chain")
+	return s.Close()
 }
 
 // readStore opens the configured store to read, also beside a process that serves.

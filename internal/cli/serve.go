@@ -134,15 +134,22 @@ func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*stor
 			return nil, fmt.Errorf("data_dir %s cannot be made: %w; choose another with data_dir in the configuration", cfg.DataDir, err)
 		}
 	}
-	durability := store.Full
+	opts, err := storeOptions(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	return store.Open(ctx, storeDSN(cfg), opts)
+}
+
+// storeOptions are those of a store that is written to.
+func storeOptions(cfg *config.Config, log *slog.Logger) (store.Options, error) {
+	opts := store.Options{Durability: store.Full, Dir: cfg.DataDir, Log: log}
 	if cfg.Durability == "normal" {
-		durability = store.Normal
+		opts.Durability = store.Normal
 	}
-	options := store.Options{Durability: durability, Dir: cfg.DataDir, Log: log}
-	if cfg.Capture.Redact == config.Contacts {
-		options.Redact = store.RedactContacts
-	}
-	return store.Open(ctx, storeDSN(cfg), options)
+	var err error
+	opts.Redact, err = cfg.Capture.Redaction()
+	return opts, err
 }
 
 func (s *server) loadModels(cfg *config.Config, given map[string]*lifecycle.LoadedModel) error {

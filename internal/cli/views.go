@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -150,7 +152,7 @@ func (s *server) checkData(ctx context.Context, taskName string, progress func(s
 // configuration is what the dashboard's settings show of the file.
 func configuration(cfg *config.Config) dashboard.Configuration {
 	return dashboard.Configuration{YAML: cfg.Masked(), Capture: cfg.Capture.Prompts, Retention: time.Duration(cfg.Capture.Retention),
-		Redact: cfg.Capture.Redact, Hosts: cfg.Dashboard.Hosts}
+		Redact: strings.Join(append(slices.Clone(cfg.Capture.Redact), slices.Sorted(maps.Keys(cfg.Capture.Patterns))...), ", "), Hosts: cfg.Dashboard.Hosts}
 }
 
 func evaluationView(e lifecycle.Evaluation) *dashboard.Evaluation {

@@ -39,11 +39,8 @@ func (c *Config) check() error {
 	if c.Durability != "full" && c.Durability != "normal" {
 		return fmt.Errorf("durability is %q: it must be full or normal", c.Durability)
 	}
-	if c.Alerts.Webhook != "" && !validURL(c.Alerts.Webhook) {
-		return errors.New("alerts.webhook must be a full http(s) address")
-	}
-	if c.Capture.Redact != "" && c.Capture.Redact != Contacts {
-		return fmt.Errorf("capture.redact is %q: it must be contacts, or left out", c.Capture.Redact)
+	if err := errors.Join(c.Capture.check(), c.Alerts.check()); err != nil {
+		return err
 	}
 	for _, h := range c.Dashboard.Hosts {
 		if h == "" || strings.ContainsAny(h, "/:* ") {
@@ -64,6 +61,26 @@ func (c *Config) checkModel(m Model) error {
 		if at.MaxOutput < 0 {
 			return errors.New("max_output is negative")
 		}
+	}
+	return nil
+}
+
+func (c Capture) check() error {
+	if c.Retention < 0 {
+		return errors.New("capture.retention must not be negative; 0s keeps for ever")
+	}
+	_, err := c.Redaction()
+	return err
+}
+
+func (a Alerts) check() error {
+	switch {
+	case a.Webhook != "" && !validURL(a.Webhook):
+		return errors.New("alerts.webhook must be a full http(s) address")
+	case !(a.Budget >= 0 && a.Budget <= 1e9):
+		return errors.New("alerts.budget_usd_per_month must be a number of dollars")
+	case !(a.Soft > 0 && a.Soft <= 1):
+		return errors.New("alerts.soft must be a share above 0, such as 0.8")
 	}
 	return nil
 }

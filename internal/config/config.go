@@ -15,6 +15,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"occam/internal/redact"
 	"occam/internal/task"
 )
 
@@ -94,24 +95,36 @@ type Task struct {
 	Model      string      `yaml:"model"` // a trained .occam file, served as soon as its certificate allows
 }
 
-// Capture says which prompts are kept. Without it the ledger holds counts and hashes, never text.
+// Capture says which prompts are kept, and what of them. Without it the ledger holds counts and hashes, never text.
 type Capture struct {
-	Prompts   bool     `yaml:"prompts"`
-	Retention Duration `yaml:"retention"`
-	Redact    string   `yaml:"redact"` // "contacts": e-mail addresses, cards, accounts and telephone numbers are not stored; "" nothing
+	Prompts   bool              `yaml:"prompts"`
+	Retention Duration          `yaml:"retention"` // 0: for ever
+	Redact    []string          `yaml:"redact"`    // kinds that are replaced before anything is stored, see redact.Kinds
+	Patterns  map[string]string `yaml:"patterns"`  // by name, regular expressions of what is replaced too
 }
-
-// Contacts, as Capture.Redact, takes out what identifies a person in most support mail.
-const Contacts = "contacts"
 
 // Dashboard says how browsers reach the pages.
 type Dashboard struct {
 	Hosts []string `yaml:"hosts"` // names, besides the loopback interface's: what a Host header may say
 }
 
-// Alerts says where people are told of what needs them. Everything is logged too.
+// Redaction returns what changes every text before it is stored, nil where nothing is to be changed.
+func (c Capture) Redaction() (func(text string) string, error) {
+	rules, err := redact.New(c.Redact, c.Patterns)
+	if err != nil {
+		return nil, fmt.Errorf("capture: redact: %w", err)
+	}
+	if len(c.Redact)+len(c.Patterns) == 0 {
+		return nil, nil
+	}
+	return rules.Text, nil
+}
+
+// Alerts says where people are told of what needs them, and from which spend on. Everything is logged too.
 type Alerts struct {
-	Webhook string `yaml:"webhook"` // takes a POST of {"text": "…"}, as Slack's incoming webhooks do
+	Webhook string  `yaml:"webhook"`              // takes a POST of {"text": "…"}, as Slack's incoming webhooks do
+	Budget  float64 `yaml:"budget_usd_per_month"` // of everything together; 0: none
+	Soft    float64 `yaml:"soft"`                 // share of a budget from which people are told
 }
 
 // Limits bounds what one process takes on, and how long it waits for whom.
@@ -145,7 +158,8 @@ func Default() Config {
 		DataDir:    "./occam-data",
 		Store:      "sqlite",
 		Durability: "full",
-		Capture:    Capture{Prompts: false, Retention: Duration(30 * 24 * time.Hour)},
+		Capture:    Capture{Prompts: false, Retention: Duration(30 * 24 * time.Hour), Redact: []string{"card", "iban", "key"}},
+		Alerts:     Alerts{Soft: 0.8},
 		Limits: Limits{
 			BodyBytes: 4 << 20, InFlight: 512,
 			ConnectTimeout: Duration(5 * time.Second), FirstByte: Duration(60 * time.Second),

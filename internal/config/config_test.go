@@ -105,6 +105,12 @@ func TestRefusals(t *testing.T) {
 		{"bad redaction", minimal + "capture: {redact: everything}\n", "capture.redact"},
 		{"bad host", minimal + "dashboard: {hosts: [https://occam.example.com]}\n", "dashboard.hosts"},
 		{"bad store", minimal + "store: mysql://x\n", "store must be"},
+		{"bad redaction", minimal + "capture: {redact: [e-mail]}\n", "card, email"},
+		{"bad pattern", minimal + "capture: {patterns: {customer: '('}}\n", "customer"},
+		{"bad retention", minimal + "capture: {retention: -1d}\n", "retention"},
+		{"bad webhook", minimal + "alerts: {webhook: hooks.slack.com}\n", "alerts.webhook"},
+		{"bad budget", minimal + "alerts: {budget_usd_per_month: -5}\n", "budget_usd_per_month"},
+		{"bad threshold", minimal + "alerts: {soft: 80}\n", "alerts.soft"},
 		{"not yaml", "\t{{{", "[1:"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -113,6 +119,23 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("error %v, want one with %q", err, tc.want)
 			}
 		})
+	}
+}
+
+func TestRedaction(t *testing.T) {
+	c, err := Parse([]byte(minimal+"capture: {patterns: {customer: 'C-[0-9]{6}'}}\n"), noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clean, err := c.Capture.Redaction()
+	if err != nil || clean("C-123456 pays with 4111111111111111, ann@example.com") != "[customer] pays with [card], ann@example.com" {
+		t.Errorf("the default kinds and one's own pattern: %v", err)
+	}
+	if c, err = Parse([]byte(minimal+"capture: {redact: []}\n"), noEnv); err != nil {
+		t.Fatal(err)
+	}
+	if clean, err := c.Capture.Redaction(); clean != nil || err != nil {
+		t.Errorf("redact: [] still redacts, %v", err)
 	}
 }
 

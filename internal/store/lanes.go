@@ -165,7 +165,7 @@ func (s *Store) checkHeads(ctx context.Context, mine lane, opts Options) (note s
 			note = "entries lost that were not on the disk yet (durability normal): " + found
 		default:
 			return "", fmt.Errorf("%w: %s. Put the newest database back; or, to go on without the lost entries, "+
-				"accept the rollback (it will be written into the ledger)", ErrRolledBack, found)
+				"accept the loss with `occam ledger accept-rollback` (it will be written into the ledger)", ErrRolledBack, found)
 		}
 	}
 	return note, nil

@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/spf13/cobra"
+
+	"occam/internal/store"
+)
+
+func (a *app) forgetCommand(path *string) *cobra.Command {
+	return &cobra.Command{
+		Use: "forget REQUEST_ID...", Short: "Remove the text, labels and reviews of requests; what they cost stays", Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.forget(cmd.Context(), *path, args) },
+	}
+}
+
+func (a *app) redactCommand(path *string) *cobra.Command {
+	return &cobra.Command{
+		Use: "redact", Short: "Apply capture.redact and capture.patterns to what was stored before", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.redact(cmd.Context(), *path) },
+	}
+}
+
+// forgotten is what `occam ledger forget --json` and the socket answer.
+type forgotten struct {
+	Examples int64 `json:"examples"`
+}
+
+// redacted is what `occam ledger redact --json` and the socket answer.
+type redacted struct {
+	Rows int64 `json:"rows"`
+}
+
+func forget(ctx context.Context, s *store.Store, requests []string) (done forgotten, err error) {
+	err = s.Update(ctx, func(tx *store.Tx) error {
+		for _, id := range requests {
+			n, err := tx.Examples().Forget(id)
+			if done.Examples += n; err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return forgotten{}, err
+	}
+	return done, s.Scrub(ctx)
+}
+
+func redactStored(ctx context.Context, s *store.Store) (done redacted, err error) {
+	if done.Rows, err = s.Redact(ctx); err != nil {
+		return done, err
+	}
+	return done, s.Scrub(ctx)
+}
+
+func (a *app) forget(ctx context.Context, path string, requests []string) error {
+	var done forgotten
+	err := a.changeStored(ctx, path,
+		func(client *http.Client) error {
+			return command(ctx, client, http.MethodPost, "/forget?"+url.Values{"request": requests}.Encode(), nil, &done)
+		},
+		func(s *store.Store) (err error) { done, err = forget(ctx, s, requests); return err })
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(done)
+	}
+	_, err = fmt.Fprintf(a.stdout, "%d texts of %d requests were kept, and are removed with their labels and reviews\n", done.Examples, len(requests))
+	return err
+}
+
+func (a *app) redact(ctx context.Context, path string) error {
+	var done redacted
+	err := a.changeStored(ctx, path,
+		func(client *http.Client) error { return command(ctx, client, http.MethodPost, "/redact", nil, &done) },
+		func(s *store.Store) (err error) { done, err = redactStored(ctx, s); return err })
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(done)
+	}
+	_, err = fmt.Fprintf(a.stdout, "%d stored texts were changed\n", done.Rows)
+	return err
+}
+
+func (s *server) controlForget(w http.ResponseWriter, r *http.Request) {
+	done, err := forget(r.Context(), s.store, r.URL.Query()["request"])
+	reply(w, done, err)
+}
+
+func (s *server) controlRedact(w http.ResponseWriter, r *http.Request) {
+	done, err := redactStored(r.Context(), s.store)
+	reply(w, done, err)
+}
