@@ -65,6 +65,14 @@ func (p *Path) Goal() Goal { return p.goal }
 // Reaching returns the rows that reach the next tier.
 func (p *Path) Reaching() (rows, others []int) { return p.rows, p.others }
 
+// Limit is the score at the last tier from which on a request does not reach the next one: +Inf where every request passes.
+func (p *Path) Limit() float64 {
+	if len(p.below) == 0 {
+		return math.Inf(1)
+	}
+	return p.below[len(p.below)-1]
+}
+
 // Fork returns a copy that goes its own way from here.
 func (p *Path) Fork() *Path {
 	fork := *p

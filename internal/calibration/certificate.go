@@ -33,16 +33,18 @@ type Certificate struct {
 	Coverage   float64   `json:"coverage"`   // Accepted / N
 	Teacher    string    `json:"teacher,omitempty"`
 	PromptHash string    `json:"prompt_hash,omitempty"`
-	Labels     string    `json:"labels"` // where the calibration labels come from
+	Labels     string    `json:"labels"`                  // where the calibration labels come from, in a word
+	Sources    []Source  `json:"label_sources,omitempty"` // … and how many from where
 	IssuedAt   time.Time `json:"issued_at"`
 
 	From time.Time `json:"from,omitzero"`  // calibration window: first row
 	To   time.Time `json:"to,omitzero"`    // last row
 	Tier string    `json:"tier,omitempty"` // place in the cascade: calibrated on requests that reach it
-	// Below limits the certificate, in a cascade, to requests that each named earlier tier scored below the number
-	// given, which is about one step of the grid below that tier's threshold; what lies between goes past this tier
-	// (see TierResult).
+	// Below limits the certificate, in a cascade, to requests that each earlier tier, named by its Specialist, scored below the
+	// number given, which is about one step of the grid below that tier's threshold; what lies between goes past this tier
+	// (see TierResult). It binds the certificate to the very tiers before it.
 	Below     map[string]float64 `json:"below,omitempty"`
+	Model     string             `json:"model,omitempty"`        // of a tier served elsewhere: provider, model, version and prompt, for people
 	Level     float64            `json:"level,omitempty"`        // share of Delta that this certification spent
 	AuditRate float64            `json:"audit_rate,omitempty"`   // share of answered requests that is audited while it is live
 	Classes   []Row              `json:"classes,omitempty"`      // by predicted class, at this threshold
@@ -50,6 +52,13 @@ type Certificate struct {
 	Alone     []Statement        `json:"fields_alone,omitempty"` // promises about single fields, at thresholds of their own
 	Truth     *Truth             `json:"truth,omitempty"`        // agreement with the teacher beside accuracy against people's labels
 	ValidIf   []string           `json:"valid_while,omitempty"`  // conditions in words, for people; Void checks what a machine can check
+}
+
+// A Source is one origin of calibration labels.
+type Source struct {
+	Name   string `json:"name"`             // "person", "import", or the pinned name of the model whose answers they are
+	Prompt string `json:"prompt,omitempty"` // hash of the prompt that the model answered
+	Rows   int    `json:"rows"`
 }
 
 // A Row is what is known, at a certificate's threshold, about one predicted class or one field of the answer.
@@ -102,7 +111,7 @@ func (c *Certificate) Accepts(score, inScope float64) bool {
 	return c != nil && score >= c.Threshold && inScope >= c.Floor
 }
 
-// Reaches reports whether a request that the named earlier tier gave this score is one the certificate was made for.
+// Reaches reports whether a request to which an earlier tier, named by its Specialist, gave this score is one the certificate was made for.
 func (c *Certificate) Reaches(tier string, score float64) bool {
 	limit, limited := c.Below[tier]
 	return !limited || !(score >= limit)

@@ -42,7 +42,7 @@ const (
 // A Passed is an earlier tier that was asked and did not answer, with the score that counts: -Inf where its answer was outside
 // the certified scope or was no answer.
 type Passed struct {
-	Tier  string
+	Tier  string // identity of what answered, see calibration.Identity.Specialist
 	Score float64
 }
 

@@ -113,6 +113,26 @@ func (c *Choice) Decide() {
 	}
 }
 
+// Cost is what a plan costs: dollars a month, or for 1,000 requests where the volume is not known; ok is false where a price is
+// not known.
+func (c *Choice) Cost(p *Candidate) (usd float64, ok bool) {
+	c.price(p)
+	return p.cost()
+}
+
+// Cheapest is what the cheapest proven plan so far costs, the one without a tier included.
+func (c *Choice) Cheapest() (usd float64, ok bool) {
+	usd, ok = c.Cost(&Candidate{})
+	for i := range c.Candidates {
+		if p := &c.Candidates[i]; p.Problem == "" {
+			if mine, priced := c.Cost(p); priced && (!ok || mine < usd) {
+				usd, ok = mine, true
+			}
+		}
+	}
+	return usd, ok
+}
+
 // price works out what a plan costs.
 func (c *Choice) price(p *Candidate) {
 	p.Rest, p.Audited = 1, 0
@@ -164,6 +184,8 @@ func (c *Choice) better(p, than *Candidate) bool {
 	switch {
 	case priced && also && math.Abs(a-b) > rounding*max(math.Abs(a), math.Abs(b)):
 		return a < b
+	case priced && also && p.Rest != than.Rest:
+		return p.Rest < than.Rest
 	case priced && also:
 		return p.size() < than.size()
 	case !priced && !also: // the generalist has no price: whoever needs it least, as long as nothing else is paid

@@ -44,7 +44,7 @@ func (s *Server) ask(x *exchange) {
 			x.decided(tier, p, true, reason)
 			return
 		}
-		x.way = append(x.way, cascade.Passed{Tier: tier.Name, Score: tier.left(p, reason)})
+		x.way = append(x.way, cascade.Passed{Tier: tier.Identity.Specialist, Score: tier.left(p, reason)})
 		if accepted {
 			reason = step.Reason
 		}

@@ -29,6 +29,7 @@ type Curated struct {
 	Findings   []Finding
 	// Of requests that both the generalist and a person labelled: how often they differ.
 	Judged, TeacherWrong int
+	Said                 map[string]task.Output // what the present teacher answered to gold rows, by example
 }
 
 // A Finding is something about the labels that a person should know.
@@ -60,7 +61,7 @@ type voices struct {
 // from before since, rows that were not drawn at random and answers of an earlier teacher or prompt only teach; labels of
 // barred keys are not heard.
 func Curate(t *task.Task, examples []store.Example, since time.Time, barred func(key string) bool) Curated {
-	c := curator{task: t, barred: barred}
+	c := curator{task: t, barred: barred, Curated: Curated{Said: map[string]task.Output{}}}
 	for i := range examples {
 		c.hear(&examples[i])
 	}
@@ -203,6 +204,9 @@ func (c *curator) place(v *voices, since time.Time) {
 	switch {
 	case v.Gold, v.person != nil && v.Uniform && recent && hash64(v.ID)%goldFold == 0:
 		c.Gold = append(c.Gold, e)
+		if l := v.teacherLabel; l != nil && l.Source == c.Teacher && l.Prompt == c.Prompt {
+			c.Said[e.ID] = v.teacher
+		}
 	case uniform && current && recent && len(e.Labels) > 0:
 		c.Examples = append(c.Examples, e)
 		c.span(v.At)

@@ -26,6 +26,8 @@ type fileMeta struct {
 	Counts      Counts                   `json:"examples"`
 	TrainedAt   time.Time                `json:"trained_at"`
 	Baseline    drift.Baseline           `json:"baseline,omitzero"`
+	Tiers       []PlannedTier            `json:"tiers,omitempty"`
+	Choice      *cascade.Choice          `json:"choice,omitempty"`
 }
 
 // taskMeta is the part of a task that its specialist depends on.
@@ -48,7 +50,7 @@ func (t *Trained) encode() ([]byte, error) {
 	meta := fileMeta{
 		Task:        taskMeta{t.Task.Name, t.Task.Fields, t.Task.Target},
 		Certificate: t.Certificate, Evaluation: t.Evaluation, Curve: t.Curve, Counts: t.Counts, TrainedAt: t.TrainedAt,
-		Baseline: t.Baseline,
+		Baseline: t.Baseline, Tiers: t.Tiers, Choice: t.Choice,
 	}
 	if t.Shortfall != nil {
 		meta.Shortfall = t.Shortfall.Error()
@@ -93,6 +95,8 @@ type LoadedModel struct {
 	Task        *task.Task // name, fields and target only
 	Model       *specialist.Model
 	Certificate *calibration.Certificate // nil: it may not answer
+	Tiers       []PlannedTier            // that come after it, each with its certificate
+	Choice      *cascade.Choice          // the plans that these were chosen from; nil: the file is older than plans
 	Shortfall   string                   // why there is no certificate
 	Evaluation  Evaluation
 	Curve       []calibration.Point
@@ -140,6 +144,7 @@ func decodeModel(data []byte) (*LoadedModel, error) {
 		Task:  &task.Task{Name: meta.Task.Name, Fields: model.Fields(), Target: meta.Task.Target},
 		Model: model, Certificate: meta.Certificate, Shortfall: meta.Shortfall,
 		Evaluation: meta.Evaluation, Curve: meta.Curve, Counts: meta.Counts, TrainedAt: meta.TrainedAt, Baseline: meta.Baseline, data: data,
+		Tiers: meta.Tiers, Choice: meta.Choice,
 	}
 	if c := loaded.Certificate; c != nil {
 		if void := c.Void(loaded.identity()); void != "" {

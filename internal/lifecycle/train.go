@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"occam/internal/calibration"
+	"occam/internal/cascade"
 	"occam/internal/drift"
 	"occam/internal/specialist"
 	"occam/internal/task"
@@ -21,6 +23,8 @@ const (
 	gridSize         = 200  // thresholds that a served certificate may choose from
 	floorShare       = 0.05 // share of in-scope rows that the out-of-scope floor may reject; docs/guarantees.md has what that keeps out
 	minLabelled      = 20
+
+	linear = "linear" // the embedded specialist as a tier
 )
 
 // TrainOptions is one training run.
@@ -37,6 +41,8 @@ type TrainOptions struct {
 	Doubtful bool
 	// Gold rows were labelled by people and are locked: they test and do nothing else.
 	Gold []task.Example
+	// Said is what the teacher answered to gold rows, by example: then both the specialist and the teacher can be judged by people.
+	Said map[string]task.Output
 	// Lock sets a test share aside also with Refit, so that two models can be compared on rows that neither saw.
 	Lock bool
 	// Look counts the certifications of this task so far, this one included: each is allowed to fail less often. 0: the only one.
@@ -66,7 +72,23 @@ type Trained struct {
 
 	People *Evaluation // on the gold rows; nil: there are none
 
-	test, gold []task.Example // rows that the weights never saw
+	Truth  *calibration.Truth // agreement with the teacher beside accuracy against people, on answers it would give; nil: no rows for it
+	Tiers  []PlannedTier      // tiers after the specialist, in the chosen plan
+	Choice *cascade.Choice    // the plans there were; nil where none was made
+
+	test, gold []task.Example          // rows that the weights never saw
+	deferred   *cascade.Escalation     // to the generalist, by people's labels; nil: there are too few
+	origin     calibration.Certificate // what every certificate of this run says about its labels
+	after      *reached                // what the tiers after this one are certified on
+}
+
+// reached is what the specialist leaves to the tiers after it. Outcomes and scores are the specialist's own.
+type reached struct {
+	start, path *calibration.Path // before the specialist and after it
+	rows        []task.Example    // that calibrate
+	outcomes    []calibration.Outcome
+	others      []task.Example // whose labels have no part in any certificate
+	scores      []float64
 }
 
 // Counts says where the examples went.
@@ -142,8 +164,9 @@ func trainHeldOut(ctx context.Context, opt TrainOptions, t *Trained, r rows) err
 	t.Model = model
 	test, calibrationRows := predictAll(model, split.Test), predictAll(model, split.Calibration)
 	floor := floorOf(test)
-	grid := calibration.Grid(gated(test, floor), gridSize)
-	if err := t.certify(opt, grid, calibrationRows, split.Calibration, floor, "held-out"); err != nil {
+	scores := gated(test, floor)
+	t.after = &reached{rows: split.Calibration, others: split.Test, scores: scores}
+	if err := t.certify(opt, calibration.Grid(scores, gridSize), calibrationRows, floor, "held-out"); err != nil {
 		return err
 	}
 	t.evaluate(opt, split.Test)
@@ -169,7 +192,8 @@ func trainCrossFitted(ctx context.Context, opt TrainOptions, t *Trained, r rows)
 	}
 	t.Model, held = model, held[:len(r.labelled)]
 	floor := floorOf(held)
-	if err := t.certify(opt, calibration.Grid(gated(held, floor), gridSize), held, r.labelled, floor, "cross-fitted"); err != nil {
+	t.after = &reached{rows: r.labelled, others: locked, scores: gated(predictAll(model, locked), floor)}
+	if err := t.certify(opt, calibration.Grid(gated(held, floor), gridSize), held, floor, "cross-fitted"); err != nil {
 		return err
 	}
 	t.Curve = calibration.Curve(outcomesOf(opt.Task.Fields, held, r.labelled, floor), gridSize)
@@ -194,34 +218,115 @@ func (t *Trained) evaluate(opt TrainOptions, test []task.Example) {
 		e := Evaluate(t.Model, t.Certificate, opt.Gold, opt.Now)
 		t.People = &e
 	}
+	t.againstTruth(opt)
+}
+
+// leastJudged is how many rows people must have judged before an escalation is compared by their labels.
+const leastJudged = 30
+
+// againstTruth sets agreement with the teacher and accuracy against people's labels side by side, over the answers that the
+// certificate allows, and compares both on what it defers. The rows have no part in the certificate.
+func (t *Trained) againstTruth(opt TrainOptions) {
+	if opt.Teacher == "" || t.Certificate == nil {
+		return
+	}
+	fields := opt.Task.Fields
+	var labels []calibration.Label
+	var mine, teachers []bool // wrong, on what is deferred
+	var p task.Prediction
+	look := func(e *task.Example) bool {
+		t.Model.Predict(e.Text, &p)
+		return t.Certificate.Accepts(p.Score, p.InScope)
+	}
+	for i := range t.test {
+		if e := &t.test[i]; e.Source == opt.Teacher && look(e) {
+			labels = append(labels, calibration.Label{Differs: !p.Right(fields, e.Labels)})
+		}
+	}
+	for i := range t.gold {
+		e := &t.gold[i]
+		said := opt.Said[e.ID]
+		if said == nil {
+			continue
+		}
+		accepted, wrong, fooled := look(e), !p.Right(fields, e.Labels), !agrees(said, e.Labels)
+		if !accepted {
+			mine, teachers = append(mine, wrong), append(teachers, fooled)
+			continue
+		}
+		labels = append(labels, calibration.Label{Differs: !p.Right(fields, said), Judged: true, Wrong: wrong, Fooled: fooled})
+	}
+	if len(labels) > 0 {
+		truth := calibration.AgainstTruth(labels, 1-opt.Task.Target.Confidence)
+		t.Truth, t.Certificate.Truth = &truth, &truth
+	}
+	if len(mine) >= leastJudged {
+		e := escalation(linear, cmp.Or(opt.Task.Generalist, opt.Teacher), mine, teachers, opt.Task.Target)
+		e.Against = fromPerson
+		t.deferred = &e
+	}
 }
 
 func (opt TrainOptions) specialist(stage string) specialist.Options {
 	return specialist.Options{Seed: opt.Seed, Workers: opt.Workers, Progress: func(done, total int) { opt.Progress(stage, done, total) }}
 }
 
-// certify proves the task's target on the rows that were held out, or keeps the reason why it cannot.
-func (t *Trained) certify(opt TrainOptions, grid []float64, held []task.Prediction, truth []task.Example, floor float64, split string) error {
-	target := opt.Task.Target
-	goal := calibration.Goal{Promise: string(target.Promise), Risk: 1 - target.Accuracy, Delta: 1 - target.Confidence, Look: opt.Look}
-	outcomes := outcomesOf(opt.Task.Fields, held, truth, floor)
-	result, err := calibration.Certify(goal, grid, outcomes)
-	if errors.As(err, &t.Shortfall) {
+// goalOf is what a task's certificates must prove.
+func goalOf(t *task.Task, look int) calibration.Goal {
+	target := t.Target
+	return calibration.Goal{Promise: string(target.Promise), Risk: 1 - target.Accuracy, Delta: 1 - target.Confidence, Look: look}
+}
+
+// certify proves the task's target for the specialist on the rows that were held out, or keeps the reason why it cannot. The
+// failure probability is shared with the tiers that may come after it.
+func (t *Trained) certify(opt TrainOptions, grid []float64, held []task.Prediction, floor float64, split string) error {
+	r := t.after
+	r.outcomes = outcomesOf(opt.Task.Fields, held, r.rows, floor)
+	var err error
+	if r.start, err = calibration.NewPath(goalOf(opt.Task, opt.Look), max(1, len(opt.Task.Tiers)), len(r.rows), len(r.others)); err != nil {
+		return fmt.Errorf("certifying task %s: %w", opt.Task.Name, err)
+	}
+	t.origin = calibration.Certificate{Labels: sourcesOf(opt.Examples), Sources: opt.sources(r.rows), Teacher: opt.Teacher, PromptHash: opt.PromptHash,
+		From: opt.From, To: opt.To}
+	if len(opt.Task.Tiers) > 0 && !slices.Contains(opt.Task.Tiers, linear) {
+		t.Shortfall = &calibration.Shortfall{Goal: r.start.Goal(), N: len(r.rows), Arithmetic: "the task's tiers leave the specialist out"}
 		return nil
 	}
+	r.path = r.start.Fork()
+	tier, err := r.path.Certify(grid, r.outcomes, r.scores)
 	if err != nil {
 		return fmt.Errorf("certifying task %s: %w", opt.Task.Name, err)
 	}
-	certificate := result.Certificate(calibration.Certificate{
-		Task: opt.Task.Name, Specialist: t.Model.Hash(), Score: t.Model.ScoreDefinition(), Scope: "all", Split: split, Floor: floor,
-		Labels: sourcesOf(opt.Examples), IssuedAt: opt.Now().UTC(), Tier: "linear", AuditRate: opt.Task.Audit,
-		ValidIf: calibration.Conditions(), Teacher: opt.Teacher, PromptHash: opt.PromptHash, From: opt.From, To: opt.To,
-	})
-	addRows(&certificate, result, grid, opt.Task.Fields, held, truth)
+	if errors.As(tier.Err, &t.Shortfall) {
+		return nil
+	}
+	about := t.origin
+	about.Task, about.Specialist, about.Score, about.Scope, about.Split, about.Floor = opt.Task.Name, t.Model.Hash(), t.Model.ScoreDefinition(), "all", split, floor
+	about.IssuedAt, about.Tier, about.AuditRate, about.ValidIf = opt.Now().UTC(), linear, opt.Task.Audit, calibration.Conditions()
+	certificate := tier.Certificate(about)
 	t.Certificate = &certificate
-	t.describe(opt.Task.Fields, result, grid, outcomes, held, truth)
-	t.Baseline = baselineOf(opt.Task.Fields, held, truth, t.Certificate)
+	if err := t.describe(opt.Task.Fields, tier.Result, grid, held); err != nil {
+		return err
+	}
+	t.Baseline = baselineOf(opt.Task.Fields, held, r.rows, t.Certificate)
 	return nil
+}
+
+// sources counts where the labels of some rows come from.
+func (opt TrainOptions) sources(rows []task.Example) []calibration.Source {
+	counts := map[string]int{}
+	for _, e := range rows {
+		counts[cmp.Or(e.Source, fromImport)]++
+	}
+	var all []calibration.Source
+	for _, name := range sortedKeys(counts) {
+		s := calibration.Source{Name: name, Rows: counts[name]}
+		if name == opt.Teacher {
+			s.Prompt = opt.PromptHash
+		}
+		all = append(all, s)
+	}
+	return all
 }
 
 // learnable refuses examples that all have the same answer: a model of them would look perfect and know nothing.
@@ -237,25 +342,34 @@ func learnable(fields []task.Field, labelled []task.Example) error {
 	return fmt.Errorf("all %d labelled examples have the same answer, category or otherwise: there is nothing to tell apart; add examples with other labels", len(labelled))
 }
 
-// describe adds what is known, at the certified threshold, of every field and of every predicted class.
-func (t *Trained) describe(fields []task.Field, result calibration.Result, grid []float64, outcomes []calibration.Outcome, held []task.Prediction, truth []task.Example) {
+// describe adds what is known, at the certified threshold, of every field and of every predicted class, and what can be
+// promised of each field by itself: a good average must not hide a bad class or a bad field.
+func (t *Trained) describe(fields []task.Field, result calibration.Result, grid []float64, held []task.Prediction) (err error) {
+	rows, outcomes := t.after.rows, t.after.outcomes
 	names, wrong := make([]string, len(fields)), make([][]bool, len(fields))
 	for f, field := range fields {
 		names[f], wrong[f] = field.Name, make([]bool, len(held))
 		for i := range held {
-			wrong[f][i] = !held[i].Values[f].Equal(truth[i].Labels[field.Name])
+			wrong[f][i] = !held[i].Values[f].Equal(rows[i].Labels[field.Name])
 		}
 	}
-	t.Certificate.Fields = calibration.Fields(result, outcomes, wrong, names)
+	c := t.Certificate
+	c.Fields = calibration.Fields(result, outcomes, wrong, names)
+	if len(fields) > 1 {
+		if c.Alone, err = calibration.Statements(result.Goal, grid, outcomes, wrong, names); err != nil {
+			return err
+		}
+	}
 	classes := newClasses(fields)
 	if classes.field < 0 {
-		return
+		return nil
 	}
 	predicted := make([]int, len(held))
 	for i := range held {
 		predicted[i] = classes.sign(&held[i], 0, nil).Class
 	}
-	t.Certificate.Classes = calibration.Classes(result, grid, outcomes, predicted, fields[classes.field].Values)
+	c.Classes = calibration.Classes(result, grid, outcomes, predicted, fields[classes.field].Values)
+	return nil
 }
 
 // baselineOf counts what traffic looked like to the model when it was certified.

@@ -60,6 +60,10 @@ func versus(fields []task.Field, rows []task.Example, latest, old tried) Versus 
 // judge says whether a trained model may be tried. live is the model that answers now, nil if none does.
 func judge(t *Trained, live *LoadedModel) (Contender, *Versus) {
 	switch {
+	case t.Certificate == nil && len(t.Tiers) > 0:
+		return Contender{Reason: "certified models served elsewhere answer: " + t.Choice.Chosen().Name(t.Choice.Rest)}, nil
+	case t.Certificate == nil && t.Shortfall == nil:
+		return Contender{Refusal: "no plan is cheaper than the generalist alone"}, nil
 	case t.Certificate == nil:
 		return Contender{Refusal: t.Shortfall.Error()}, nil
 	case t.Evaluation.Coverage < leastUse:
