@@ -31,7 +31,8 @@ func (s *server) startLifecycle(ctx context.Context, a *app, cfg *config.Config)
 	}
 	control, err := lifecycle.Start(ctx, lifecycle.Options{
 		Store: s.store, Tasks: setups, Capture: cfg.Capture.Prompts, Retention: time.Duration(cfg.Capture.Retention), Log: s.log, Now: a.now,
-		Publish: s.deploy,
+		Publish: s.deploy, Ask: s.ask,
+		Model: func(name string) (lifecycle.Source, bool) { return s.wired.Load().source(name, a.now()) },
 	})
 	if err != nil {
 		return err
@@ -167,8 +168,8 @@ func (s *server) controlRoutes(a *app) http.Handler {
 		n, err := s.control.Load().RevokeLabels(r.Context(), r.URL.Query().Get("key"))
 		reply(w, revoked{n}, err)
 	})
-	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, _ *http.Request) {
-		done, err := s.reload(a)
+	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) {
+		done, err := s.reload(r.Context(), a)
 		reply(w, done, err)
 	})
 	mux.HandleFunc("POST /keys", s.controlNewKey)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"occam/internal/cascade"
 	"occam/internal/config"
 	"occam/internal/cost"
 	"occam/internal/engine"
@@ -106,11 +107,55 @@ func (s *server) snapshot(w *wiring, deployments []lifecycle.Deployment) *gatewa
 	for _, d := range deployments {
 		routed := gateway.Task{Task: d.Task}
 		for _, tier := range d.Tiers {
-			routed.Tiers = append(routed.Tiers, gateway.Tier{Tier: tier.Tier, Specialist: tier.Model})
+			routed.Tiers = append(routed.Tiers, w.tier(tier))
 		}
 		snapshot.Tasks = append(snapshot.Tasks, routed)
 	}
 	return snapshot
+}
+
+// tier is a tier as the data plane has it. One that is served elsewhere is asked only where it was certified: a configuration that
+// sends its model somewhere else stops it with the same snapshot.
+func (w *wiring) tier(t lifecycle.Tier) gateway.Tier {
+	routed := gateway.Tier{Tier: t.Tier, Specialist: t.Model}
+	if t.Served == nil {
+		return routed
+	}
+	now, ok := w.source(t.Served.Name, time.Now())
+	target := engine.Target{Upstream: w.upstreams[w.cfg.FirstProvider], Model: t.Served.Upstream} // of a model that is gone: not called
+	if ok {
+		target = w.route(t.Served.Name, w.cfg.Models[t.Served.Name]).Targets[0] // a fallback was not certified
+	}
+	routed.Route.Targets = []engine.Target{target}
+	if !ok || now.Provider != t.Served.Provider || now.Upstream != t.Served.Upstream {
+		routed.Mode = cascade.Suspended
+	}
+	return routed
+}
+
+// source is where a model of the configuration is, and what it costs beside its calls.
+func (w *wiring) source(name string, at time.Time) (lifecycle.Source, bool) {
+	m, ok := w.cfg.Models[name]
+	if !ok {
+		return lifecycle.Source{}, false
+	}
+	upstream := cmp.Or(m.Upstream, name)
+	s := lifecycle.Source{Provider: m.Provider, Upstream: upstream}
+	if hosting := w.cfg.Providers[m.Provider].Hosting; hosting != nil {
+		host, known := w.book.GPU(hosting.SKU, at)
+		s.Priced, s.Monthly = known, host.Hour.USD()*float64(max(hosting.Replicas, 1))*hoursPerMonth
+		return s, true
+	}
+	_, s.Priced = w.book.Lookup(w.upstreams[m.Provider].PricedAs, upstream, at)
+	return s, true
+}
+
+const hoursPerMonth = 730.5
+
+// ask puts an input of the past to a model, to measure it as a tier.
+func (s *server) ask(ctx context.Context, taskName, model, input string, scored bool) (lifecycle.Asked, error) {
+	said, err := s.gateway.Consult(ctx, taskName, model, input, scored)
+	return lifecycle.Asked(said), err
 }
 
 // deploy publishes what the lifecycle decided.
@@ -166,7 +211,7 @@ type reloaded struct {
 
 // reload reads the configuration again and makes new requests use it; those in flight keep theirs. A configuration that is wrong,
 // or that changes what needs a restart, changes nothing.
-func (s *server) reload(a *app) (reloaded, error) {
+func (s *server) reload(ctx context.Context, a *app) (reloaded, error) {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	cfg, err := config.Load(s.path, a.getenv)
@@ -192,6 +237,9 @@ func (s *server) reload(a *app) (reloaded, error) {
 		return reloaded{}, fmt.Errorf("nothing was changed: %s: %w", s.path, err)
 	}
 	before.close(next)
+	if err := s.control.Load().Refresh(ctx); err != nil { // certificates of models that are elsewhere now are void
+		return reloaded{}, err
+	}
 	return reloaded{Providers: len(cfg.Providers), Models: len(cfg.Models)}, nil
 }
 
@@ -206,7 +254,7 @@ func (s *server) reloadOnSignal(ctx context.Context, a *app) {
 			return
 		case <-hangup:
 		}
-		done, err := s.reload(a)
+		done, err := s.reload(ctx, a)
 		if err != nil {
 			s.log.Error("the configuration was not reloaded", "error", err)
 			continue

@@ -29,7 +29,8 @@ func (c *Config) check() error {
 		}
 	}
 	for _, name := range sortedKeys(c.Tasks) {
-		if err := c.Tasks[name].check(); err != nil {
+		t := c.Tasks[name]
+		if err := errors.Join(t.check(), t.checkTiers(c.Models)); err != nil {
 			return fmt.Errorf("tasks.%s: %w", name, err)
 		}
 	}
@@ -132,11 +133,40 @@ func (t Task) check() error {
 	if t.Audit != nil && (*t.Audit < 0 || *t.Audit > 1) {
 		return fmt.Errorf("audit is %v: it is a share between 0 and 1", *t.Audit)
 	}
+	if t.Calibration != nil && *t.Calibration < 0 {
+		return fmt.Errorf("calibration_budget is %v: it is an amount in dollars", *t.Calibration)
+	}
 	if p := t.Target.Promise; p != "" && p != task.Served && p != task.System {
 		return fmt.Errorf("target.promise is %q: it must be served or system", p)
 	}
 	if !share(t.Target.Accuracy) || !share(t.Target.Confidence) {
 		return errors.New("target: accuracy and confidence must be shares below 1, such as 0.97 and 0.95")
+	}
+	return nil
+}
+
+// linearTier is the embedded specialist; every other tier is one of the configuration's models.
+const linearTier = "linear"
+
+// maxTiers bounds a cascade: the plans to compare double with each tier.
+const maxTiers = 4
+
+func (t Task) checkTiers(models map[string]Model) error {
+	if len(t.Tiers) > maxTiers {
+		return fmt.Errorf("tiers: there are %d, %d are possible", len(t.Tiers), maxTiers)
+	}
+	for i, tier := range t.Tiers {
+		_, known := models[tier]
+		switch {
+		case slices.Contains(t.Tiers[:i], tier):
+			return fmt.Errorf("tiers: %s stands there twice", tier)
+		case tier == t.Generalist:
+			return fmt.Errorf("tiers: %s is the generalist, which answers what no tier may anyway", tier)
+		case tier == linearTier && i > 0:
+			return errors.New("tiers: linear costs nothing, so it comes first")
+		case tier != linearTier && !known:
+			return fmt.Errorf("tiers: %q is neither linear nor among models (%s)", tier, strings.Join(sortedKeys(models), ", "))
+		}
 	}
 	return nil
 }

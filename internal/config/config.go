@@ -92,7 +92,9 @@ type Task struct {
 	OnDoubt    string      `yaml:"on_doubt"`
 	Audit      *float64    `yaml:"audit"`
 	Auto       bool        `yaml:"auto"`
-	Model      string      `yaml:"model"` // a trained .occam file, served as soon as its certificate allows
+	// Calibration is how many dollars one training run may spend on answers of the models among Tiers, to certify them.
+	Calibration *float64 `yaml:"calibration_budget"`
+	Model       string   `yaml:"model"` // a trained .occam file, served as soon as its certificate allows
 }
 
 // Capture says which prompts are kept, and what of them. Without it the ledger holds counts and hashes, never text.

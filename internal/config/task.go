@@ -15,6 +15,9 @@ import (
 // defaultAudit is the share of answered requests that is checked when the configuration does not say.
 const defaultAudit = 0.01
 
+// defaultCalibration is how many dollars a training run may spend on answers of models that are to be tiers.
+const defaultCalibration = 1.00
+
 // TaskList builds the domain's tasks, sorted by name.
 func (c *Config) TaskList() ([]*task.Task, error) {
 	tasks := make([]*task.Task, 0, len(c.Tasks))
@@ -36,7 +39,7 @@ func (t Task) Build(name string) (*task.Task, error) {
 	}
 	built := &task.Task{
 		Name: name, Fields: fields, System: t.System, Generalist: t.Generalist, Target: completeTarget(t.Target),
-		Tiers: t.Tiers, OnDoubt: t.OnDoubt, Audit: defaultAudit, Auto: t.Auto,
+		Tiers: t.Tiers, OnDoubt: t.OnDoubt, Audit: defaultAudit, Auto: t.Auto, CalibrationBudget: defaultCalibration,
 	}
 	if t.Input != "" {
 		if built.Input, err = task.ParseTemplate(t.Input); err != nil {
@@ -45,6 +48,9 @@ func (t Task) Build(name string) (*task.Task, error) {
 	}
 	if t.Audit != nil {
 		built.Audit = *t.Audit
+	}
+	if t.Calibration != nil {
+		built.CalibrationBudget = *t.Calibration
 	}
 	if built.OnDoubt == "" {
 		built.OnDoubt = "generalist"

@@ -64,6 +64,9 @@ func NewMonitor(o Options) (*Monitor, error) {
 	return m, nil
 }
 
+// Options returns what the Monitor was made with.
+func (m *Monitor) Options() Options { return m.options }
+
 func (m *Monitor) check() error {
 	o := m.options
 	if !(o.Risk > 0 && o.Risk < 1) || !(o.Delta > 0 && o.Delta < 1) || o.Horizon < 1 {

@@ -102,6 +102,7 @@ func (s *Server) Consult(ctx context.Context, taskName, model, input string, sco
 	now := s.opts.Now()
 	x := &exchange{Server: s, api: openai.Chat, snap: snap, r: r, id: store.NewID(now), began: now, reason: cascade.Calibrating, trace: ctx,
 		task: t, input: input, inputHash: inputHash(input), attempts: 1} // attempt 0 is an app's, which counts as a request
+	route.Targets = route.Targets[:1] // a fallback is another model
 	c := x.put(t.Task, input, scored, &call{route: route, tier: model, audit: true})
 	x.request = c.own
 	a, reply, ok := x.complete(c)

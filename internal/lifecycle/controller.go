@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"occam/internal/calibration"
 	"occam/internal/cascade"
 	"occam/internal/engine"
 	"occam/internal/store"
@@ -29,6 +30,10 @@ type Options struct {
 	Now       func() time.Time
 	Every     time.Duration // how often to look whether something is to be done; default 1 s
 	Workers   int           // goroutines of a training run; default 1, so that requests keep the other cores
+	// Ask puts an input of the past to a model of the configuration, to measure it as a tier; nil: such tiers are not measured.
+	Ask func(ctx context.Context, taskName, model, input string, scored bool) (Asked, error)
+	// Model says where a model of the configuration is; nil: it has none.
+	Model func(name string) (Source, bool)
 	// Train makes a model; default Train. Tests replace it.
 	Train func(context.Context, TrainOptions) (*Trained, error)
 }
@@ -49,7 +54,8 @@ type Deployment struct {
 // A Tier is one model of a Deployment.
 type Tier struct {
 	cascade.Tier
-	Model engine.Predictor
+	Model  engine.Predictor // nil for one that is served elsewhere
+	Served *PlannedTier     // where that is, and what was certified there
 }
 
 const (
@@ -220,20 +226,34 @@ func (c *Controller) judge(ctx context.Context, cmp *Comparison) {
 	if s == nil {
 		return
 	}
-	h := s.byWeights(cmp.Specialist)
-	if h == nil || h.gauge == nil || !cmp.counts(s.record) {
+	o := s.observed(cmp.Specialist)
+	if o.gauge == nil || !cmp.counts(s.record) {
 		return
 	}
 	if !cmp.Missing {
-		h.gauge.onDay(c.opts.Now(), !cmp.Agreed)
+		o.gauge.onDay(c.opts.Now(), !cmp.Agreed)
 	}
-	before := h.gauge.evidence().Alarm
-	alarm, err := h.gauge.observe(cmp.audit(), h.Certificate.Delta)
+	before := o.gauge.evidence().Alarm
+	alarm, err := o.gauge.observe(cmp.audit(), o.certificate.Delta)
 	if err != nil {
-		c.opts.Log.Error("the evidence about a model cannot go on", "task", s.task.Name, "model", short(h.hash), "error", err)
+		c.opts.Log.Error("the evidence about a model cannot go on", "task", s.task.Name, "model", short(o.hash), "error", err)
 	}
 	if alarm && before == "" {
 		c.withdraw(ctx, s)
+		c.tierWithdrawn(ctx, s, o)
+	}
+}
+
+// tierWithdrawn tells people and the ledger that a tier after the first answers no more. The rest of its plan goes on.
+func (c *Controller) tierWithdrawn(ctx context.Context, s *subject, o observed) {
+	if first, _ := o.first(); first == o.certificate {
+		return // the task's own step said so
+	}
+	why := o.gauge.evidence().Alarm
+	c.opts.Log.Warn("a tier answers no more", "task", s.task.Name, "tier", o.certificate.Tier, "reason", why)
+	n := []*calibration.Certificate{nil, o.certificate}
+	if err := c.vouch(ctx, store.CertificateSuspended, s.task.Name, o.hash, why, n); err != nil {
+		c.opts.Log.Error("the ledger", "task", s.task.Name, "error", err)
 	}
 }
 
@@ -250,8 +270,12 @@ func (c *Controller) missingAudits(ctx context.Context, s *subject) {
 	lost := s.lost.Swap(0)
 	for range lost {
 		for _, p := range s.record.Placements() {
-			if h := s.held[p.Model]; h != nil && h.gauge != nil && s.record.Answers(p.Model) {
-				c.judge(ctx, &Comparison{Task: s.task.Name, Specialist: h.Model.Hash(), Answered: true, Missing: true})
+			h := s.held[p.Model]
+			if h == nil || !s.record.Answers(p.Model) {
+				continue
+			}
+			if first, _ := h.first(); first != nil {
+				c.judge(ctx, &Comparison{Task: s.task.Name, Specialist: first.Specialist, Answered: true, Missing: true})
 				break
 			}
 		}
@@ -286,14 +310,20 @@ func (c *Controller) move(ctx context.Context, s *subject, next Record, actor st
 	if err := c.hold(ctx, s, next); err != nil {
 		return err
 	}
-	if h := s.held[next.Lead]; h != nil && h.gauge != nil {
-		if s.record.State == Suspended && next.State == Shadow {
-			if err := h.gauge.restart(h.Certificate.Delta); err != nil {
-				return err
+	if h := s.held[next.Lead]; h != nil {
+		restart := s.record.State == Suspended && next.State == Shadow
+		err := h.gauges(func(_ string, g *gauge, _ *int64) error {
+			g.enter(next.State)
+			if restart {
+				return g.restart()
 			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
-		h.gauge.enter(next.State)
 	}
+	c.noteWithdrawals(ctx, s, next)
 	var now store.TaskState
 	err := c.opts.Store.Update(ctx, func(tx *store.Tx) (err error) {
 		state, err := taskState(s, next)

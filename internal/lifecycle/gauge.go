@@ -110,8 +110,8 @@ func (g *gauge) enter(s State) {
 }
 
 // restart forgets the alarm and its evidence, because a person judged it false.
-func (g *gauge) restart(delta float64) (err error) {
-	g.Monitor, err = newMonitor(g.allowed(), delta)
+func (g *gauge) restart() (err error) {
+	g.Monitor, err = newMonitor(g.allowed(), g.Monitor.Options().Delta)
 	g.dirty = true
 	return err
 }

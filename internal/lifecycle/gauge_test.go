@@ -54,7 +54,7 @@ func TestGaugeRaisesTheAlarmAndRemembersIt(t *testing.T) {
 	if a, b := g.evidence(), again.evidence(); a != b || a.Alarm == "" {
 		t.Errorf("before %+v, after %+v", a, b)
 	}
-	if err := again.restart(.05); err != nil || again.evidence().Alarm != "" {
+	if err := again.restart(); err != nil || again.evidence().Alarm != "" {
 		t.Errorf("restarted: %v, %+v", err, again.evidence())
 	}
 	if _, err := decodeGauge([]byte(`{"monitor":{}}`)); err == nil {

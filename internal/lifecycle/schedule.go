@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"occam/internal/calibration"
+	"occam/internal/cascade"
 	"occam/internal/store"
 	"occam/internal/task"
 )
@@ -18,6 +19,9 @@ type Progress struct {
 	Needed   int64     `json:"needed"`    // rows that a certificate takes, as the last run's shortfall says; 0: no figure
 	Why      string    `json:"why"`       // the last run was begun
 	Result   string    `json:"result"`    // of the last run, in a sentence
+
+	Arithmetic string          `json:"arithmetic,omitempty"` // how Needed comes about
+	Choice     *cascade.Choice `json:"choice,omitempty"`     // the plans that the last run considered
 }
 
 const (

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"occam/internal/calibration"
+	"occam/internal/cascade"
 	"occam/internal/drift"
 	"occam/internal/store"
 	"occam/internal/task"
@@ -57,6 +58,19 @@ type ModelStatus struct {
 	Bytes         int                 `json:"bytes"`
 	TrainedAt     time.Time           `json:"trained_at"`
 	Evidence      *EvidenceStatus     `json:"evidence,omitempty"`
+	Tiers         []TierStatus        `json:"tiers,omitempty"`  // of its plan after the specialist, in order
+	Choice        *cascade.Choice     `json:"choice,omitempty"` // the plans that were considered when it was made
+	Truth         *calibration.Truth  `json:"truth,omitempty"`  // agreement with the teacher beside accuracy against people's labels
+}
+
+// A TierStatus is a tier served elsewhere, in a model's plan.
+type TierStatus struct {
+	Name        string                   `json:"name"`
+	Mode        string                   `json:"mode"` // off, canary, live, suspended; "" when it is not in the cascade
+	Version     string                   `json:"version"`
+	Void        string                   `json:"void,omitempty"`
+	Certificate *calibration.Certificate `json:"certificate"`
+	Evidence    *EvidenceStatus          `json:"evidence"`
 }
 
 // EvidenceStatus is what is known of a model's answers since it was stored.
@@ -143,11 +157,30 @@ func (s *subject) modelStatus(hash, place string) ModelStatus {
 			m.MinConfidence = h.Model.ConfidenceAt(h.Certificate.Threshold)
 		}
 	}
-	if g := h.gauge; g != nil {
-		m.Evidence = &EvidenceStatus{Status: g.Monitor.Status(), Allowed: g.allowed(), Stage: g.Stage, Compared: g.Compared, Disagreed: g.Disagreed,
-			Days: slices.Clone(g.Days), Warnings: g.warnings()}
+	if h.gauge != nil {
+		m.Evidence = h.gauge.status()
+	}
+	if h.LoadedModel == nil {
+		return m
+	}
+	m.Choice = h.Choice
+	if h.Certificate != nil {
+		m.Truth = h.Certificate.Truth
+	}
+	modes := s.cascadeTiers(h, Placement{Mode: cascade.Mode(m.Mode)})
+	for i, r := range h.rungs {
+		t := TierStatus{Name: r.Name, Version: r.Version, Void: s.voidTier(r), Certificate: r.Certificate, Evidence: r.gauge.status()}
+		if m.Mode != "" {
+			t.Mode = string(modes[i].Mode)
+		}
+		m.Tiers = append(m.Tiers, t)
 	}
 	return m
+}
+
+func (g *gauge) status() *EvidenceStatus {
+	return &EvidenceStatus{Status: g.Monitor.Status(), Allowed: g.allowed(), Stage: g.Stage, Compared: g.Compared, Disagreed: g.Disagreed,
+		Days: slices.Clone(g.Days), Warnings: g.warnings()}
 }
 
 // outlook says what happens next.

@@ -11,6 +11,7 @@ import (
 
 	"occam/internal/calibration"
 	"occam/internal/cascade"
+	"occam/internal/drift"
 	"occam/internal/store"
 	"occam/internal/task"
 )
@@ -26,17 +27,19 @@ type subject struct {
 	progress  Progress
 	waiting   string // what the next training run waits for
 	teacher   teacher
-	published float64       // audit share in force
-	lost      *atomic.Int64 // audits that found no room in the queue
+	published float64                          // audit share in force
+	lost      *atomic.Int64                    // audits that found no room in the queue
+	model     func(name string) (Source, bool) // where the configuration's models are; may be nil
 }
 
 // held is a model in memory with the evidence about it.
 type held struct {
 	*LoadedModel
 	hash    string
-	broken  string // why it cannot be used at all; LoadedModel is nil then
-	gauge   *gauge // nil without a certificate
-	version int64  // of the stored evidence
+	broken  string  // why it cannot be used at all; LoadedModel is nil then
+	gauge   *gauge  // nil without a certificate
+	version int64   // of the stored evidence
+	rungs   []*rung // the plan's tiers after the specialist
 }
 
 // kinds of small documents in the store.
@@ -47,7 +50,7 @@ const (
 
 // adopt reads a task's state from the store, or begins it.
 func (c *Controller) adopt(ctx context.Context, setup Setup) error {
-	s := &subject{task: setup.Task, held: map[string]*held{}, lost: new(atomic.Int64)}
+	s := &subject{task: setup.Task, held: map[string]*held{}, lost: new(atomic.Int64), model: c.opts.Model}
 	name := setup.Task.Name
 	if c.subjects[name] != nil {
 		return errors.New("there are two tasks of this name")
@@ -156,33 +159,47 @@ func (c *Controller) load(ctx context.Context, s *subject, hash string) (*held, 
 		return h, nil
 	}
 	h.Bytes, h.unmap = len(data), func() error { return nil }
-	if h.Certificate == nil {
-		return h, nil
+	if h.Certificate != nil {
+		if h.gauge, h.version, err = c.storedGauge(ctx, hash); err != nil {
+			return nil, err
+		}
+		if h.gauge == nil {
+			if h.gauge, err = c.newGauge(ctx, s, h, h.Certificate); err != nil {
+				return nil, err
+			}
+		}
 	}
-	return h, c.loadGauge(ctx, s, h)
+	return h, c.loadRungs(ctx, s, h)
 }
 
-// loadGauge reads the evidence about a model, or begins it.
-func (c *Controller) loadGauge(ctx context.Context, s *subject, h *held) error {
+// storedGauge reads the evidence about a tier; nil where there is none yet.
+func (c *Controller) storedGauge(ctx context.Context, name string) (*gauge, int64, error) {
 	var stored store.Record
 	err := c.opts.Store.View(ctx, func(tx *store.Tx) (err error) {
-		stored, err = tx.Records(kindGauge).Get(h.hash)
+		stored, err = tx.Records(kindGauge).Get(name)
 		return err
 	})
-	switch {
-	case err == nil:
-		h.version = stored.Version
-		h.gauge, err = decodeGauge(stored.Value)
-		return err
-	case !errors.Is(err, store.ErrNotFound):
-		return err
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, 0, nil
 	}
+	if err != nil {
+		return nil, 0, err
+	}
+	g, err := decodeGauge(stored.Value)
+	return g, stored.Version, err
+}
+
+// newGauge begins the evidence about a tier of a model's plan.
+func (c *Controller) newGauge(ctx context.Context, s *subject, h *held, certificate *calibration.Certificate) (*gauge, error) {
 	report, err := c.report(ctx, s.task.Name, h.hash)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	h.gauge, err = newGauge(h.Certificate, h.Baseline, report.teacherError())
-	return err
+	baseline := h.Baseline
+	if certificate != h.Certificate {
+		baseline = drift.Baseline{} // it is of what the specialist sees
+	}
+	return newGauge(certificate, baseline, report.teacherError())
 }
 
 func (c *Controller) report(ctx context.Context, taskName, hash string) (ModelReport, error) {
@@ -229,7 +246,8 @@ func (s *subject) evidence(hash string) Evidence {
 	if void := s.void(h); void != "" {
 		return Evidence{Void: void}
 	}
-	return h.gauge.evidence()
+	_, g := h.first()
+	return g.evidence()
 }
 
 // void says why a model's certificate does not hold for what would be served now.
@@ -237,10 +255,12 @@ func (s *subject) void(h *held) string {
 	switch {
 	case h.LoadedModel == nil:
 		return h.broken
-	case h.Certificate == nil:
+	case h.Certificate == nil && len(h.rungs) == 0:
 		return "there is none"
 	case !task.SameFields(s.task.Fields, h.Model.Fields()):
 		return "the task's schema has changed since"
+	case h.Certificate == nil:
+		return s.voidTier(h.rungs[0])
 	case weaker(h.Certificate, s.task.Target):
 		c, target := h.Certificate, s.task.Target
 		return fmt.Sprintf("it proves %s accuracy %.4g at %.4g confidence and the task promises %s accuracy %.4g at %.4g: train for that, or lower the task's target",
@@ -257,8 +277,12 @@ func weaker(c *calibration.Certificate, target task.Target) bool {
 
 // identity is what would be served: these weights, and the teacher and prompt that answer now.
 func (s *subject) identity(h *held) calibration.Identity {
-	id := h.identity()
-	if h.Certificate.Teacher != "" && s.teacher.settled() {
+	return s.taught(h.identity(), h.Certificate)
+}
+
+// taught completes an identity with the teacher and prompt that answer now, where the certificate is about a teacher's answers.
+func (s *subject) taught(id calibration.Identity, c *calibration.Certificate) calibration.Identity {
+	if c != nil && c.Teacher != "" && s.teacher.settled() {
 		id.Teacher, id.PromptHash = s.teacher.model, s.teacher.prompt
 	}
 	return id
@@ -274,11 +298,14 @@ func (s *subject) deployment() Deployment {
 		if h == nil || h.LoadedModel == nil {
 			continue
 		}
-		tier := cascade.Tier{Name: "linear", Mode: p.Mode, Share: p.Share, Certificate: h.Certificate, Identity: s.identity(h)}
-		if !s.evidence(p.Model).sound() && tier.Mode != cascade.Off {
-			tier.Mode = cascade.Suspended
+		if h.Certificate != nil {
+			tier := cascade.Tier{Name: linear, Mode: p.Mode, Share: p.Share, Certificate: h.Certificate, Identity: s.identity(h)}
+			if !s.evidence(p.Model).sound() && tier.Mode != cascade.Off {
+				tier.Mode = cascade.Suspended
+			}
+			d.Tiers = append(d.Tiers, Tier{Tier: tier, Model: inOrder(h.Model, s.task.Fields)})
 		}
-		d.Tiers = append(d.Tiers, Tier{Tier: tier, Model: inOrder(h.Model, s.task.Fields)})
+		d.Tiers = append(d.Tiers, s.cascadeTiers(h, p)...)
 	}
 	return d
 }
@@ -295,30 +322,35 @@ const (
 func (s *subject) auditShare() float64 {
 	share := s.task.Audit
 	h := s.held[s.record.Lead]
-	if h == nil || h.gauge == nil {
+	if h == nil {
 		return share
 	}
-	recovering := !s.record.AlarmAt.IsZero() && h.gauge.Total < calmAudits
-	if recovering || len(h.gauge.warnings()) > 0 {
-		share = min(1, max(share*alertFactor, alertFloor))
-	}
-	if s.record.State == Canary {
-		share = max(share, canaryAudit)
+	if _, g := h.first(); g != nil {
+		recovering := !s.record.AlarmAt.IsZero() && g.Total < calmAudits
+		if recovering || len(g.warnings()) > 0 || h.alarmed() {
+			share = min(1, max(share*alertFactor, alertFloor))
+		}
+		if s.record.State == Canary {
+			share = max(share, canaryAudit)
+		}
 	}
 	return share
 }
 
 // putGauges writes the evidence that has changed.
 func (s *subject) putGauges(tx *store.Tx) error {
-	for hash, h := range s.held {
-		if h.gauge == nil || !h.gauge.dirty {
-			continue
-		}
-		value, err := h.gauge.encode()
+	for _, h := range s.held {
+		err := h.gauges(func(name string, g *gauge, version *int64) error {
+			if !g.dirty {
+				return nil
+			}
+			value, err := g.encode()
+			if err != nil {
+				return err
+			}
+			return tx.Records(kindGauge).Put(store.Record{Name: name, Version: *version, Value: value})
+		})
 		if err != nil {
-			return err
-		}
-		if err := tx.Records(kindGauge).Put(store.Record{Name: hash, Version: h.version, Value: value}); err != nil {
 			return err
 		}
 	}
@@ -327,20 +359,24 @@ func (s *subject) putGauges(tx *store.Tx) error {
 
 func (s *subject) gaugesWritten() {
 	for _, h := range s.held {
-		if h.gauge != nil && h.gauge.dirty {
-			h.gauge.dirty = false
-			h.version++
-		}
+		_ = h.gauges(func(_ string, g *gauge, version *int64) error { // never fails
+			if g.dirty {
+				g.dirty = false
+				*version++
+			}
+			return nil
+		})
 	}
 }
 
-func (s *subject) dirty() bool {
+func (s *subject) dirty() (dirty bool) {
 	for _, h := range s.held {
-		if h.gauge != nil && h.gauge.dirty {
-			return true
-		}
+		_ = h.gauges(func(_ string, g *gauge, _ *int64) error { // never fails
+			dirty = dirty || g.dirty
+			return nil
+		})
 	}
-	return false
+	return dirty
 }
 
 // A teacher is who answers as the generalist now. A change counts once it has answered a few times in a row: a fallback to

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"occam/internal/calibration"
+	"occam/internal/cascade"
+	"occam/internal/cost"
 	"occam/internal/drift"
 	"occam/internal/store"
 	"occam/internal/task"
@@ -44,6 +46,9 @@ type ModelReport struct {
 	Curve      []calibration.Point `json:"curve,omitempty"`
 	Baseline   drift.Baseline      `json:"baseline,omitzero"`
 	Shortfall  string              `json:"shortfall,omitempty"`
+	Tiers      []PlannedTier       `json:"tiers,omitempty"`  // after the specialist
+	Choice     *cascade.Choice     `json:"choice,omitempty"` // the plans that were considered
+	Truth      *calibration.Truth  `json:"truth,omitempty"`  // agreement with the teacher beside accuracy against people's labels
 	Findings   []Finding           `json:"findings,omitempty"`
 	// Of requests that both the generalist and a person labelled.
 	Judged       int `json:"judged,omitempty"`
@@ -210,7 +215,7 @@ func (c *Controller) train(ctx context.Context, r *run) {
 		err = cause
 	}
 	p := r.progress
-	p.Result, p.Needed = made.result, made.needed
+	p.Result, p.Needed, p.Arithmetic, p.Choice = made.result, made.needed, made.arithmetic, made.choice
 	if err != nil {
 		p.Result = err.Error()
 	}
@@ -237,6 +242,9 @@ type made struct {
 	row    *store.Model // nil when nothing was certified
 	result string
 	needed int64
+
+	arithmetic string          // of needed
+	choice     *cascade.Choice // the plans there were
 }
 
 // makeModel reads the examples, trains, certifies, compares and stores the file.
@@ -250,9 +258,15 @@ func (c *Controller) makeModel(ctx context.Context, r *run) (made, error) {
 	if err != nil {
 		return made{}, err
 	}
+	if err := c.plan(ctx, r, trained, examples); err != nil {
+		return made{}, err
+	}
 	verdict, versus := judge(trained, r.live)
-	if trained.Certificate == nil {
-		m := made{result: "nothing was certified: " + verdict.Refusal, needed: int64(trained.Shortfall.Needed)}
+	if trained.Certificate == nil && len(trained.Tiers) == 0 {
+		m := made{result: "nothing was certified: " + verdict.Refusal, choice: trained.Choice}
+		if trained.Shortfall != nil {
+			m.needed, m.arithmetic = int64(trained.Shortfall.Needed), trained.Shortfall.Arithmetic
+		}
 		if n := int64(trained.Counts.Calibration); n > 0 { // needed are calibration rows, and only a part of the rows becomes one
 			m.needed = m.needed * int64(len(curated.Examples)) / n
 		}
@@ -268,17 +282,43 @@ func (c *Controller) makeModel(ctx context.Context, r *run) (made, error) {
 	}
 	report := reportOf(trained, verdict, versus, curated)
 	report.Why = r.progress.Why
-	row, err := modelRow(r.task.Name, hash, len(data), trained.Certificate, report)
+	all := certificates(trained.Certificate, trained.Tiers)
+	if err := c.vouch(ctx, store.CertificateIssued, r.task.Name, hash, verdict.Reason+verdict.Refusal, all); err != nil {
+		return made{}, err
+	}
+	row, err := modelRow(r.task.Name, hash, len(data), all[0], report)
 	result := verdict.Reason
 	if verdict.Refusal != "" {
 		result = "refused: " + verdict.Refusal
 	}
-	return made{row: &row, result: result}, err
+	return made{row: &row, result: result, choice: trained.Choice}, err
+}
+
+// plan certifies the tiers after the specialist and chooses the cheapest plan that keeps the promise.
+func (c *Controller) plan(ctx context.Context, r *run, t *Trained, examples []store.Example) error {
+	if t.after == nil {
+		return nil // a test's trainer knows of no tiers
+	}
+	o := PlanOptions{Ask: c.opts.Ask, Model: c.opts.Model, Budget: cost.FromUSD(r.task.CalibrationBudget), Now: c.opts.Now(), Report: func(done, total int) {
+		stage := "measure tiers"
+		r.stage.Store(&stage)
+		r.share.Store(int64(100 * done / max(total, 1)))
+	}}
+	alive := map[string]bool{}
+	for i := range examples {
+		alive[examples[i].ID] = examples[i].Text != ""
+	}
+	o.keep = storedAnswers{c.opts.Store, alive}
+	var err error
+	if o.Volume, o.VolumeFrom, o.Generalist, err = c.economy(ctx, r.task); err != nil {
+		return err
+	}
+	return t.Plan(ctx, o)
 }
 
 func (c *Controller) trainOptions(r *run, curated Curated) TrainOptions {
 	o := TrainOptions{
-		Task: r.task, Examples: curated.Examples, Background: curated.Background, Gold: curated.Gold, Seed: hash64(r.task.Name),
+		Task: r.task, Examples: curated.Examples, Background: curated.Background, Gold: curated.Gold, Said: curated.Said, Seed: hash64(r.task.Name),
 		Look: r.progress.Looks, Doubtful: !r.record.AlarmAt.IsZero(), Refit: len(curated.Examples) < refitRows, Lock: true, From: curated.From, To: curated.To,
 		Now: c.opts.Now, Workers: c.opts.Workers,
 		Progress: func(stage string, done, total int) {
@@ -299,7 +339,7 @@ func reportOf(t *Trained, verdict Contender, v *Versus, curated Curated) ModelRe
 	return ModelReport{
 		Specialist: t.Model.Hash(), Refusal: verdict.Refusal, Reason: verdict.Reason, Origin: "trained", TrainedAt: t.TrainedAt, Seconds: t.Seconds,
 		Counts: t.Counts, Evaluation: t.Evaluation, People: t.People, Versus: v, Curve: t.Curve, Baseline: t.Baseline, Findings: curated.Findings,
-		Judged: curated.Judged, TeacherWrong: curated.TeacherWrong,
+		Judged: curated.Judged, TeacherWrong: curated.TeacherWrong, Tiers: t.Tiers, Choice: t.Choice, Truth: t.Truth,
 	}
 }
 
@@ -399,16 +439,21 @@ func (c *Controller) install(ctx context.Context, s *subject, m *LoadedModel) er
 		contender.Refusal = "it is not certified. " + m.Shortfall
 	}
 	known := false
-	err = c.opts.Store.Update(ctx, func(tx *store.Tx) error {
+	err = c.opts.Store.View(ctx, func(tx *store.Tx) error {
 		models, err := tx.Models().List(s.task.Name)
-		for _, have := range models {
-			known = known || have.Hash == hash
-		}
-		if err != nil || known {
-			return err
-		}
-		report := ModelReport{Specialist: m.Model.Hash(), Origin: "configuration", Reason: contender.Reason, Refusal: contender.Refusal, TrainedAt: m.TrainedAt,
-			Counts: m.Counts, Evaluation: m.Evaluation, Curve: m.Curve, Baseline: m.Baseline, Shortfall: m.Shortfall}
+		known = slices.ContainsFunc(models, func(have store.Model) bool { return have.Hash == hash })
+		return err
+	})
+	if err != nil || known {
+		return err
+	}
+	all := certificates(m.Certificate, m.Tiers)
+	if err := c.vouch(ctx, store.CertificateIssued, s.task.Name, hash, contender.Reason, all); err != nil {
+		return err
+	}
+	report := ModelReport{Specialist: m.Model.Hash(), Origin: "configuration", Reason: contender.Reason, Refusal: contender.Refusal, TrainedAt: m.TrainedAt,
+		Counts: m.Counts, Evaluation: m.Evaluation, Curve: m.Curve, Baseline: m.Baseline, Shortfall: m.Shortfall, Tiers: m.Tiers, Choice: m.Choice}
+	err = c.opts.Store.Update(ctx, func(tx *store.Tx) error {
 		row, err := modelRow(s.task.Name, hash, len(m.data), m.Certificate, report)
 		if err != nil {
 			return err
@@ -416,7 +461,7 @@ func (c *Controller) install(ctx context.Context, s *subject, m *LoadedModel) er
 		_, err = tx.Models().Add(row)
 		return err
 	})
-	if err != nil || known {
+	if err != nil {
 		return err
 	}
 	next := s.record.consider(contender)

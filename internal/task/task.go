@@ -51,6 +51,8 @@ type Task struct {
 	OnDoubt    string   // "generalist", "review" or "both"
 	Audit      float64  // share of answered requests that is also sent to the generalist
 	Auto       bool     // the lifecycle may promote by itself
+	// CalibrationBudget is how many dollars one training run may spend on answers of models to measure them as tiers.
+	CalibrationBudget float64
 }
 
 // Ask returns the prompt with which a model answers for the task by itself: the task's system prompt, or one made of its

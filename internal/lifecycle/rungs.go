@@ -1,0 +1,201 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"occam/internal/calibration"
+	"occam/internal/cascade"
+	"occam/internal/store"
+)
+
+// A rung is a tier of a model's plan that is served elsewhere, with the evidence about it.
+type rung struct {
+	PlannedTier
+	gauge   *gauge
+	version int64 // of the stored evidence
+}
+
+// first is the certificate and the evidence of the plan's first tier: the specialist where it is part of the plan.
+func (h *held) first() (*calibration.Certificate, *gauge) {
+	switch {
+	case h.LoadedModel == nil:
+		return nil, nil
+	case h.Certificate == nil && len(h.rungs) > 0:
+		return h.rungs[0].Certificate, h.rungs[0].gauge
+	}
+	return h.Certificate, h.gauge
+}
+
+// gauges visits the evidence about every tier, with the name under which it is stored.
+func (h *held) gauges(visit func(name string, g *gauge, version *int64) error) error {
+	if h.gauge != nil {
+		if err := visit(h.hash, h.gauge, &h.version); err != nil {
+			return err
+		}
+	}
+	for _, r := range h.rungs {
+		if err := visit(h.hash+"/"+r.Name, r.gauge, &r.version); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// alarmed reports whether a tier after the first is under an alarm.
+func (h *held) alarmed() bool {
+	return slices.ContainsFunc(h.rungs, func(r *rung) bool { return r.gauge.evidence().Alarm != "" })
+}
+
+// loadRungs reads the evidence about the tiers after the specialist, or begins it.
+func (c *Controller) loadRungs(ctx context.Context, s *subject, h *held) error {
+	for _, planned := range h.Tiers {
+		r := &rung{PlannedTier: planned}
+		var err error
+		if r.gauge, r.version, err = c.storedGauge(ctx, h.hash+"/"+r.Name); err != nil {
+			return err
+		}
+		if r.gauge == nil {
+			if r.gauge, err = c.newGauge(ctx, s, h, r.Certificate); err != nil {
+				return err
+			}
+		}
+		h.rungs = append(h.rungs, r)
+	}
+	return nil
+}
+
+// observed is a tier that predicted, with the evidence about it.
+type observed struct {
+	*held
+	certificate *calibration.Certificate
+	gauge       *gauge
+}
+
+// observed finds the tier that an identity belongs to; its gauge is nil where there is none.
+func (s *subject) observed(specialist string) observed {
+	if h := s.byWeights(specialist); h != nil {
+		return observed{h, h.Certificate, h.gauge}
+	}
+	for _, h := range s.held {
+		for _, r := range h.rungs {
+			if r.hash() == specialist {
+				return observed{h, r.Certificate, r.gauge}
+			}
+		}
+	}
+	return observed{}
+}
+
+// voidTier says why the certificate of a tier served elsewhere does not hold now.
+func (s *subject) voidTier(r *rung) string {
+	if weaker(r.Certificate, s.task.Target) {
+		return "it proves less than the task promises now"
+	}
+	return r.Certificate.Void(s.tierIdentity(r))
+}
+
+// tierIdentity is what such a tier is now: where the configuration sends its model's requests, and what it is asked with. Which
+// version answers is seen in each answer.
+func (s *subject) tierIdentity(r *rung) calibration.Identity {
+	now := r.PlannedTier
+	now.Prompt = askedWith(s.task)
+	if s.model != nil {
+		source, _ := s.model(r.Name)
+		now.Provider, now.Upstream = source.Provider, source.Upstream
+	}
+	id := calibration.Identity{Task: s.task.Name, Specialist: now.hash(), Score: r.Certificate.Score, Teacher: r.Certificate.Teacher, PromptHash: r.Certificate.PromptHash}
+	return s.taught(id, r.Certificate)
+}
+
+// cascadeTiers are the tiers of a model's plan after the specialist. A call to them costs money, so they are asked only where they
+// may answer, not in shadow.
+func (s *subject) cascadeTiers(h *held, p Placement) []Tier {
+	var tiers []Tier
+	for _, r := range h.rungs {
+		t := cascade.Tier{Name: r.Name, Mode: p.Mode, Share: p.Share, Certificate: r.Certificate, Identity: s.tierIdentity(r), Version: r.Version}
+		switch {
+		case p.Mode != cascade.Live && p.Mode != cascade.Canary:
+			t.Mode = cascade.Off
+		case s.voidTier(r) != "" || r.gauge.evidence().Alarm != "":
+			t.Mode = cascade.Suspended
+		}
+		tiers = append(tiers, Tier{Tier: t, Served: &r.PlannedTier})
+	}
+	return tiers
+}
+
+// vouch writes what happened to the certificates of a model into the ledger's chain, before it is stored.
+func (c *Controller) vouch(ctx context.Context, kind, taskName, modelHash, why string, certificates []*calibration.Certificate) error {
+	ctx, cancel := context.WithTimeout(ctx, storePatience)
+	defer cancel()
+	subject := taskName + "@" + short(modelHash)
+	for i, certificate := range certificates {
+		if certificate == nil {
+			continue
+		}
+		n := store.Notice{At: c.opts.Now(), Kind: kind, Task: taskName, Subject: subject, Hash: certificate.Hash(), Text: why}
+		if i > 0 {
+			n.Subject += "/" + certificate.Tier
+		}
+		if len(n.Subject) > maxSubject {
+			n.Subject = n.Subject[:maxSubject]
+		}
+		if err := c.opts.Store.RecordNotice(ctx, n); err != nil {
+			return fmt.Errorf("entering in the ledger that a certificate was %s: %w", kind, err)
+		}
+	}
+	return nil
+}
+
+const maxSubject = 128 // bytes of a notice's subject
+
+// certificates are those of a plan's tiers, in order.
+func certificates(first *calibration.Certificate, tiers []PlannedTier) []*calibration.Certificate {
+	var all []*calibration.Certificate
+	if first != nil {
+		all = append(all, first)
+	}
+	for i := range tiers {
+		all = append(all, tiers[i].Certificate)
+	}
+	return all
+}
+
+// noteWithdrawals tells the ledger of every model that answered and that the next record takes its requests from, and of one
+// that a person gives back.
+func (c *Controller) noteWithdrawals(ctx context.Context, s *subject, next Record) {
+	for _, hash := range []string{s.record.Lead, s.record.Incumbent} {
+		h := s.held[hash]
+		if h == nil || h.LoadedModel == nil {
+			continue
+		}
+		all := certificates(h.Certificate, h.Tiers)
+		e, kind := s.evidence(hash), ""
+		switch left := placed(s.record, hash) && !placed(next, hash); {
+		case left && e.Void != "":
+			kind = store.CertificateVoided
+		case left && e.Alarm != "":
+			kind = store.CertificateSuspended
+		case s.record.State == Suspended && next.State == Shadow && hash == next.Lead:
+			kind = store.CertificateRestored
+		}
+		if kind == "" {
+			continue
+		}
+		if err := c.vouch(ctx, kind, s.task.Name, hash, e.trouble(), all); err != nil {
+			c.opts.Log.Error("the ledger", "task", s.task.Name, "error", err)
+		}
+	}
+}
+
+// placed reports whether a record has a model in the cascade and not suspended.
+func placed(r Record, hash string) bool {
+	for _, p := range r.Placements() {
+		if p.Model == hash && p.Mode != cascade.Suspended {
+			return true
+		}
+	}
+	return r.State == Candidate && r.Lead == hash
+}
