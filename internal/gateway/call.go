@@ -125,10 +125,7 @@ func (x *exchange) dispatch(ctx context.Context, c *call, a *paid) (*engine.Repl
 
 // callContext is the context of a call upstream: it ends with the app's request, unless policy says to drain.
 func (x *exchange) callContext(c *call) context.Context {
-	switch {
-	case c.audit:
-		return x.life
-	case x.snap.Limits.Drain:
+	if x.snap.Limits.Drain && !c.audit {
 		return context.WithoutCancel(x.r.Context())
 	}
 	return x.r.Context()

@@ -152,7 +152,7 @@ func (x *exchange) audit(tier *Tier, p *task.Prediction) {
 	}
 	w := &watched{tier: tier, p: clone(p), accepted: true}
 	later := *x // the request ends before the audit does
-	later.w = nil
+	later.w, later.r = nil, x.r.WithContext(x.life)
 	select {
 	case x.audits <- func() {
 		later.compare(w, later.ask(), true, share)

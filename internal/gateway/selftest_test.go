@@ -1,48 +1,106 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
+	"occam/internal/engine"
 	"occam/internal/store"
 )
 
-// A self-test finds out what a server ignores with status 200.
+// A self-test finds out what a server ignores with status 200, and what it refuses.
 func TestSelfTest(t *testing.T) {
-	for _, honest := range []bool{true, false} {
+	for _, c := range []struct {
+		kind  string
+		calls int
+		want  Abilities
+	}{
+		{"honest", 2, Abilities{Schema: Enforced, Logprobs: true, Usage: true, StreamUsage: true}},
+		{"ignoring", 2, Abilities{Schema: Ignored}},
+		{"thinking", 2, Abilities{Schema: Unclear, Usage: true, StreamUsage: true}},
+		{"refusing logprobs", 4, Abilities{Schema: Enforced, Usage: true, StreamUsage: true}},
+		{"refusing schemas", 4, Abilities{Schema: Refused, Logprobs: true, Usage: true, StreamUsage: true}},
+		{"refusing stream options", 2, Abilities{Schema: Enforced, Logprobs: true, Usage: true}},
+	} {
+		t.Run(c.kind, func(t *testing.T) {
+			w := newWorld(t)
+			w.handle = selfTested(c.kind)
+			got, err := w.server.SelfTest(t.Context(), engine.Target{Upstream: w.snap.Fallback, Model: "gpt-4o"})
+			if c.want.Provider, c.want.Model, c.want.Priced = "openai", "gpt-4o", true; got.At.IsZero() {
+				t.Error("without a time")
+			}
+			c.want.At = got.At
+			if err != nil || got != c.want {
+				t.Errorf("%+v, want %+v: %v", got, c.want, err)
+			}
+			rows := w.book.paid()
+			if len(rows) != c.calls {
+				t.Errorf("%d calls", len(rows))
+			}
+			for _, a := range rows {
+				if a.Reason != "self_test" || a.Answered || !a.Audit || a.Seq == 0 || a.CostHigh == 0 && a.State == store.Estimated {
+					t.Errorf("ledger %+v", a)
+				}
+			}
+		})
+	}
+	for name, handle := range map[string]http.HandlerFunc{
+		"wrong key": func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(401) }, "rubbish": func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, "<html>") },
+		"refusing everything": func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(400) },
+	} {
 		w := newWorld(t)
-		w.handle = func(rw http.ResponseWriter, r *http.Request) {
-			body, _ := io.ReadAll(r.Body)
-			said, logprobs, usage := "four", "null", "null"
-			if honest {
-				said, logprobs, usage = `{"answer":"zxqv-7"}`, `{"content":[{"token":"x","logprob":-0.1}]}`, gpt4oUsage
-			}
-			text, _ := json.Marshal(said)
-			if strings.Contains(string(body), `"stream":true`) {
-				rw.Header().Set("Content-Type", "text/event-stream")
-				fmt.Fprintf(rw, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":%s},\"finish_reason\":\"stop\"}]}\n\ndata: {\"choices\":[],\"usage\":%s}\n\ndata: [DONE]\n\n", text, usage)
-				return
-			}
-			fmt.Fprintf(rw, `{"model":"gpt-4o","choices":[{"index":0,"message":{"role":"assistant","content":%s},"logprobs":%s,"finish_reason":"stop"}],"usage":%s}`, text, logprobs, usage)
+		w.handle = handle
+		if got, err := w.server.SelfTest(t.Context(), engine.Target{Upstream: w.snap.Fallback, Model: "gpt-4o"}); err == nil || got.Error == "" {
+			t.Errorf("%s passed: %+v", name, got)
 		}
-		got, err := w.server.SelfTest(t.Context(), "gpt-4o")
-		want := Abilities{Model: "gpt-4o", Provider: "openai", Schema: honest, Logprobs: honest, Usage: honest, StreamUsage: honest, Priced: true}
-		if err != nil || got != want {
-			t.Errorf("honest %v: %+v %v", honest, got, err)
-		}
-		rows := w.book.paid()
-		if len(rows) != 2 || rows[0].Reason != "self_test" || rows[0].Answered || (rows[0].State == store.Settled) != honest {
-			t.Errorf("ledger %+v", rows)
-		}
+		w.book.paid()
 	}
 	w := newWorld(t)
-	w.provider.Close()
-	if _, err := w.server.SelfTest(t.Context(), "gpt-4o"); err == nil {
-		t.Error("a provider that is down passed")
+	w.handle = func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	if _, err := w.server.SelfTest(ctx, engine.Target{Upstream: w.snap.Fallback, Model: "gpt-4o"}); err == nil {
+		t.Error("a provider that does not answer passed")
+	}
+	w.book.paid()
+}
+
+// selfTested is a provider of one kind.
+func selfTested(kind string) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		has := func(field string) bool { return strings.Contains(string(body), `"`+field+`"`) }
+		said, logprobs, usage, finish := "four", "null", "null", "stop"
+		if kind != "ignoring" {
+			usage = gpt4oUsage
+			if has("json_schema") {
+				said = `{"answer":"zxqv-7"}`
+			}
+			if has("logprobs") {
+				logprobs = `{"content":[{"token":"x","logprob":-0.1}]}`
+			}
+		}
+		switch {
+		case kind == "thinking":
+			said, finish, logprobs = "", "length", "null"
+		case kind == "refusing logprobs" && has("logprobs"), kind == "refusing schemas" && has("json_schema"), kind == "refusing stream options" && has("stream_options"):
+			rw.WriteHeader(400)
+			io.WriteString(rw, `{"error":{"message":"unknown field"}}`)
+			return
+		}
+		text, _ := json.Marshal(said)
+		if has("stream") {
+			rw.Header().Set("Content-Type", "text/event-stream")
+			fmt.Fprintf(rw, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":%s},\"finish_reason\":\"stop\"}]}\n\ndata: {\"choices\":[],\"usage\":%s}\n\ndata: [DONE]\n\n", text, usage)
+			return
+		}
+		fmt.Fprintf(rw, `{"model":"gpt-4o","choices":[{"index":0,"message":{"role":"assistant","content":%s},"logprobs":%s,"finish_reason":"%s"}],"usage":%s}`, text, logprobs, finish, usage)
 	}
 }
 
