@@ -106,7 +106,7 @@ func newProof(t *testing.T, kills int) *proof {
 	}
 	t.Cleanup(listening.Close)
 	text := fmt.Sprintf("listen: 127.0.0.1:0\ndata_dir: data\ndurability: normal\ncapture: {prompts: true}\n"+
-		"providers: {openai: {type: openai, base_url: %s/v1, api_key: sk-x, simulated: true}}\n", listening.URL)
+		"self_test: false\nproviders: {openai: {type: openai, base_url: %s/v1, api_key: sk-x, simulated: true}}\n", listening.URL)
 	if err := os.WriteFile(p.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

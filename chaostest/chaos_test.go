@@ -64,7 +64,7 @@ func newScene(t *testing.T, durability string, o sim.Options) *scene {
 	}
 	t.Cleanup(upstream.Close)
 	s := &scene{t: t, provider: provider, data: t.TempDir(), config: filepath.Join(t.TempDir(), "occam.yaml")}
-	text := fmt.Sprintf("listen: 127.0.0.1:0\ndata_dir: %q\ndurability: %s\nproviders:\n  openai: {type: openai, base_url: %q, api_key: k, simulated: true}\n",
+	text := fmt.Sprintf("listen: 127.0.0.1:0\ndata_dir: %q\ndurability: %s\nself_test: false\nproviders:\n  openai: {type: openai, base_url: %q, api_key: k, simulated: true}\n",
 		s.data, durability, upstream.URL+"/v1")
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

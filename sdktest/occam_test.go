@@ -89,6 +89,7 @@ type occam struct {
 const configText = `listen: 127.0.0.1:0
 data_dir: %q
 durability: normal
+self_test: false
 providers:
   openai: {type: openai, base_url: %q, api_key: test-key, simulated: true}
 models:

@@ -172,6 +172,7 @@ func (s *server) controlRoutes(a *app) http.Handler {
 		done, err := s.reload(r.Context(), a)
 		reply(w, done, err)
 	})
+	mux.HandleFunc("POST /self-test", func(w http.ResponseWriter, r *http.Request) { reply(w, s.selfTest(r.Context(), a.now), nil) })
 	mux.HandleFunc("POST /keys", s.controlNewKey)
 	mux.HandleFunc("POST /keys/revoke", s.controlRevokeKey)
 	mux.HandleFunc("POST /forget", s.controlForget)

@@ -230,7 +230,7 @@ func (d *demo) startGeneralist(context.Context) error {
 		provider.BaseURL = d.provider.URL + "/v1"
 	}
 	c := config.Default()
-	c.Listen, c.DataDir, c.FirstProvider = d.flags.listen, d.dir, "openai"
+	c.Listen, c.DataDir, c.FirstProvider, c.SelfTest = d.flags.listen, d.dir, "openai", false
 	c.Providers = map[string]config.Provider{"openai": provider}
 	d.config = &c
 	return nil

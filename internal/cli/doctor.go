@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"occam/internal/config"
+	"occam/internal/engine"
+	"occam/internal/gateway"
 	"occam/internal/lifecycle"
 )
 
@@ -24,17 +26,26 @@ type check struct {
 	What string `json:"what"`
 }
 
+// A diagnosis is what `occam doctor --json` prints.
+type diagnosis struct {
+	OK     bool                `json:"ok"`
+	Checks []check             `json:"checks"`
+	Models []gateway.Abilities `json:"models"` // what the self-tests found, null where none was made
+}
+
 func (a *app) doctorCommand() *cobra.Command {
 	var path string
+	var offline bool
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Check the configuration, the data folder, the models, the ledger and the providers", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context(), path) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context(), path, offline) },
 	}
+	cmd.Flags().BoolVar(&offline, "offline", false, "ask no provider")
 	cmd.Flags().StringVar(&path, "config", "occam.yaml", "configuration file")
 	return cmd
 }
 
-func (a *app) doctor(ctx context.Context, path string) error {
+func (a *app) doctor(ctx context.Context, path string, offline bool) error {
 	cfg, err := config.Load(path, a.getenv)
 	if err != nil {
 		return err
@@ -44,8 +55,19 @@ func (a *app) doctor(ctx context.Context, path string) error {
 	for name, t := range cfg.Tasks {
 		checks = append(checks, checkModel(name, t.Model))
 	}
-	for name, p := range cfg.Providers {
-		checks = append(checks, checkProvider(ctx, name, p))
+	var found []gateway.Abilities
+	if !offline {
+		for name, p := range cfg.Providers {
+			checks = append(checks, checkProvider(ctx, name, p, cfg.Limits))
+		}
+		if cfg.SelfTest {
+			if found, err = a.examine(ctx, cfg); err != nil {
+				checks = append(checks, check{"self-test", false, err.Error()})
+			}
+		}
+	}
+	for _, f := range found {
+		checks = append(checks, check{"model " + f.Provider + "/" + f.Model, f.Error == "", line(f)})
 	}
 	failed := 0
 	for _, c := range checks {
@@ -54,7 +76,7 @@ func (a *app) doctor(ctx context.Context, path string) error {
 		}
 	}
 	if a.json {
-		err = a.printJSON(map[string]any{"ok": failed == 0, "checks": checks})
+		err = a.printJSON(diagnosis{failed == 0, checks, found})
 	} else {
 		for _, c := range checks {
 			mark := "ok "
@@ -152,25 +174,22 @@ func checkModel(task, path string) check {
 }
 
 // checkProvider asks for the list of models, which costs nothing.
-func checkProvider(ctx context.Context, name string, p config.Provider) check {
+func checkProvider(ctx context.Context, name string, p config.Provider, l config.Limits) check {
 	label := "provider " + name
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.BaseURL+"/models", nil)
+	upstream, err := engine.NewUpstream(upstreamOptions(name, p, l))
 	if err != nil {
 		return check{label, false, err.Error()}
 	}
-	if p.APIKey != "" && p.APIKey != "none" {
-		request.Header.Set("Authorization", "Bearer "+p.APIKey)
-	}
-	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	response, err := client.Do(request)
+	defer upstream.Close()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	reply, err := upstream.Send(ctx, &engine.Call{Method: http.MethodGet, Path: "/models", Header: http.Header{"User-Agent": {"occam"}}})
 	if err != nil {
 		return check{label, false, fmt.Sprintf("cannot be reached: %v", err)}
 	}
-	_ = response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return check{label, false, fmt.Sprintf("GET /models answers %s: check base_url and api_key", response.Status)}
+	_ = reply.Body.Close()
+	if reply.Status != http.StatusOK {
+		return check{label, false, fmt.Sprintf("GET /models answers %d: check base_url and api_key", reply.Status)}
 	}
 	return check{label, true, "answers at " + p.BaseURL}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"occam/internal/gateway"
 	"occam/internal/sim"
 	"occam/internal/store"
 )
@@ -94,7 +96,7 @@ func TestConfiguredFallbacks(t *testing.T) {
 	first, firstURL := newProvider(t, sim.Options{Script: sim.Always(sim.Fault{Kind: sim.Status, Status: 500})})
 	second, secondURL := newProvider(t, sim.Options{})
 	s := newStand(t, fmt.Sprintf("providers:\n  a: {type: openai, base_url: %s, prices: openai}\n  b: {type: openai, base_url: %s, prices: openai}\n"+
-		"models:\n  gpt-4o: {provider: a, fallbacks: [{provider: b, upstream: gpt-4o-mini}]}\n", firstURL, secondURL))
+		"models:\n  gpt-4o: {provider: a, fallbacks: [{provider: b, upstream: gpt-4o-mini}]}\nself_test: false\n", firstURL, secondURL))
 	base, _, stop := serve(t, s.config)
 	response, reply := ask(t, base, "gpt-4o", false)
 	if response.StatusCode != 200 || response.Header.Get("X-Occam-Model") != "gpt-4o-mini" {
@@ -158,7 +160,7 @@ func TestF36ReloadUnderLoad(t *testing.T) {
 	second, secondURL := newProvider(t, sim.Options{})
 	text := func(to string, inFlight int) string {
 		return fmt.Sprintf("providers:\n  a: {type: openai, base_url: %s, prices: openai}\n  b: {type: openai, base_url: %s, prices: openai}\n"+
-			"models:\n  gpt-4o: {provider: %s}\nlimits: {in_flight: %d}\n", firstURL, secondURL, to, inFlight)
+			"models:\n  gpt-4o: {provider: %s}\nself_test: false\nlimits: {in_flight: %d}\n", firstURL, secondURL, to, inFlight)
 	}
 	s := newStand(t, text("a", 100))
 	base, _, stop := serve(t, s.config)
@@ -257,5 +259,72 @@ func TestKeysWhileTheServerRuns(t *testing.T) {
 		if content, err := os.ReadFile(filepath.Join(filepath.Dir(s.config), "data", e.Name())); err == nil && strings.Contains(string(content), key.Secret) {
 			t.Errorf("%s holds the secret in plain", e.Name())
 		}
+	}
+}
+
+// The server finds out at its start what its models really do, without holding up requests; the findings are kept for a day, stand
+// in the ledger, and `occam doctor` shows them, beside a running server and without one.
+func TestSelfTestAtStart(t *testing.T) {
+	honest, honestURL := newProvider(t, sim.Options{})
+	deaf, deafURL := newProvider(t, sim.Options{Script: sim.Always(sim.Fault{Kind: sim.ProseForJSON})})
+	release := make(chan struct{})
+	stuck := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	}))
+	defer stuck.Close()
+	text := fmt.Sprintf("providers:\n  honest: {type: openai, base_url: %s, prices: openai}\n  deaf: {type: openai, base_url: %s, prices: openai}\n"+
+		"models:\n  a: {provider: honest, upstream: gpt-4o, fallbacks: [{provider: deaf, upstream: gpt-4o}]}\n", honestURL, deafURL)
+	s := newStand(t, text)
+	var first diagnosis
+	decode(t, mustRun(t, "", "doctor", "--config", s.config, "--json"), &first) // no server runs: doctor asks
+	check := func(when string, d diagnosis) {
+		t.Helper()
+		if len(d.Models) != 2 || d.Models[0].Provider != "deaf" || d.Models[0].Schema != gateway.Ignored || d.Models[1].Schema != gateway.Enforced ||
+			!d.Models[1].Usage || !d.Models[1].StreamUsage || !d.Models[1].Priced || d.Models[0].Error != "" {
+			t.Errorf("%s: %+v", when, d.Models)
+		}
+	}
+	check("doctor", first)
+	served := [2]int64{honest.Served(), deaf.Served()}
+	if served[0] < 2 || served[1] < 2 {
+		t.Errorf("%v calls", served)
+	}
+	base, stderr, stop := serve(t, s.config)
+	var again diagnosis
+	decode(t, mustRun(t, "", "doctor", "--config", s.config, "--json"), &again)
+	check("doctor beside a server", again)
+	var shown diagnosis
+	dir := filepath.Join(filepath.Dir(s.config), "data")
+	if err := command(t.Context(), running(t.Context(), dir), http.MethodGet, "/api/models", nil, &shown); err != nil {
+		t.Error(err)
+	}
+	check("GET /api/models", shown)
+	if honest.Served() != served[0] || deaf.Served() != served[1] {
+		t.Error("what was found out a moment ago was asked again")
+	}
+	s.write(strings.Replace(text, "models:", "  stuck: {type: openai, base_url: "+stuck.URL+"/v1}\nmodels:\n  b: {provider: stuck, upstream: gpt-4o}", 1))
+	stop()
+	base, stderr, stop = serve(t, s.config) // a self-test that hangs holds up nothing
+	if response, reply := ask(t, base, "a", false); response.StatusCode != 200 {
+		t.Errorf("%d %s", response.StatusCode, reply)
+	}
+	close(release)
+	if code := stop(); code != 0 {
+		t.Errorf("exit %d %s", code, stderr)
+	}
+	tests := 0
+	for _, a := range s.rows() {
+		if a.Reason == "self_test" {
+			tests++
+			if a.State == store.Pending || !a.Audit {
+				t.Errorf("%+v", a)
+			}
+		}
+	}
+	if tests < int(served[0]+served[1]) {
+		t.Errorf("%d rows of self-tests for %v calls", tests, served)
 	}
 }

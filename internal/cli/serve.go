@@ -66,6 +66,7 @@ func (a *app) serve(ctx context.Context, path string) error {
 	var watching sync.WaitGroup
 	watching.Go(func() { s.serveControl(background, a, cfg.DataDir) })
 	watching.Go(func() { s.reloadOnSignal(background, a) })
+	watching.Go(func() { s.selfTestDaily(background, a.now) })
 	watching.Go(func() { newBell(cfg.Alerts.Webhook, s.store, s.log, a.now).watchSpend(background, s.wired.Load) })
 	defer watching.Wait()
 	defer stop()
@@ -80,6 +81,7 @@ type server struct {
 	path      string                 // of the configuration file; a demo has none
 	wired     atomic.Pointer[wiring] // what the configuration decides
 	reloading sync.Mutex             // one reload at a time
+	testing   sync.Mutex             // one self-test at a time
 	deploying sync.Mutex             // guards deployed, and that what is published last is what stands
 	deployed  []lifecycle.Deployment // as the lifecycle gave them last
 	tasks     []*task.Task

@@ -98,6 +98,7 @@ func newFixture(t *testing.T, script sim.Script, extra string) *fixture {
 	schema := task.Schema(modelFields(t, filepath.Join(dir, "m.occam")))
 	text := fmt.Sprintf(`listen: 127.0.0.1:0
 data_dir: data
+self_test: false
 providers: {openai: {type: openai, base_url: %s/v1, api_key: sk-canary-key, simulated: true}}
 tasks:
   triage: {schema: %s, generalist: gpt-4o, model: m.occam, audit: 0, target: {promise: system, accuracy: 0.93}}

@@ -23,7 +23,7 @@ import (
 func (s *server) pages(ctx context.Context, a *app, cfg *config.Config, login bool) (*dashboard.Dashboard, error) {
 	o := dashboard.Options{Source: s.store, Database: s.store, Tasks: s.taskViews, Version: version, Now: a.now, Log: s.log, Done: s.done,
 		Book: func() *cost.Book { return s.wired.Load().book }, Verifier: s.store.Verify, Command: s.command, Groups: s.groups, MakeTask: s.makeTask,
-		Explain: s.explain, CheckData: s.checkData, Hosts: cfg.Dashboard.Hosts, Configuration: func() dashboard.Configuration { return configuration(s.wired.Load().cfg) },
+		Explain: s.explain, CheckData: s.checkData, Hosts: cfg.Dashboard.Hosts, Abilities: s.abilities, Configuration: func() dashboard.Configuration { return configuration(s.wired.Load().cfg) },
 		Charges: func(rows []finops.Row, w store.Window) ([]finops.Charge, error) {
 			wired := s.wired.Load()
 			return hostingCharges(wired.cfg, wired.book, rows, w, a.now())

@@ -36,6 +36,7 @@ type Config struct {
 	Capture    Capture             `yaml:"capture"`
 	Limits     Limits              `yaml:"limits"`
 	Alerts     Alerts              `yaml:"alerts"`
+	SelfTest   bool                `yaml:"self_test"` // at its start the server asks each model it names what it supports
 	Dashboard  Dashboard           `yaml:"dashboard"`
 
 	FirstProvider string `yaml:"-"` // where a model that is not listed goes
@@ -160,6 +161,7 @@ func Default() Config {
 		DataDir:    "./occam-data",
 		Store:      "sqlite",
 		Durability: "full",
+		SelfTest:   true,
 		Capture:    Capture{Prompts: false, Retention: Duration(30 * 24 * time.Hour), Redact: []string{"card", "iban", "key"}},
 		Alerts:     Alerts{Soft: 0.8},
 		Limits: Limits{

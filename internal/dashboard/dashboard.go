@@ -14,6 +14,7 @@ import (
 	"occam/internal/calibration"
 	"occam/internal/cost"
 	"occam/internal/finops"
+	"occam/internal/gateway"
 	"occam/internal/lifecycle"
 	"occam/internal/specialist"
 	"occam/internal/store"
@@ -119,6 +120,8 @@ type Options struct {
 	Explain func(ctx context.Context, task, model, text string) ([]specialist.Reason, error)
 	// CheckData looks for wrong labels among a task's examples; it may take minutes. nil: no such page.
 	CheckData func(ctx context.Context, task string, progress func(stage string, done, total int)) (*lifecycle.DataCheck, error)
+	// Abilities are what self-tests found of the models that the configuration names. nil: no such address.
+	Abilities func(context.Context) ([]gateway.Abilities, error)
 	// Configuration is what the program was started with. nil: the settings leave it out.
 	Configuration func() Configuration
 	// Done ends the live updates when it is closed, so that a server can shut down. nil: they last as long as the browser.

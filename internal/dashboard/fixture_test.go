@@ -16,6 +16,7 @@ import (
 	"occam/internal/calibration"
 	"occam/internal/cost"
 	"occam/internal/datacheck"
+	"occam/internal/gateway"
 	"occam/internal/lifecycle"
 	"occam/internal/specialist"
 	"occam/internal/store"
@@ -171,7 +172,10 @@ func everything(s *store.Store) Options {
 		Command:  func(context.Context, string, string, string, int64) error { return nil },
 		Groups:   someGroups,
 		MakeTask: func(context.Context, lifecycle.Making) error { return nil },
-		Explain:  someReasons, CheckData: someTrouble,
+		Abilities: func(context.Context) ([]gateway.Abilities, error) {
+			return []gateway.Abilities{{Provider: "openai", Model: "gpt-4o", Schema: gateway.Enforced}}, nil
+		},
+		Explain: someReasons, CheckData: someTrouble,
 		Configuration: func() Configuration {
 			return Configuration{YAML: "listen: 127.0.0.1:8080\ndata_dir: ./occam-data\nstore: sqlite\nproviders:\n  openai:\n    type: openai\n    base_url: https://api.openai.com/v1\n    api_key: (hidden)\n",
 				Capture: true, Retention: 30 * 24 * time.Hour, Redact: "contacts"}

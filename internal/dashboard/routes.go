@@ -3,6 +3,8 @@ package dashboard
 import (
 	"net/http"
 	"strings"
+
+	"occam/internal/gateway"
 )
 
 // A Route is one address of the dashboard, with the least role that may use it.
@@ -71,6 +73,9 @@ func (d *Dashboard) readRoutes() []Route {
 		show("/keys/{id}", "key", d.key, "one virtual key", "occam keys list")
 		show("/settings", "settings", d.settings, "accounts, configuration, log of changes", "occam settings")
 	}
+	if d.Abilities != nil {
+		all = append(all, Route{Method: "GET", Path: "/api/models", Least: Viewer, Does: "what the models really support, as self-tests found", CLI: "occam doctor", handler: d.api(d.models)})
+	}
 	return append(all, Route{Method: "GET", Path: "/api/tasks", Least: Viewer, Does: "all tasks", CLI: "occam tasks list", handler: d.api(d.tasks)},
 		Route{Method: "GET", Path: "/api/{$}", Least: Viewer, Does: "this list", CLI: "occam settings", handler: d.api(d.listRoutes)})
 }
@@ -111,6 +116,11 @@ func (d *Dashboard) listRoutes(*http.Request) (any, error) {
 		}
 	}
 	return map[string][]Route{"routes": api}, nil
+}
+
+func (d *Dashboard) models(r *http.Request) (any, error) {
+	found, err := d.Abilities(r.Context())
+	return map[string][]gateway.Abilities{"models": found}, err
 }
 
 func notHere(r *http.Request) (any, error) {

@@ -154,7 +154,7 @@ func TestSessionsEnd(t *testing.T) {
 var cells = map[Role]string{
 	Nobody: `GET /assets/{file}, GET /login, POST /login`,
 	Viewer: `GET /{$}, GET /api/overview, GET /requests, GET /api/requests, GET /requests/{id}, GET /api/requests/{id}, GET /tasks/{name}, GET /api/tasks/{name},
-		GET /api/tasks, GET /api/{$}, GET /spend, GET /api/spend, GET /ledger, GET /api/ledger, GET /breakeven, GET /api/breakeven, GET /groups, GET /api/groups,
+		GET /api/tasks, GET /api/models, GET /api/{$}, GET /spend, GET /api/spend, GET /ledger, GET /api/ledger, GET /breakeven, GET /api/breakeven, GET /groups, GET /api/groups,
 		GET /tasks/{name}/data, GET /api/tasks/{name}/data, GET /review, GET /api/review, GET /keys, GET /api/keys, GET /keys/{id}, GET /api/keys/{id},
 		GET /settings, GET /api/settings, GET /events, GET /, POST /logout, POST /settings/password, POST /api/settings/password`,
 	Reviewer: `POST /review/{id}, POST /api/review/{id}`,
