@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // A ledgerDB is where the writer's transactions go.
@@ -30,25 +31,31 @@ var (
 // A sqliteLedger applies transactions on the store's one write connection.
 type sqliteLedger struct {
 	db       *sql.DB
-	durable  bool
 	prepared map[string]*sql.Stmt
 }
 
 var _ ledgerDB = (*sqliteLedger)(nil)
 
 func (l *sqliteLedger) find(ctx context.Context, ids ...string) (map[string]*row, error) {
+	const atOnce = 500
 	found := map[string]*row{}
-	for _, id := range ids {
-		r := &row{}
-		into, finish := r.targets()
-		err := l.db.QueryRowContext(ctx, `SELECT `+rowColumns+` FROM attempts WHERE id = ?`, id).Scan(into...)
-		if errors.Is(err, sql.ErrNoRows) {
-			continue
+	for from := 0; from < len(ids); from += atOnce {
+		some := ids[from:min(from+atOnce, len(ids))]
+		args := make([]any, len(some))
+		for i, id := range some {
+			args[i] = id
 		}
-		if err := errors.Join(err, finish()); err != nil {
+		rows, err := l.db.QueryContext(ctx, `SELECT `+rowColumns+` FROM attempts WHERE id IN (?`+strings.Repeat(",?", len(some)-1)+`)`, args...)
+		if err != nil {
 			return nil, err
 		}
-		found[id] = r
+		all, err := scanRows(rows)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range all {
+			found[r.ID] = r
+		}
 	}
 	return found, nil
 }
@@ -84,7 +91,7 @@ func (l *sqliteLedger) apply(ctx context.Context, accounts []account, build func
 			return false, classify(err)
 		}
 	}
-	return l.durable, classify(tx.Commit())
+	return true, classify(tx.Commit())
 }
 
 // prepare compiles the statements that every commit uses. It needs the connection, so it comes before the transaction.

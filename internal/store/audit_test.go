@@ -154,6 +154,21 @@ func (b *biller) load(s *store.Store, budget store.Budget) error {
 	return errors.Join(all...)
 }
 
+// burst sends attempts that are answered, and asks the ledger nothing.
+func (b *biller) burst(s *store.Store, budget store.Budget) error {
+	for i := range 10 {
+		a := storetest.Paid(fmt.Sprint("burst-", i), time.Now())
+		if err := s.IntendWithin(ctx, a, budget); err != nil {
+			return err
+		}
+		if err := s.Finish(ctx, storetest.Settle(a, b.call(a))); err != nil {
+			return err
+		}
+		b.answer(a.ID)
+	}
+	return nil
+}
+
 // audit loads a ledger, crashes it, opens it again and compares it with the bill. It returns what is wrong.
 func audit(t testing.TB, dir string, opts store.Options) error {
 	dsn := "sqlite:" + dir
@@ -172,6 +187,7 @@ func audit(t testing.TB, dir string, opts store.Options) error {
 	if have, err := s.BudgetBalance(ctx, budget); err != nil || have.Reserved != b.open {
 		loadErr = errors.Join(loadErr, err, fmt.Errorf("the budget reserves %v, open attempts can cost %v", have.Reserved, b.open))
 	}
+	loadErr = errors.Join(loadErr, b.burst(s, budget)) // what the crash leaves in the journal
 	s.Crash()
 	s, err = store.Open(ctx, dsn, opts)
 	if err != nil {

@@ -22,6 +22,9 @@ func (s *Store) Backup(ctx context.Context, dir string) error {
 	if _, err := os.Stat(path); err == nil {
 		return fmt.Errorf("store: backup: %s exists already; name a new folder", path)
 	}
+	if err := s.complete(ctx); err != nil {
+		return err
+	}
 	from, err := sql.Open("sqlite", s.sqliteDSN(filepath.Join(s.dir, databaseName), false))
 	if err != nil {
 		return fmt.Errorf("store: backup: %w", err)

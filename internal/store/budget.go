@@ -52,6 +52,9 @@ type Balance struct {
 
 // BudgetBalance returns how a budget stands. Limit does not matter.
 func (s *Store) BudgetBalance(ctx context.Context, b Budget) (Balance, error) {
+	if err := s.settle(ctx); err != nil {
+		return Balance{}, err
+	}
 	have, err := s.dialect.balance(ctx, s.read, b.account())
 	if err != nil {
 		return Balance{}, fmt.Errorf("store: budget: %w", err)
@@ -82,6 +85,7 @@ type accountID struct {
 type hold struct {
 	accountID
 	amount cost.Amount
+	after  Balance // how the account stands with the entry
 }
 
 // balance reads how an account stands. One that was never used stands where the ledger's sums say.
@@ -129,10 +133,10 @@ func accountsOf(batch []*event) []account {
 }
 
 // reserve holds an intent's upper bound in each of its budgets, or says why it does not fit.
-func (t *transaction) reserve(e *event, r *row) error {
+func (q *sequence) reserve(e *event, r *row) error {
 	for i := range e.budgets {
 		b := &e.budgets[i]
-		have := t.balances[b.account().id()]
+		have := q.balances[b.account().id()]
 		if left := b.Limit - have.Spent - have.Reserved; r.intentHigh > left {
 			return fmt.Errorf("%w: the attempt can cost %v, %v of %v is left since %s", ErrBudget, r.intentHigh, max(left, 0),
 				b.Limit, b.Start.UTC().Format(time.DateOnly))
@@ -141,24 +145,23 @@ func (t *transaction) reserve(e *event, r *row) error {
 	r.holds = nil
 	for i := range e.budgets {
 		id := e.budgets[i].account().id()
-		have := t.balances[id]
+		have := q.balances[id]
 		have.Reserved += r.intentHigh
-		t.balances[id] = have
-		r.holds = append(r.holds, hold{id, r.intentHigh})
+		q.balances[id] = have
+		r.holds = append(r.holds, hold{id, r.intentHigh, have})
 	}
 	return nil
 }
 
 // release turns what an attempt held into what it cost.
-func (t *transaction) release(r *row) {
-	for _, h := range r.holds {
-		have := t.balances[h.accountID]
+func (q *sequence) release(r *row) {
+	r.holds = slices.Clone(r.holds)
+	for i := range r.holds {
+		h := &r.holds[i]
+		have := q.balances[h.accountID]
 		have.Reserved -= h.amount
 		have.Spent += r.Cost
-		t.balances[h.accountID] = have
-	}
-	if len(r.holds) > 0 {
-		t.do(mustTouch, deleteHolds, r.n)
+		h.after, q.balances[h.accountID] = have, have
 	}
 }
 

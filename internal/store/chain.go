@@ -52,7 +52,16 @@ type head struct {
 // next returns the head after one more entry: the hash covers the one before, so changing, dropping or moving any entry
 // changes every later hash.
 func (h head) next(k kind, n int64, note string, r *row) head {
-	b := make([]byte, 0, 1024)
+	return h.after(n, h.appendEntry(make([]byte, 0, 1024), k, n, note, r))
+}
+
+// after returns the head after an entry at position n, of which everything is given that the hash covers.
+func (h head) after(n int64, covered []byte) head {
+	return head{lane: h.lane, seq: h.seq + 1, n: max(h.n, n), hash: sha256.Sum256(covered)}
+}
+
+// appendEntry writes everything that the hash of the next entry covers.
+func (h head) appendEntry(b []byte, k kind, n int64, note string, r *row) []byte {
 	b = append(b, h.hash[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(h.lane))
 	b = binary.BigEndian.AppendUint64(b, uint64(h.seq+1))
@@ -65,7 +74,7 @@ func (h head) next(k kind, n int64, note string, r *row) head {
 	if r != nil && (k == kindOutcome || k == kindFree) {
 		b = r.appendOutcome(b)
 	}
-	return head{lane: h.lane, seq: h.seq + 1, n: max(h.n, n), hash: sha256.Sum256(b)}
+	return b
 }
 
 // appendIntent writes what Intend stores, in a form that no other row shares.

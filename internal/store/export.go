@@ -103,6 +103,9 @@ func (l *exportLine) fill(r *row) {
 // Export writes the ledger as JSON Lines: every entry of the chain in order, with its hash, so that the export can be checked
 // on its own. It may run beside a process that writes; it ends where the ledger ended when it began.
 func (s *Store) Export(ctx context.Context, w io.Writer) error {
+	if err := s.complete(ctx); err != nil {
+		return err
+	}
 	ends, err := s.readLanes(ctx, s.read)
 	if err != nil {
 		return err

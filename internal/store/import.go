@@ -85,7 +85,8 @@ type importer struct {
 	open   map[int64]*row  // intents without an outcome so far, by position
 	ends   map[int64]int64 // last entry of each lane
 	from   head            // where the transaction under way began
-	t      *transaction    // nil when none is under way
+	q      *sequence       // nil when none is under way
+	t      *transaction
 }
 
 // maxExportLine bounds a line: a row is below 1 KB, JSON may make it six times that.
@@ -132,29 +133,33 @@ func (i *importer) line(ctx context.Context, l *exportLine) error {
 	if l.Lane < 0 || l.Lane >= maxLanes || len(l.Kind) != 1 {
 		return fmt.Errorf("lane %d, kind %q", l.Lane, l.Kind)
 	}
-	if i.t != nil && (i.from.lane != l.Lane || len(i.t.written) >= maxBatch) {
+	if i.q != nil && (i.from.lane != l.Lane || i.q.end.seq-i.from.seq >= maxBatch) {
 		if err := i.flush(ctx); err != nil {
 			return err
 		}
 	}
-	if i.t == nil && i.from.lane != l.Lane || i.ends[l.Lane] == 0 {
+	if i.q == nil && i.from.lane != l.Lane || i.ends[l.Lane] == 0 {
 		i.from = head{lane: l.Lane}
 		if err := i.addLane(ctx, l.Lane); err != nil {
 			return err
 		}
 	}
-	if i.t == nil {
-		i.t = newTransaction(i.from, i.now)
+	if i.q == nil {
+		i.q, i.t = newSequence(i.from, i.now, nil), newTransaction()
 	}
-	if l.Seq != i.t.end.seq+1 {
-		return fmt.Errorf("entry %d follows entry %d", l.Seq, i.t.end.seq)
+	if l.Seq != i.q.end.seq+1 {
+		return fmt.Errorf("entry %d follows entry %d", l.Seq, i.q.end.seq)
 	}
 	e, err := i.event(l)
 	if err != nil {
 		return err
 	}
-	i.t.add(e)
-	if hex.EncodeToString(i.t.end.hash[:]) != l.Hash {
+	made, err := i.q.add(e)
+	if err != nil {
+		return err
+	}
+	i.t.add(made)
+	if hex.EncodeToString(i.q.end.hash[:]) != l.Hash {
 		return fmt.Errorf("entry %d/%d was changed: its hash does not match", l.Lane, l.Seq)
 	}
 	i.ends[l.Lane] = l.Seq
@@ -191,12 +196,12 @@ func (i *importer) addLane(ctx context.Context, lane int64) error {
 
 // flush commits the transaction under way.
 func (i *importer) flush(ctx context.Context) error {
-	if i.t == nil {
+	if i.q == nil {
 		return nil
 	}
-	if _, err := i.ledger.apply(ctx, nil, func(map[accountID]Balance) []statement { return i.t.finish(i.from, 1) }); err != nil {
+	if _, err := i.ledger.apply(ctx, nil, func(map[accountID]Balance) []statement { return i.t.finish(i.from, i.q.end, 1) }); err != nil {
 		return err
 	}
-	i.from, i.t = i.t.end, nil
+	i.from, i.q = i.q.end, nil
 	return i.store.heads.write(i.from, true)
 }

@@ -68,7 +68,7 @@ func runChild(text string) error {
 			}
 			return 0
 		})
-		opts = opts.WithVFS(disk.Name())
+		opts = opts.WithDisk(disk)
 	}
 	s, err := store.Open(ctx, job.DSN, opts)
 	if err != nil {

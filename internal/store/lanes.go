@@ -188,12 +188,12 @@ func (s *Store) takeOver(ctx context.Context, l ledgerDB, dead lane) error {
 	}
 	mine := lanes[dead.lane]
 	closed, err := s.closeOpen(ctx, mine.lane, func(batch []*event) error {
-		t, durable, err := s.append(ctx, l, mine.head, mine.epoch, batch)
+		made, err := s.append(ctx, l, mine.head, mine.epoch, batch)
 		if err != nil {
 			return err
 		}
-		mine.head = t.end
-		return s.heads.write(mine.head, durable)
+		mine.head = made.end
+		return s.heads.write(mine.head, made.durable)
 	})
 	if closed > 0 {
 		s.log.Warn("ledger: closed attempts that a dead process left open", "attempts", closed, "lane", dead.lane)

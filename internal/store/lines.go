@@ -147,6 +147,9 @@ func (s *Store) unrecorded(ctx context.Context, lines []Attempt) ([]Attempt, err
 
 // lineRows reads the ledger's rows of some lines.
 func (s *Store) lineRows(ctx context.Context, lines []Attempt) (map[string]*row, error) {
+	if err := s.settle(ctx); err != nil {
+		return nil, err
+	}
 	const atOnce = 500
 	have := map[string]*row{}
 	for from := 0; from < len(lines); from += atOnce {

@@ -65,6 +65,9 @@ func (s *Store) RecordNotice(ctx context.Context, n Notice) error {
 
 // Notices returns the notices of a task, of all tasks when it is "", in the order of each lane's chain.
 func (s *Store) Notices(ctx context.Context, taskName string) ([]Notice, error) {
+	if err := s.settle(ctx); err != nil {
+		return nil, err
+	}
 	rows, err := s.read.QueryContext(ctx, s.dialect.bind(selectNotices))
 	if err != nil {
 		return nil, fmt.Errorf("store: read notices: %w", err)

@@ -49,6 +49,11 @@ func (s *Store) queryRows(ctx context.Context, db querier, where string, args ..
 	if err != nil {
 		return nil, fmt.Errorf("store: read attempts: %w", err)
 	}
+	return scanRows(rows)
+}
+
+// scanRows reads all rows of rowColumns.
+func scanRows(rows *sql.Rows) ([]*row, error) {
 	defer rows.Close()
 	var all []*row
 	for rows.Next() {
@@ -139,6 +144,9 @@ type TotalsQuery struct {
 // Totals returns the sums of closed attempts, in the order of the dimensions. It reads only the rollups, so it is fast at any
 // size of the ledger. Attempts that are still open are not in it: see Counts.
 func (s *Store) Totals(ctx context.Context, q TotalsQuery) ([]Total, error) {
+	if err := s.settle(ctx); err != nil {
+		return nil, err
+	}
 	span := q.span()
 	from, to := q.bounds(span)
 	var columns []string
@@ -264,6 +272,9 @@ type Filter struct {
 // Requests returns a page of requests, newest first, and the cursor of the next page, "" after the last one. The first page
 // has the cursor "".
 func (s *Store) Requests(ctx context.Context, f Filter, cursor string) ([]Request, string, error) {
+	if err := s.settle(ctx); err != nil {
+		return nil, "", err
+	}
 	if f.Limit <= 0 {
 		f.Limit = 50
 	}
@@ -399,6 +410,9 @@ func (r *row) public() Attempt {
 
 // Request returns one request with its attempts; ok is false when the ledger holds none.
 func (s *Store) Request(ctx context.Context, id string) (_ Request, ok bool, err error) {
+	if err := s.settle(ctx); err != nil {
+		return Request{}, false, err
+	}
 	requests, err := s.byRequest(ctx, []string{id})
 	if err != nil || len(requests[0].Attempts) == 0 {
 		return Request{}, false, err
@@ -417,6 +431,9 @@ type Rate struct {
 // RequestRate returns the rate of a task's requests over a window, of all requests when task is "". An open end of the window
 // is where the traffic starts or ends.
 func (s *Store) RequestRate(ctx context.Context, task string, w Window) (Rate, error) {
+	if err := s.settle(ctx); err != nil {
+		return Rate{}, err
+	}
 	from, to := w.bounds(60)
 	rows, err := s.read.QueryContext(ctx, s.dialect.bind(`SELECT requests, COUNT(*), MIN(minute), MAX(minute) FROM
 		(SELECT minute, SUM(requests) AS requests FROM rates WHERE minute >= ? AND minute < ? AND (? = '' OR task = ?) GROUP BY minute) m
@@ -481,6 +498,9 @@ type Quantiles struct {
 
 // LatencyQuantiles returns the latency of a task's tier and model over whole days; "" selects everything.
 func (s *Store) LatencyQuantiles(ctx context.Context, w Window, task, tier, model string) (Quantiles, error) {
+	if err := s.settle(ctx); err != nil {
+		return Quantiles{}, err
+	}
 	from, to := w.bounds(day)
 	rows, err := s.read.QueryContext(ctx, s.dialect.bind(`SELECT step, SUM(attempts) FROM latencies
 		WHERE day >= ? AND day < ? AND (? = '' OR task = ?) AND (? = '' OR tier = ?) AND (? = '' OR model = ?)

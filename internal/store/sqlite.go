@@ -57,7 +57,7 @@ func (s *Store) ledger() ledgerDB {
 	if s.dialect == postgres {
 		l = newPGLedger(s.pg, s.durability)
 	} else {
-		l = &sqliteLedger{db: s.write, durable: s.durability == Full}
+		l = &sqliteLedger{db: s.write}
 	}
 	if s.wrap != nil {
 		l = s.wrap(l)
@@ -69,12 +69,7 @@ func (s *Store) ledger() ledgerDB {
 func (s *Store) sqliteDSN(path string, queryOnly bool) string {
 	q := url.Values{"_txlock": {"immediate"}, "_pragma": {
 		"busy_timeout(10000)", "journal_mode(WAL)", "wal_autocheckpoint(0)", "journal_size_limit(67108864)",
-		"cache_size(-16384)", "foreign_keys(1)", "trusted_schema(0)", "secure_delete(1)"}}
-	synchronous := "FULL"
-	if s.durability == Normal {
-		synchronous = "NORMAL"
-	}
-	q.Add("_pragma", "synchronous("+synchronous+")")
+		"cache_size(-16384)", "foreign_keys(1)", "trusted_schema(0)", "secure_delete(1)", "synchronous(FULL)"}}
 	if s.vfs != "" {
 		q.Set("vfs", s.vfs)
 	}
@@ -139,8 +134,7 @@ func (s *Store) hint(err error) error {
 	return err
 }
 
-// checkpoints copies the write-ahead log back into the database in the background, so that commits need not. With Normal
-// durability this is also what puts commits on the disk.
+// checkpoints copies the write-ahead log back into the database in the background, so that commits need not.
 func (s *Store) checkpoints(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -150,15 +144,14 @@ func (s *Store) checkpoints(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		size := s.logSize()
-		if size == 0 || s.durability == Full && size < checkpointBytes {
+		if s.logSize() < checkpointBytes || s.writer.isBroken() != nil {
 			continue
 		}
-		err := s.checkpoint(ctx, s.read)
+		err := checkpoint(ctx, s.read)
 		if err == nil && s.logSize() > maxLogBytes {
 			// Under steady load the log never ends while it is copied. Holding the only write connection makes it end, and the
 			// next commit starts it over.
-			err = s.checkpoint(ctx, s.write)
+			err = checkpoint(ctx, s.write)
 		}
 		if err = classify(err); err != nil && ctx.Err() == nil {
 			s.log.Error("store: copy the log back into the database", "error", err)
@@ -184,14 +177,7 @@ func (s *Store) logSize() int64 {
 }
 
 // checkpoint copies as much of the log back as no reader needs.
-func (s *Store) checkpoint(ctx context.Context, db *sql.DB) error {
-	end := s.writer.head()
-	var busy, logged, copied int
-	if err := db.QueryRowContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`).Scan(&busy, &logged, &copied); err != nil {
-		return err
-	}
-	if copied == logged {
-		s.heads.sync(end)
-	}
-	return nil
+func checkpoint(ctx context.Context, db *sql.DB) error {
+	_, err := db.ExecContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`)
+	return err
 }

@@ -32,7 +32,7 @@ type Durability int
 
 const (
 	Full   Durability = iota // on the disk: survives power loss
-	Normal                   // with the operating system: survives kill -9; a power loss may cost the last second or so
+	Normal                   // with the operating system: survives kill -9; a power loss may cost the last moment of the ledger
 )
 
 // Options of Open. The zero Options are good for production on SQLite.
@@ -59,8 +59,10 @@ type Options struct {
 	Now    func() time.Time // default time.Now
 	Log    *slog.Logger     // default discards
 
-	vfs  string                  // of SQLite: tests put a disk under it that fails
-	wrap func(ledgerDB) ledgerDB // tests break the ledger with it, to see that it is noticed
+	vfs string // of SQLite: tests put a disk under it that fails
+	// openFile opens the journal's files, for the same tests.
+	openFile func(path string) (diskFile, error)
+	wrap     func(ledgerDB) ledgerDB // tests break the ledger with it, to see that it is noticed
 }
 
 func (o *Options) defaults() {
@@ -100,7 +102,8 @@ type Store struct {
 	pg         *pgx.ConnConfig
 	vfs        string
 	wrap       func(ledgerDB) ledgerDB
-	writer     *writer // nil when read-only
+	writer     *writer    // nil when read-only
+	journaled  *journaled // of SQLite, nil when read-only
 	changes    changes
 	redact     func(string) string // of examples, nil: as they are
 	now        func() time.Time
@@ -171,6 +174,11 @@ func (s *Store) start(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
+	if s.dialect == sqlite {
+		if err = s.openJournaled(ctx, opts, &mine); err != nil {
+			return err
+		}
+	}
 	note, err := s.checkHeads(ctx, mine, opts)
 	if err != nil {
 		return err
@@ -199,6 +207,12 @@ func (s *Store) start(ctx context.Context, opts Options) error {
 		s.tasks.Go(func() { s.watchLanes(background, opts.Lease) })
 		s.tasks.Go(func() { s.listen(background) })
 	} else {
+		if err := s.journaled.journal.empty(); err != nil {
+			return err
+		}
+		s.journaled.applier = newApplier(s, s.writer.ledger, s.writer.head())
+		s.writer.journaled = s.journaled
+		go s.journaled.applier.run()
 		s.tasks.Go(func() { s.checkpoints(background) })
 	}
 	go s.writer.run()
@@ -247,6 +261,7 @@ func (s *Store) Close() error {
 				errs = append(errs, s.writer.close())
 				s.stop()
 				s.tasks.Wait()
+				errs = append(errs, s.closeJournaled())
 				s.releaseLane()
 			}
 			s.writer.ledger.close()
@@ -269,6 +284,9 @@ func (s *Store) closeFiles() error {
 	}
 	if s.heads != nil {
 		errs = append(errs, s.heads.close())
+	}
+	if s.journaled != nil && s.journaled.journal != nil {
+		errs = append(errs, s.journaled.journal.close())
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())

@@ -24,12 +24,9 @@ const (
 
 // A transaction is what one group commit writes: the rows, the chain over them, and the sums that keep queries fast.
 type transaction struct {
-	end        head
-	now        time.Time
-	written    []row // each event's row as it is written
 	statements []statement
-	balances   map[accountID]Balance // of the accounts that the batch touches
-	begun      map[string]int64      // positions of the intents that the batch begins
+	balances   map[accountID]Balance // of the accounts that the entries touch, after the last one
+	inserted   map[int64]int         // by position, the statements that insert attempts
 
 	rollups   map[rollupKey]*sums
 	latencies map[latencyKey]int64
@@ -37,9 +34,9 @@ type transaction struct {
 	days      map[int64][2]int64
 }
 
-func newTransaction(from head, now time.Time) *transaction {
-	return &transaction{end: from, now: now, rollups: map[rollupKey]*sums{}, latencies: map[latencyKey]int64{},
-		rates: map[rateKey]int64{}, days: map[int64][2]int64{}, begun: map[string]int64{}}
+func newTransaction() *transaction {
+	return &transaction{balances: map[accountID]Balance{}, inserted: map[int64]int{}, rollups: map[rollupKey]*sums{},
+		latencies: map[latencyKey]int64{}, rates: map[rateKey]int64{}, days: map[int64][2]int64{}}
 }
 
 const (
@@ -72,77 +69,55 @@ const (
 	moveHead = `UPDATE lanes SET seq = ?, n = ?, hash = ?, beat = beat + 1 WHERE lane = ? AND epoch = ? AND seq = ?`
 )
 
-// add appends an event to the transaction.
-func (t *transaction) add(e *event) {
-	r := row{}
-	if e.row != nil {
-		r = *e.row
-	}
-	defer func() { t.written = append(t.written, r) }()
-	if e.kind == kindCapture {
-		t.statements = append(t.statements, e.statements...)
-		return
-	}
-	if e.kind == kindIntent {
-		if e.refused = t.reserve(e, &r); e.refused != nil {
-			return
+// add appends an entry to the transaction.
+func (t *transaction) add(l *link) {
+	r := &l.row
+	switch l.kind {
+	case kindIntent, kindFree:
+		t.inserted[r.n] = len(t.statements)
+		t.do(mustTouch, insertAttempt, r.outcomeArgs(r.intentArgs(make([]any, 0, intentColumns+outcomeColumns)))...)
+		t.countBegun(r)
+		for _, h := range r.holds {
+			t.do(mustTouch, insertHold, r.n, h.name, h.start, int64(h.amount))
+		}
+	case kindOutcome:
+		if at, ok := t.inserted[r.n]; ok { // both halves come together
+			r.outcomeArgs(t.statements[at].args[:intentColumns])
+		} else {
+			t.do(mustTouch, closeAttempt, append(r.outcomeArgs(make([]any, 0, outcomeColumns+1)), r.n)...)
+		}
+		if len(r.holds) > 0 {
+			t.do(mustTouch, deleteHolds, r.n)
 		}
 	}
-	if e.kind == kindIntent || e.kind == kindFree {
-		t.begin(&r)
-		t.begun[r.ID] = r.n
-	}
-	if e.kind == kindOutcome {
-		if n := t.begun[r.ID]; n != 0 { // a replay may hold both
-			r.n = n
-		}
-		t.do(mustTouch, closeAttempt, append(r.outcomeArgs(), r.n)...)
-		t.release(&r)
-	}
-	if e.kind == kindOutcome || e.kind == kindFree {
-		t.countClosed(&r)
-	}
-	t.end = t.end.next(e.kind, r.n, e.note, &r)
-	t.do(mustTouch, insertEntry, t.end.lane, t.end.seq, int64(e.kind), r.n, e.note, slices.Clone(t.end.hash[:]))
-}
-
-// begin inserts a row with what it holds of budgets.
-func (t *transaction) begin(r *row) {
-	if r.n == 0 { // imported rows have their position
-		r.n = t.position()
-	}
-	t.do(mustTouch, insertAttempt, append(r.intentArgs(), r.outcomeArgs()...)...)
-	t.countBegun(r)
 	for _, h := range r.holds {
-		t.do(mustTouch, insertHold, r.n, h.name, h.start, int64(h.amount))
+		t.balances[h.accountID] = h.after
 	}
+	if l.kind == kindOutcome || l.kind == kindFree {
+		t.countClosed(r)
+	}
+	t.do(mustTouch, insertEntry, l.end.lane, l.end.seq, int64(l.kind), r.n, l.note, l.end.hash[:])
 }
 
 func (t *transaction) do(must touch, query string, args ...any) {
 	t.statements = append(t.statements, statement{query, args, must})
 }
 
-// position gives out the next position: microseconds and the lane, but always above the last one, so that rows of several
-// processes interleave by time while each process's order survives any jump of the clock.
-func (t *transaction) position() int64 {
-	n := t.now.UnixMicro()<<laneBits | t.end.lane
-	if last := t.end.n; n <= last {
-		n = last + 1<<laneBits
-	}
-	t.end.n = n
-	return n
+const (
+	intentColumns  = 16
+	outcomeColumns = 17
+)
+
+func (r *row) intentArgs(args []any) []any {
+	return append(args, r.n, r.ID, r.RequestID, int64(r.Seq), r.At.UnixNano(), r.KeyID, r.Task, r.Tier, r.Provider, r.Model,
+		flag(r.Audit), flag(r.Simulated), int64(r.InputHash), r.intentPrice, int64(r.intentLow), int64(r.intentHigh))
 }
 
-func (r *row) intentArgs() []any {
-	return []any{r.n, r.ID, r.RequestID, int64(r.Seq), r.At.UnixNano(), r.KeyID, r.Task, r.Tier, r.Provider, r.Model,
-		flag(r.Audit), flag(r.Simulated), int64(r.InputHash), r.intentPrice, int64(r.intentLow), int64(r.intentHigh)}
-}
-
-func (r *row) outcomeArgs() []any {
+func (r *row) outcomeArgs(args []any) []any {
 	u := r.Usage
-	return []any{string(r.State), r.closedAt, r.Price, int64(r.Cost), int64(r.CostLow), int64(r.CostHigh), int64(r.Reference),
+	return append(args, string(r.State), r.closedAt, r.Price, int64(r.Cost), int64(r.CostLow), int64(r.CostHigh), int64(r.Reference),
 		u.Input, u.Cached, u.CacheWrite, u.Output, u.Reasoning, r.Reason, flag(r.Answered), r.Confidence, int64(r.Status),
-		int64(r.Latency)}
+		int64(r.Latency))
 }
 
 const (
@@ -250,11 +225,10 @@ func stepLatency(step int64) time.Duration {
 
 // finish returns all statements: first the move of the head, which fails when another process owns the lane by now, then the
 // rows and the chain, then the sums. Every row of the sums belongs to one lane, so processes never wait for each other.
-func (t *transaction) finish(from head, epoch int64) []statement {
+func (t *transaction) finish(from, to head, epoch int64) []statement {
 	lane := from.lane
-	all := []statement{{moveHead, []any{t.end.seq, t.end.n, slices.Clone(t.end.hash[:]), lane, epoch, from.seq}, mustBeOurs}}
-	all = append(all, t.statements...)
-	t.statements = all
+	move := statement{moveHead, []any{to.seq, to.n, to.hash[:], lane, epoch, from.seq}, mustBeOurs}
+	t.statements = slices.Insert(t.statements, 0, move)
 	for k, add := range t.rollups {
 		args := []any{k.span, k.bucket, lane, k.task, k.tier, k.provider, k.model, k.key, k.state, k.flags}
 		for _, v := range add {

@@ -48,12 +48,13 @@ func (e *event) answer(err error) {
 // A writer is the only goroutine that appends to this process's lane. It takes everything that waits, makes one transaction
 // of it, and tells the callers when the transaction is durable: one fsync for all of them.
 type writer struct {
-	store  *Store
-	ledger ledgerDB
-	spill  *spill               // nil on SQLite, which is as near as the file would be
-	end    atomic.Pointer[head] // stored by the writer goroutine only
-	epoch  atomic.Int64
-	retry  time.Time // not before then is the spill replayed
+	store     *Store
+	ledger    ledgerDB
+	spill     *spill               // of PostgreSQL: takes events while it is away
+	journaled *journaled           // of SQLite: batches go to the journal first
+	end       atomic.Pointer[head] // stored by the writer goroutine only
+	epoch     atomic.Int64
+	retry     time.Time // not before then is the spill replayed
 
 	intents chan *event // bounded: full means ErrBusy
 	free    chan *event // bounded: full means wait
@@ -333,15 +334,20 @@ func (w *writer) deliver(batch []*event) (kept []*event, refused bool) {
 	return kept, false
 }
 
-// persist writes a batch to the database or, while that is away, to the spill file. It returns the events whose callers have
+// persist writes a batch to the journal (SQLite), or to the database and, while that is away, to the spill file. It returns the events whose callers have
 // not been answered.
 func (w *writer) persist(ctx context.Context, batch []*event) (left []*event, err error) {
+	if w.journaled != nil {
+		return w.enter(ctx, batch)
+	}
 	if !w.catchUp(ctx) { // what came first goes first
 		return batch, w.spillOut(batch)
 	}
 	err = w.commit(ctx, batch)
 	if errors.Is(err, errConflict) {
-		if batch, err = w.refuseConflicts(ctx, batch); err == nil {
+		var states map[string]State
+		if states, err = w.states(ctx, batch); err == nil {
+			batch = w.refuseConflicts(batch, states)
 			err = w.commit(ctx, batch)
 		}
 	}
@@ -412,9 +418,8 @@ func (w *writer) setBroken(err error) {
 	}
 }
 
-// refuseConflicts answers events that contradict the ledger (an attempt recorded twice, an outcome for an attempt that is
-// closed), and returns the others.
-func (w *writer) refuseConflicts(ctx context.Context, batch []*event) (left []*event, err error) {
+// states returns what the database says of the attempts of a batch.
+func (w *writer) states(ctx context.Context, batch []*event) (map[string]State, error) {
 	var ids []string
 	for _, e := range batch {
 		if e.row != nil {
@@ -422,34 +427,37 @@ func (w *writer) refuseConflicts(ctx context.Context, batch []*event) (left []*e
 		}
 	}
 	found, err := w.ledger.find(ctx, ids...)
-	if err != nil {
-		return batch, err
+	states := make(map[string]State, len(found))
+	for id, r := range found {
+		states[id] = r.State
 	}
-	seen := map[string]bool{}
+	return states, err
+}
+
+// refuseConflicts answers events that contradict the ledger (an attempt recorded twice, an outcome for an attempt that is not
+// open), and returns the others.
+func (w *writer) refuseConflicts(batch []*event, states map[string]State) (left []*event) {
 	for _, e := range batch {
-		var have *row
-		if e.row != nil {
-			have = found[e.ID]
-		}
 		begins := e.kind == kindIntent || e.kind == kindFree
 		switch {
-		case begins && (have != nil || seen[e.ID]):
+		case begins && states[e.ID] != "":
 			w.store.log.Error("ledger: attempt recorded twice", "attempt", e.ID)
 			if e.kind == kindIntent {
 				w.forget(e.ID)
 			}
 			e.answer(fmt.Errorf("%w: %s", ErrDuplicate, e.ID))
-		case e.kind == kindOutcome && (have == nil || have.State != Pending):
+			continue
+		case e.kind == kindOutcome && states[e.ID] != Pending:
 			w.store.log.Error("ledger: outcome of an attempt that is not open", "attempt", e.ID, "refused", e.State)
 			e.answer(fmt.Errorf("%w: %s", ErrNoIntent, e.ID))
-		default:
-			left = append(left, e)
+			continue
 		}
-		if begins {
-			seen[e.ID] = true
+		if begins || e.kind == kindOutcome {
+			states[e.ID] = e.State
 		}
+		left = append(left, e)
 	}
-	return left, nil
+	return left
 }
 
 // commit makes one durable transaction of the batch.
@@ -463,25 +471,37 @@ func (w *writer) commit(ctx context.Context, batch []*event) error {
 	if err := w.locate(ctx, batch); err != nil {
 		return err
 	}
-	t, durable, err := w.store.append(ctx, w.ledger, w.head(), w.epoch.Load(), batch)
+	made, err := w.store.append(ctx, w.ledger, w.head(), w.epoch.Load(), batch)
 	if errors.Is(err, errFenced) && w.spill == nil {
 		return fmt.Errorf("%w: another process has taken over the ledger", errUntrusted)
 	}
 	if err != nil {
 		return err
 	}
+	w.advance(batch, made)
+	return nil
+}
+
+// An appended batch is durable.
+type appended struct {
+	links   []*link // one for each event, nil where the chain has none
+	end     head
+	durable bool // on the disk itself
+}
+
+// advance notes that a batch is durable.
+func (w *writer) advance(batch []*event, made appended) {
 	w.mu.Lock()
 	for i, e := range batch {
-		if e.row != nil {
-			e.row.n, e.row.holds, e.row.written = t.written[i].n, t.written[i].holds, e.refused == nil
+		if l := made.links[i]; l != nil && e.row != nil {
+			e.row.n, e.row.holds, e.row.written = l.row.n, l.row.holds, true
 		}
 	}
 	w.mu.Unlock()
-	w.end.Store(&t.end)
-	if err := w.store.heads.write(t.end, durable); err != nil {
+	w.end.Store(&made.end)
+	if err := w.store.heads.write(made.end, made.durable); err != nil {
 		w.store.log.Error("ledger: write the head file", "error", err)
 	}
-	return nil
 }
 
 // locate finds the rows of outcomes whose intents went through the spill file.
@@ -507,17 +527,21 @@ func (w *writer) locate(ctx context.Context, batch []*event) error {
 }
 
 // append commits a batch to a lane that ends at from.
-func (s *Store) append(ctx context.Context, l ledgerDB, from head, epoch int64, batch []*event) (*transaction, bool, error) {
-	var t *transaction
-	durable, err := l.apply(ctx, accountsOf(batch), func(balances map[accountID]Balance) []statement {
-		t = newTransaction(from, s.now())
-		t.balances = balances
-		for _, e := range batch {
-			t.add(e)
+func (s *Store) append(ctx context.Context, l ledgerDB, from head, epoch int64, batch []*event) (made appended, err error) {
+	made.durable, err = l.apply(ctx, accountsOf(batch), func(balances map[accountID]Balance) []statement {
+		q, t := newSequence(from, s.now(), balances), newTransaction()
+		made.links = make([]*link, len(batch))
+		for i, e := range batch {
+			if e.kind == kindCapture {
+				t.statements = append(t.statements, e.statements...)
+			} else if made.links[i], e.refused = q.add(e); e.refused == nil {
+				t.add(made.links[i])
+			}
 		}
-		return t.finish(from, epoch)
+		made.end = q.end
+		return t.finish(from, q.end, epoch)
 	})
-	return t, durable, err
+	return made, err
 }
 
 // close stops the writer after it has written what waits.

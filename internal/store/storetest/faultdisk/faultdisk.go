@@ -4,8 +4,10 @@ package faultdisk
 
 import (
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"unsafe"
 
 	"modernc.org/libc"
@@ -174,6 +176,55 @@ func replace(methods uintptr) *replacement {
 	m.FxTruncate = *(*uintptr)(unsafe.Pointer(&truncate))
 	m.FxClose = *(*uintptr)(unsafe.Pointer(&close))
 	return r
+}
+
+// Open opens a file that is no database's on the disk, for reading and writing, and creates it where there is none.
+func (d *Disk) Open(path string) (*File, error) {
+	real, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	return &File{real, d}, err
+}
+
+// A File is on a disk that can fail.
+type File struct {
+	*os.File
+	disk *Disk
+}
+
+// refused returns what a call fails with, and whether it is to be done at all.
+func (f *File) refused(c Call) (err error, skip bool) {
+	c.Path = f.Name()
+	switch rc := f.disk.allow(c); rc {
+	case 0, Lie:
+		return nil, rc == Lie
+	case Full:
+		return syscall.ENOSPC, true
+	default:
+		return syscall.EIO, true
+	}
+}
+
+// WriteAt writes, unless the disk refuses.
+func (f *File) WriteAt(b []byte, offset int64) (int, error) {
+	if err, skip := f.refused(Call{Op: Write, Offset: offset, Data: b}); err != nil || skip {
+		return len(b), err
+	}
+	return f.File.WriteAt(b, offset)
+}
+
+// Sync syncs, unless the disk refuses.
+func (f *File) Sync() error {
+	if err, skip := f.refused(Call{Op: Sync}); err != nil || skip {
+		return err
+	}
+	return f.File.Sync()
+}
+
+// Truncate cuts, unless the disk refuses.
+func (f *File) Truncate(size int64) error {
+	if err, skip := f.refused(Call{Op: Truncate, Offset: size}); err != nil || skip {
+		return err
+	}
+	return f.File.Truncate(size)
 }
 
 func find(id uintptr) *file {
