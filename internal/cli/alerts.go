@@ -1,14 +1,10 @@
 package cli
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net/http"
+	"math/rand/v2"
 	"time"
 
 	"occam/internal/config"
@@ -23,76 +19,33 @@ const alertEvery = 10 * time.Minute
 // endingDays is how long before a model's shutdown its users are told.
 const endingDays = 60
 
+// historyDays is how far back forecasts and anomalies look.
+const historyDays = 56
+
 // An alert is one thing that a person should know. The same key is told once.
 type alert struct {
 	key, text string
 }
 
-// A bell tells people through the log and, if one is configured, a webhook that takes Slack's {"text": …}.
-type bell struct {
-	webhook string
-	client  *http.Client
-	store   *store.Store
-	log     *slog.Logger
-	now     func() time.Time
+// A balance is a budget with what is spent of it.
+type balance struct {
+	key   string // of its alerts: what it bounds and since when
+	name  string // for people
+	what  string // what happens at the hard limit
+	of    finops.Budget
+	spent cost.Amount
 }
 
-func newBell(webhook string, s *store.Store, log *slog.Logger, now func() time.Time) *bell {
-	return &bell{webhook: webhook, client: &http.Client{Timeout: 10 * time.Second}, store: s, log: log, now: now}
-}
-
-// alertRecords is the kind of the store's records that remember what was told.
-const alertRecords = "alert"
-
-// ring tells an alert unless it was told before. One that cannot be delivered is told again next time.
-func (b *bell) ring(ctx context.Context, a alert) error {
-	told := false
-	err := b.store.View(ctx, func(tx *store.Tx) error {
-		_, err := tx.Records(alertRecords).Get(a.key)
-		if told = err == nil; errors.Is(err, store.ErrNotFound) {
-			return nil
-		}
-		return err
-	})
-	if err != nil || told {
-		return err
-	}
-	b.log.Warn(a.text)
-	if err := b.post(ctx, a.text); err != nil {
-		return fmt.Errorf("the alert webhook: %w", err)
-	}
-	return b.store.Update(ctx, func(tx *store.Tx) error {
-		body, err := json.Marshal(map[string]any{"text": a.text, "at": b.now().UTC()})
-		if err != nil {
-			return err
-		}
-		return tx.Records(alertRecords).Put(store.Record{Name: a.key, Value: body})
-	})
-}
-
-func (b *bell) post(ctx context.Context, text string) error {
-	if b.webhook == "" {
-		return nil
-	}
-	body, err := json.Marshal(map[string]string{"text": "occam: " + text})
-	if err != nil {
-		return err
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, b.webhook, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := b.client.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 4096))
-	if response.StatusCode/100 != 2 {
-		return fmt.Errorf("it answers %s", response.Status)
-	}
-	return nil
+// outlook is what alerts are made of.
+type outlook struct {
+	month    store.Window
+	rows     []finops.Row
+	charges  []finops.Charge
+	hours    []finops.Point // complete ones
+	days     []finops.Point // complete ones
+	balances []balance      // the first is that of all calls together, if there is one
+	book     *cost.Book
+	now      time.Time
 }
 
 // watchSpend looks at the ledger now and then until ctx ends.
@@ -112,52 +65,129 @@ func (b *bell) watchSpend(ctx context.Context, wired func() *wiring) {
 	}
 }
 
+// look tells whatever the ledger gives reason to. One alert that cannot be delivered holds up no other.
 func (b *bell) look(ctx context.Context, cfg *config.Config, book *cost.Book) error {
 	now := b.now().UTC()
-	month := store.Month(now.Year(), now.Month())
-	rows, err := ledgerRows(ctx, b.store, month, store.ByDay)
-	if err != nil {
+	s := outlook{month: store.Month(now.Year(), now.Month()), book: book, now: now}
+	var err error
+	if s.rows, err = ledgerRows(ctx, b.store, s.month, store.ByDay); err != nil {
 		return err
 	}
-	hours, err := series(ctx, b.store, store.Window{From: now.AddDate(0, 0, -56), To: now}, store.ByHour, time.Hour)
-	if err != nil {
+	if s.charges, err = hostingCharges(cfg, book, s.rows, s.month, now); err != nil {
 		return err
 	}
-	charges, err := hostingCharges(cfg, book, rows, month, now)
-	if err != nil {
+	// The hour and the day under way would look like a fall.
+	hour, today := now.Truncate(time.Hour), now.Truncate(24*time.Hour)
+	if s.hours, err = series(ctx, b.store, store.Window{From: today.AddDate(0, 0, -historyDays), To: hour}, store.ByHour, time.Hour); err != nil {
 		return err
 	}
-	for _, a := range spendAlerts(month, rows, charges, hours, book, now) {
-		if err := b.ring(ctx, a); err != nil {
-			return err
-		}
+	if s.days, err = series(ctx, b.store, store.Window{From: today.AddDate(0, 0, -historyDays), To: today}, store.ByDay, 24*time.Hour); err != nil {
+		return err
 	}
-	return nil
+	if s.balances, err = b.balances(ctx, cfg.Alerts, s.rows, now); err != nil {
+		return err
+	}
+	var errs []error
+	for _, a := range s.alerts() {
+		errs = append(errs, b.ring(ctx, a))
+	}
+	return errors.Join(errs...)
 }
 
-// spendAlerts is what the ledger of a month gives reason to tell: unusual hours of the last day, a month that loses money,
-// unpriced calls, and models in use that end soon.
-func spendAlerts(month store.Window, rows []finops.Row, charges []finops.Charge, hours []finops.Point, book *cost.Book, now time.Time) []alert {
-	var alerts []alert
-	for _, x := range finops.Anomalies(hours, finops.AnomalyOptions{}) {
-		if now.Sub(x.Start) < 24*time.Hour {
+// balances are the configured budget of all calls together and those of the valid keys.
+func (b *bell) balances(ctx context.Context, cfg config.Alerts, rows []finops.Row, now time.Time) ([]balance, error) {
+	budget := func(hard cost.Amount) finops.Budget {
+		return finops.Budget{Soft: cost.FromUSD(hard.USD() * cfg.Soft), Hard: hard}
+	}
+	var all []balance
+	if cfg.Budget > 0 {
+		whole := balance{key: "month/" + now.Format("2006-01"), name: "the budget of " + now.Format("January 2006"), what: "it blocks nothing", of: budget(cost.FromUSD(cfg.Budget))}
+		for _, r := range rows {
+			whole.spent += r.Cost
+		}
+		all = append(all, whole)
+	}
+	var keys []store.Key
+	if err := b.store.View(ctx, func(tx *store.Tx) (err error) { keys, err = tx.Keys().List(); return err }); err != nil {
+		return nil, err
+	}
+	for _, k := range keys {
+		if k.Limits.Budget <= 0 || !k.Revoked.IsZero() {
+			continue
+		}
+		start := store.PeriodStart(k.Limits.Period, now)
+		stands, err := b.store.BudgetBalance(ctx, store.Budget{Key: k.ID, Start: start})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, balance{key: "key/" + k.ID + "/" + day(start), name: fmt.Sprintf("the %s's budget of key %s", k.Limits.Period, k.Name),
+			what: "its calls that cost money are refused until it is over", of: budget(k.Limits.Budget), spent: stands.Spent})
+	}
+	return all, nil
+}
+
+// alerts is what there is reason to tell: budgets, unusual hours of the last day, a month that loses money, unpriced calls, and
+// models in use that end soon.
+func (s *outlook) alerts() []alert {
+	alerts := append(s.budgetAlerts(), s.forecastAlert()...)
+	for _, x := range finops.Anomalies(s.hours, finops.AnomalyOptions{}) {
+		if s.now.Sub(x.Start) < 24*time.Hour {
 			alerts = append(alerts, alert{"hour/" + x.Start.Format(time.RFC3339), fmt.Sprintf("unusual spend in the hour from %s: %s, usually %s; see `occam report`",
 				x.Start.Format("2006-01-02 15:04 MST"), finops.USD(x.Spend), finops.USD(x.Expected))})
 		}
 	}
-	name := month.From.Format("2006-01")
-	statement := finops.Prove(month.From, month.To, rows, charges)
+	name := s.month.From.Format("2006-01")
+	statement := finops.Prove(s.month.From, s.month.To, s.rows, s.charges)
 	if statement.Saved < -cost.USD {
 		alerts = append(alerts, alert{"losing/" + name, statement.Headline() + " See `occam report` for what to switch back."})
 	}
 	if statement.Unpriced > 0 {
 		alerts = append(alerts, alert{"unpriced/" + name, fmt.Sprintf("%d calls of %s have no known price: add one with `occam prices import`", statement.Unpriced, name)})
 	}
-	for _, e := range finops.Calendar(book, rows, now) {
+	for _, e := range finops.Calendar(s.book, s.rows, s.now) {
 		if e.Days <= endingDays {
-			alerts = append(alerts, alert{"ending/" + e.Provider + "/" + e.Model + "/" + day(e.Date), fmt.Sprintf("%s is shut down by its provider on %s, in %d days; %d calls used it this month",
-				e.Model, day(e.Date), e.Days, e.Attempts)})
+			when := fmt.Sprintf("is shut down by its provider on %s, in %d days", day(e.Date), e.Days)
+			if e.Days < 0 {
+				when = "was to be shut down by its provider on " + day(e.Date)
+			}
+			alerts = append(alerts, alert{"ending/" + e.Provider + "/" + e.Model + "/" + day(e.Date), fmt.Sprintf("%s %s; %d calls used it this month", e.Model, when, e.Attempts)})
 		}
 	}
 	return alerts
 }
+
+// budgetAlerts tells each threshold of each budget once. A budget that jumps over both is told once.
+func (s *outlook) budgetAlerts() []alert {
+	var alerts []alert
+	for _, b := range s.balances {
+		switch b.of.State(b.spent) {
+		case finops.HardLimit:
+			alerts = append(alerts, alert{"budget/" + b.key + "/hard", fmt.Sprintf("%s is used up: %s of %s; %s", b.name, finops.USD(b.spent), finops.USD(b.of.Hard), b.what)})
+		case finops.SoftLimit:
+			alerts = append(alerts, alert{"budget/" + b.key + "/soft", fmt.Sprintf("%s of %s, %.0f %% of %s, is spent", finops.USD(b.spent), finops.USD(b.of.Hard),
+				100*b.spent.USD()/b.of.Hard.USD(), b.name)})
+		}
+	}
+	return alerts
+}
+
+// forecastAlert tells once a month that its budget will not do.
+func (s *outlook) forecastAlert() []alert {
+	if len(s.balances) == 0 || !s.monthly(&s.balances[0]) || s.balances[0].of.State(s.balances[0].spent) == finops.HardLimit {
+		return nil
+	}
+	b := &s.balances[0]
+	q, ok := finops.Forecast(s.days, s.month.From, s.month.To, rand.New(rand.NewPCG(1, 0)))
+	if !ok || q.P50 <= b.of.Hard {
+		return nil
+	}
+	end := ""
+	if at, ok := b.of.Exhausted(b.spent, s.month.From, s.now, s.month.To); ok {
+		end = ", used up about " + day(at)
+	}
+	return []alert{{"forecast/" + b.key, fmt.Sprintf("the month is on its way to %s [p10 %s, p90 %s]; %s is %s%s",
+		finops.USD(q.P50), finops.USD(q.P10), finops.USD(q.P90), b.name, finops.USD(b.of.Hard), end)}}
+}
+
+// monthly reports whether a balance is that of all calls together.
+func (s *outlook) monthly(b *balance) bool { return b.key == "month/"+s.now.Format("2006-01") }

@@ -170,7 +170,7 @@ func hostingCharges(cfg *config.Config, book *cost.Book, rows []finops.Row, w st
 // spendSeries fills in the forecast and the anomalies, which look at more than the month.
 func (a *app) spendSeries(ctx context.Context, s *store.Store, w store.Window, r *spendReport) error {
 	today := a.now().UTC().Truncate(24 * time.Hour)
-	back := store.Window{From: today.AddDate(0, 0, -56), To: today} // whole days: the store would answer in hours otherwise
+	back := store.Window{From: today.AddDate(0, 0, -historyDays), To: today} // the day under way would look like a fall
 	days, err := series(ctx, s, back, store.ByDay, 24*time.Hour)
 	if err != nil {
 		return err
@@ -187,7 +187,7 @@ func (a *app) spendSeries(ctx context.Context, s *store.Store, w store.Window, r
 	return nil
 }
 
-// series is the spend by step without gaps, from the first step that has any.
+// series is the spend by step without gaps, from the first step that has any to the window's end.
 func series(ctx context.Context, s *store.Store, w store.Window, by store.Dimension, step time.Duration) ([]finops.Point, error) {
 	totals, err := s.Totals(ctx, store.TotalsQuery{Window: w, By: []store.Dimension{by}})
 	if err != nil {
@@ -199,6 +199,9 @@ func series(ctx context.Context, s *store.Store, w store.Window, by store.Dimens
 			points = append(points, finops.Point{Start: points[len(points)-1].Start.Add(step)})
 		}
 		points = append(points, finops.Point{Start: t.Start, Spend: t.Cost})
+	}
+	for len(points) > 0 && points[len(points)-1].Start.Add(step).Before(w.To) {
+		points = append(points, finops.Point{Start: points[len(points)-1].Start.Add(step)})
 	}
 	return points, nil
 }

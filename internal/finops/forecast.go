@@ -224,28 +224,26 @@ func before(hours []Point, i, step, n int) []float64 {
 
 // A Budget is a limit on the spend of a period.
 type Budget struct {
-	Soft cost.Amount // from here on cheaper tiers are to be used; 0: none
-	Hard cost.Amount // nothing may go beyond; 0: none
+	Soft cost.Amount // from here on somebody should know; 0: none
+	Hard cost.Amount // what the period may cost; 0: none
 }
 
-// BudgetState says what a request may still do.
+// BudgetState says how far a budget is used.
 type BudgetState string
 
 const (
 	WithinBudget BudgetState = "within"
-	Downgrade    BudgetState = "downgrade" // soft limit reached: answer from a cheaper tier where one may
-	Blocked      BudgetState = "blocked"   // the request could go beyond the hard limit
+	SoftLimit    BudgetState = "soft limit reached"
+	HardLimit    BudgetState = "hard limit reached"
 )
 
-// Check decides before a request is sent. Spent holds what is settled and the upper bounds of what is under way, and most the
-// highest price the request can have: a request that could cross the hard limit is blocked, one that would be within it but
-// finds the soft limit reached is downgraded.
-func (b Budget) Check(spent, most cost.Amount) BudgetState {
+// State says how far a budget is used once so much is spent.
+func (b Budget) State(spent cost.Amount) BudgetState {
 	switch {
-	case b.Hard > 0 && (spent >= b.Hard || most > b.Hard-spent):
-		return Blocked
+	case b.Hard > 0 && spent >= b.Hard:
+		return HardLimit
 	case b.Soft > 0 && spent >= b.Soft:
-		return Downgrade
+		return SoftLimit
 	}
 	return WithinBudget
 }
