@@ -78,9 +78,11 @@ func (x *exchange) send(c *call) (*paid, *engine.Reply, *openai.Error) {
 		if refused != nil {
 			return nil, nil, refused
 		}
+		x.paying = a
 		var reply *engine.Reply
 		if c.route.Hedge > 0 && !c.audit {
 			a, reply, err = x.race(ctx, c, trip, a)
+			x.paying = a
 		} else {
 			reply, err = x.dispatch(ctx, c, a)
 		}

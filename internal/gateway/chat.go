@@ -64,6 +64,10 @@ func (x *exchange) read() *openai.Error {
 	if refused != nil {
 		return refused
 	}
+	if x.received = body; x.poisons.known.Load() > 0 && x.poisons.holds("", bodyHash(body)) {
+		return &openai.Error{Status: 422, Type: "invalid_request_error", Code: "quarantined",
+			Message: "This very request has crashed the gateway before, so it is not tried again. Please report it with its request ID."}
+	}
 	var err error
 	if x.request, err = openai.Parse(x.api, body); err != nil {
 		return err.(*openai.Error) // Parse promises it
@@ -114,12 +118,16 @@ func (x *exchange) try(tier *Tier, p *task.Prediction) (*trial, cascade.Reason) 
 	if tier.Specialist == nil {
 		return x.consult(tier, p)
 	}
+	if x.poisons.holds(tier.label, x.inputHash) {
+		return &trial{x: x}, cascade.Failed
+	}
 	t := &trial{x: x, Attempt: x.attempt()}
 	t.Tier, t.Model = tier.Name, tier.label
 	err := engine.Predict(tier.Specialist, x.input, p)
 	t.Latency = x.opts.Now().Sub(t.At)
 	if err != nil {
-		x.opts.Log.Error("a tier failed", "request", x.id, "task", x.task.Name, "tier", tier.Name, "error", err)
+		quarantined := x.poisons.crashed(tier.label, x.inputHash)
+		x.opts.Log.Error("a tier failed", "request", x.id, "task", x.task.Name, "tier", tier.Name, "error", err, "quarantined", quarantined)
 		return t, cascade.Failed
 	}
 	t.Confidence = p.Confidence

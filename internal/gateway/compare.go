@@ -155,6 +155,11 @@ func (x *exchange) audit(tier *Tier, p *task.Prediction) {
 	later.w, later.r = nil, x.r.WithContext(x.life)
 	select {
 	case x.audits <- func() {
+		defer func() {
+			if r := recover(); r != nil {
+				later.crashed(r)
+			}
+		}()
 		later.compare(w, later.ask(), true, share)
 	}:
 	default:

@@ -37,13 +37,15 @@ type exchange struct {
 	key     *store.Key // nil: the API asks for none
 	account *account
 
+	received  []byte // the body as it came
 	request   *openai.Request
 	path      string // at the upstream, where it is not that of the request's API
 	task      *Task  // nil: pass through
 	input     string
 	readable  bool // the input could be read from the messages
 	inputHash uint64
-	attempts  int // rows begun so far
+	attempts  int   // rows begun so far
+	paying    *paid // the call that is out, or was last
 	spent     cost.Amount
 	unpriced  bool // some attempt has no price
 	watched   []watched
@@ -68,6 +70,8 @@ func (x *exchange) done(a *store.Attempt) {
 	x.metrics.answered(a, a.Status, x.opts.Now().Sub(x.began))
 }
 
+var errCrashed = errors.New("the gateway crashed while it read the reply")
+
 // recover turns a panic into a 500, and the loss of one connection where the answer had begun.
 func (x *exchange) recover() {
 	r := recover()
@@ -77,11 +81,20 @@ func (x *exchange) recover() {
 	if err, ok := r.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(r)
 	}
-	x.opts.Log.Error("a request crashed", "request", x.id, "panic", r, "stack", string(debug.Stack()))
+	x.crashed(r)
 	if x.wrote {
 		panic(http.ErrAbortHandler)
 	}
 	x.refuse(&openai.Error{Status: 500, Type: "api_error", Code: "internal_error", Message: "The gateway failed on this request. It is logged under request " + x.id + "."})
+}
+
+// crashed logs a panic and closes the row of the call that was out.
+func (x *exchange) crashed(r any) {
+	quarantined := x.received != nil && x.poisons.crashed("", bodyHash(x.received))
+	x.opts.Log.Error("a request crashed", "request", x.id, "panic", r, "stack", string(debug.Stack()), "quarantined", quarantined)
+	if x.paying != nil && !x.paying.closed {
+		x.paying.lost(errCrashed)
+	}
 }
 
 // body reads the request's body, within the limit.

@@ -146,6 +146,7 @@ type Server struct {
 	listed   atomic.Pointer[modelList]
 	ratios   sync.Map // task name → *ratio
 	accounts sync.Map // key ID → *account
+	poisons  quarantine
 	wg       sync.WaitGroup
 
 	headerPatience time.Duration // how long a request's header may take to arrive
