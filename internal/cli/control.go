@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"occam/internal/config"
@@ -79,14 +80,17 @@ func (s *server) callbacks(o *gateway.Options) {
 
 func overheard(t gateway.Traffic, barred bool) lifecycle.Traffic {
 	o := lifecycle.Traffic{At: t.At, Asked: t.Asked, Schema: t.Schema, Content: t.Content, Cost: t.Cost, Priced: t.Priced, Barred: barred, Plain: t.Plain}
+	var said []string
 	for _, m := range t.Messages {
 		switch m.Role {
 		case "system", "developer":
 			o.System = m.Text
 		case "user":
-			o.User = m.Text
+			said = append(said, m.Text)
 		}
+		o.Plain = o.Plain && !m.Opaque && m.Role != "tool"
 	}
+	o.User = strings.Join(said, "\n") // as a task's input is read
 	return o
 }
 
@@ -164,6 +168,10 @@ func (s *server) controlRoutes(a *app) http.Handler {
 		status, err := s.control.Load().MakeTask(r.Context(), m)
 		reply(w, status, err)
 	})
+	mux.HandleFunc("POST /cancel-training", func(w http.ResponseWriter, r *http.Request) {
+		job, err := s.control.Load().CancelTraining(r.Context(), r.URL.Query().Get("task"))
+		reply(w, stopped{job}, err)
+	})
 	mux.HandleFunc("POST /revoke", func(w http.ResponseWriter, r *http.Request) {
 		n, err := s.control.Load().RevokeLabels(r.Context(), r.URL.Query().Get("key"))
 		reply(w, revoked{n}, err)
@@ -192,6 +200,11 @@ func (s *server) controlRoutes(a *app) http.Handler {
 // revoked is how many labels were taken back.
 type revoked struct {
 	Labels int64 `json:"labels"`
+}
+
+// stopped names a job that was told to end.
+type stopped struct {
+	Job string `json:"job"`
 }
 
 // controlError is how a refusal crosses the socket.
@@ -288,6 +301,29 @@ func (r *remote) do(ctx context.Context, o order) (lifecycle.Status, error) {
 	}
 	var status lifecycle.Status
 	return status, r.call(ctx, http.MethodPost, "/do", o, &status)
+}
+
+// groups returns the jobs that were found in traffic that belongs to no task.
+func (r *remote) groups(ctx context.Context) (groups []lifecycle.Group, err error) {
+	if r.client == nil {
+		return r.local.Discover(ctx)
+	}
+	return groups, r.call(ctx, http.MethodGet, "/groups", nil, &groups)
+}
+
+func (r *remote) makeTask(ctx context.Context, m lifecycle.Making) (st lifecycle.Status, err error) {
+	if r.client == nil {
+		return r.local.MakeTask(ctx, m)
+	}
+	return st, r.call(ctx, http.MethodPost, "/groups", m, &st)
+}
+
+func (r *remote) cancelTraining(ctx context.Context, taskName string) (job stopped, err error) {
+	if r.client == nil {
+		job.Job, err = r.local.CancelTraining(ctx, taskName)
+		return job, err
+	}
+	return job, r.call(ctx, http.MethodPost, "/cancel-training?task="+url.QueryEscape(taskName), nil, &job)
 }
 
 // revoke takes back every label that a key gave.

@@ -35,12 +35,12 @@ func (a *app) modelsCommand() *cobra.Command {
 				return nil
 			},
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return a.command(cmd.Context(), path, order{Task: args[0], Command: lifecycle.Promote, Model: strings.Join(args[1:], "")})
+				return a.onData(cmd.Context(), path, instruct(order{Task: args[0], Command: lifecycle.Promote, Model: strings.Join(args[1:], "")}))
 			},
 		},
 		&cobra.Command{Use: "rollback TASK", Short: "Let what answered before answer again", Args: oneArg("the task's name"),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return a.command(cmd.Context(), path, order{Task: args[0], Command: lifecycle.RollBack})
+				return a.onData(cmd.Context(), path, instruct(order{Task: args[0], Command: lifecycle.RollBack}))
 			}})
 	return cmd
 }

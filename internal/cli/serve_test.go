@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -77,6 +78,12 @@ type fixture struct {
 
 func newFixture(t *testing.T, script sim.Script, extra string) *fixture {
 	t.Helper()
+	return newFixtureOf(t, sim.Options{Script: script}, "", extra)
+}
+
+// newFixtureOf has its own provider and more members of the task.
+func newFixtureOf(t *testing.T, o sim.Options, ofTask, extra string) *fixture {
+	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "m.occam"), smallModel(t), 0o600); err != nil {
 		t.Fatal(err)
@@ -87,7 +94,11 @@ func newFixture(t *testing.T, script sim.Script, extra string) *fixture {
 		truth[x.Text] = x.Truth
 	}
 	var err error
-	if f.provider, err = sim.New(sim.Options{Seed: 1, Oracle: func(in string) task.Output { return truth[in] }, Script: script}); err != nil {
+	o.Seed = 1
+	if o.Oracle == nil {
+		o.Oracle = func(in string) task.Output { return truth[in] }
+	}
+	if f.provider, err = sim.New(o); err != nil {
 		t.Fatal(err)
 	}
 	listening, err := f.provider.Listen()
@@ -101,8 +112,8 @@ data_dir: data
 self_test: false
 providers: {openai: {type: openai, base_url: %s/v1, api_key: sk-canary-key, simulated: true}}
 tasks:
-  triage: {schema: %s, generalist: gpt-4o, model: m.occam, audit: 0, target: {promise: system, accuracy: 0.93}}
-%s`, listening.URL, schema, extra)
+  triage: {schema: %s, generalist: gpt-4o, model: m.occam, target: {promise: system, accuracy: 0.93}, %s}
+%s`, listening.URL, schema, cmp.Or(ofTask, "audit: 0"), extra)
 	if err := os.WriteFile(f.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

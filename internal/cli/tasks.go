@@ -2,10 +2,8 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -15,52 +13,78 @@ import (
 
 	"occam/internal/lifecycle"
 	"occam/internal/store"
+	"occam/internal/task"
 )
 
 func (a *app) tasksCommand() *cobra.Command {
 	var path string
 	cmd := &cobra.Command{Use: "tasks", Short: "Where every task stands, and what a person can do about it", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.listTasks(cmd.Context(), path) }}
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.onData(cmd.Context(), path, listTasks) }}
 	cmd.PersistentFlags().StringVar(&path, "config", "occam.yaml", "configuration file")
-	resume := false
-	pause := &cobra.Command{
-		Use: "pause TASK", Short: "Let the generalist answer everything, and train and promote nothing", Args: oneArg("the task's name"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			command := map[bool]lifecycle.Command{false: lifecycle.Pause, true: lifecycle.Resume}[resume]
-			return a.command(cmd.Context(), path, order{Task: args[0], Command: command})
-		},
+	// about makes a subcommand about one task or key.
+	about := func(use, short, what string, work func(name string) work) *cobra.Command {
+		return &cobra.Command{Use: use, Short: short, Args: oneArg(what),
+			RunE: func(cmd *cobra.Command, args []string) error { return a.onData(cmd.Context(), path, work(args[0])) }}
 	}
+	resume := false
+	pause := about("pause TASK", "Let the generalist answer everything, and train and promote nothing", "the task's name", func(name string) work {
+		return instruct(order{Task: name, Command: map[bool]lifecycle.Command{false: lifecycle.Pause, true: lifecycle.Resume}[resume]})
+	})
 	pause.Flags().BoolVar(&resume, "resume", false, "go on after a pause")
-	cmd.AddCommand(a.discoverCommand(&path),
+	cmd.AddCommand(a.discoverCommand(&path), pause,
 		&cobra.Command{Use: "check TASK", Short: "Look for wrong labels, duplicates and contradictions among a task's examples", Args: oneArg("the task's name"),
 			RunE: func(cmd *cobra.Command, args []string) error { return a.checkTask(cmd.Context(), path, args[0]) }},
 		&cobra.Command{Use: "list", Short: "Every task with its state", Args: noArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error { return a.listTasks(cmd.Context(), path) }},
-		&cobra.Command{Use: "show TASK", Short: "One task: its models, the evidence about them, its history", Args: oneArg("the task's name"),
-			RunE: func(cmd *cobra.Command, args []string) error { return a.showTask(cmd.Context(), path, args[0]) }},
-		&cobra.Command{Use: "revoke-labels KEY", Short: "Take back every label that a key, or a person at the review queue, gave", Args: oneArg("a key's ID or a person's name"),
-			RunE: func(cmd *cobra.Command, args []string) error {
-				return a.revokeLabels(cmd.Context(), path, args[0])
-			}},
-		pause)
+			RunE: func(cmd *cobra.Command, _ []string) error { return a.onData(cmd.Context(), path, listTasks) }},
+		about("show TASK", "One task: its models, the evidence about them, its history", "the task's name", showTask),
+		about("cancel-training TASK", "End the training run that is queued or under way", "the task's name", cancelTraining),
+		about("revoke-labels KEY", "Take back every label that a key, or a person at the review queue, gave", "a key's ID or a person's name", revokeLabels))
 	return cmd
 }
 
-func (a *app) revokeLabels(ctx context.Context, path, key string) error {
+// A result is what a command has to say: a document for programs, and the same for people.
+type result struct {
+	document any
+	print    func(w io.Writer) error
+}
+
+// said is a result of one line.
+func said(document any, format string, args ...any) result {
+	return result{document, func(w io.Writer) error { _, err := fmt.Fprintf(w, format+"\n", args...); return err }}
+}
+
+// work is what a command does on the running server, or on the data where none runs.
+type work func(ctx context.Context, r *remote) (result, error)
+
+// onData does work on the configured data and prints what came of it.
+func (a *app) onData(ctx context.Context, path string, do work) error {
 	r, err := a.reach(ctx, path)
 	if err != nil {
 		return err
 	}
 	defer r.close()
-	n, err := r.revoke(ctx, key)
-	if err != nil {
+	out, err := do(ctx, r)
+	switch {
+	case err != nil:
 		return err
+	case a.json:
+		return a.printJSON(out.document)
 	}
-	if a.json {
-		return a.printJSON(n)
+	return out.print(a.stdout)
+}
+
+func revokeLabels(key string) work {
+	return func(ctx context.Context, r *remote) (result, error) {
+		n, err := r.revoke(ctx, key)
+		return said(n, "%d labels of %q are revoked; the next training run is without them", n.Labels, key), err
 	}
-	fmt.Fprintf(a.stdout, "%d labels of %q are revoked; the next training run is without them\n", n.Labels, key)
-	return nil
+}
+
+func cancelTraining(name string) work {
+	return func(ctx context.Context, r *remote) (result, error) {
+		job, err := r.cancelTraining(ctx, name)
+		return said(job, "%s: the training run that began as job %s ends; the next one comes with more labels", name, job.Job), err
+	}
 }
 
 // oneArg wants exactly one argument, and says which.
@@ -73,24 +97,17 @@ func oneArg(what string) cobra.PositionalArgs {
 	}
 }
 
-func (a *app) listTasks(ctx context.Context, path string) error {
-	r, err := a.reach(ctx, path)
-	if err != nil {
-		return err
-	}
-	defer r.close()
+func listTasks(ctx context.Context, r *remote) (result, error) {
 	all, err := r.tasks(ctx)
-	if err != nil {
-		return err
-	}
-	if a.json {
-		return a.printJSON(map[string]any{"tasks": append([]lifecycle.Status{}, all...)})
-	}
+	return result{map[string]any{"tasks": append([]lifecycle.Status{}, all...)}, func(w io.Writer) error { return printTasks(w, all) }}, err
+}
+
+func printTasks(to io.Writer, all []lifecycle.Status) error {
 	if len(all) == 0 {
-		fmt.Fprintln(a.stderr, "There are no tasks yet: name one under tasks in the configuration.")
+		fmt.Fprintln(to, "There are no tasks yet: name one under tasks in the configuration, or make one with `occam tasks discover`.")
 		return nil
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "TASK\tSTATE\tSINCE\tMODEL\tCOVERS\tCOMPARED\tNEXT")
 	for _, st := range all {
 		lead, covers, compared := modelNamed(st.Lead), "–", "–"
@@ -151,36 +168,26 @@ type historyLine struct {
 
 const historyShown = 50
 
-func (a *app) showTask(ctx context.Context, path, name string) error {
-	r, err := a.reach(ctx, path)
-	if err != nil {
-		return err
-	}
-	defer r.close()
-	all, err := r.tasks(ctx)
-	if err != nil {
-		return err
-	}
-	st, err := find(all, name)
-	if err != nil {
-		return err
-	}
-	report := taskReport{Status: st}
-	err = r.store.View(ctx, func(tx *store.Tx) error {
-		steps, err := tx.Tasks().History(name, historyShown)
-		for _, s := range steps {
-			report.History = append(report.History, historyLine{s.Version, s.At, s.From, s.To, s.Actor, s.Reason})
+func showTask(name string) work {
+	return func(ctx context.Context, r *remote) (result, error) {
+		all, err := r.tasks(ctx)
+		if err != nil {
+			return result{}, err
 		}
-		return err
-	})
-	if err != nil {
-		return err
+		st, err := find(all, name)
+		if err != nil {
+			return result{}, err
+		}
+		report := taskReport{Status: st}
+		err = r.store.View(ctx, func(tx *store.Tx) error {
+			steps, err := tx.Tasks().History(name, historyShown)
+			for _, s := range steps {
+				report.History = append(report.History, historyLine{s.Version, s.At, s.From, s.To, s.Actor, s.Reason})
+			}
+			return err
+		})
+		return result{report, func(w io.Writer) error { printTask(w, &report); return nil }}, err
 	}
-	if a.json {
-		return a.printJSON(report)
-	}
-	printTask(a.stdout, &report)
-	return nil
 }
 
 func printTask(w io.Writer, r *taskReport) {
@@ -228,95 +235,75 @@ func orDash(s string) string {
 	return s
 }
 
-// command gives a person's command for the state that the task is in now.
-func (a *app) command(ctx context.Context, path string, o order) error {
-	r, err := a.reach(ctx, path)
-	if err != nil {
-		return err
+// instruct gives a person's command for the state that the task is in now.
+func instruct(o order) work {
+	return func(ctx context.Context, r *remote) (result, error) {
+		all, err := r.tasks(ctx)
+		if err != nil {
+			return result{}, err
+		}
+		before, err := find(all, o.Task)
+		if err != nil {
+			return result{}, err
+		}
+		o.By, o.Version = operator(), before.Version
+		after, err := r.do(ctx, o)
+		return said(after, "%s: %s → %s: %s", o.Task, stateName(before), stateName(&after), after.Reason), err
 	}
-	defer r.close()
-	all, err := r.tasks(ctx)
-	if err != nil {
-		return err
-	}
-	before, err := find(all, o.Task)
-	if err != nil {
-		return err
-	}
-	o.By, o.Version = operator(), before.Version
-	after, err := r.do(ctx, o)
-	if err != nil {
-		return err
-	}
-	if a.json {
-		return a.printJSON(after)
-	}
-	fmt.Fprintf(a.stdout, "%s: %s → %s: %s\n", o.Task, stateName(before), stateName(&after), after.Reason)
-	return nil
 }
 
 func (a *app) discoverCommand(path *string) *cobra.Command {
 	var m lifecycle.Making
+	var promise string
 	cmd := &cobra.Command{
-		Use: "discover", Short: "Jobs in the traffic of the running server that are no task yet, and whether they are worth it", Args: noArgs,
+		Use: "discover", Short: "Jobs in traffic that is no task yet, and whether they are worth it", Args: noArgs,
 		Example: "  occam tasks discover\n  occam tasks discover --make s3f0c… --name ticket-triage",
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.discover(cmd.Context(), *path, m) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if (m.Group == "") != (m.Name == "") {
+				return usageError("--make GROUP and --name NAME go together")
+			}
+			m.Target.Promise = task.Promise(promise)
+			return a.onData(cmd.Context(), *path, discover(m))
+		},
 	}
 	cmd.Flags().StringVar(&m.Group, "make", "", "make this group a task")
 	cmd.Flags().StringVar(&m.Name, "name", "", "name of the task to make")
 	cmd.Flags().Float64Var(&m.Audit, "audit", 0.01, "share of the new task's answers that is audited")
 	cmd.Flags().BoolVar(&m.Auto, "auto", false, "let occam promote the new task's models by itself")
+	cmd.Flags().StringVar(&promise, "promise", string(task.DefaultTarget.Promise), "what the new task promises: served or system")
+	cmd.Flags().Float64Var(&m.Target.Accuracy, "accuracy", task.DefaultTarget.Accuracy, "accuracy that the new task promises")
+	cmd.Flags().Float64Var(&m.Target.Confidence, "confidence", task.DefaultTarget.Confidence, "confidence of that promise")
 	return cmd
 }
 
-func (a *app) discover(ctx context.Context, path string, m lifecycle.Making) error {
-	if (m.Group == "") != (m.Name == "") {
-		return usageError("--make GROUP and --name NAME go together")
-	}
-	r, err := a.reach(ctx, path)
-	if err != nil {
-		return err
-	}
-	defer r.close()
-	if r.client == nil {
-		return errors.New("no server runs on this data: start `occam serve` with capture.prompts: true and send traffic through it, then ask again")
-	}
-	if m.Group != "" {
+func discover(m lifecycle.Making) work {
+	return func(ctx context.Context, r *remote) (result, error) {
+		if m.Group == "" {
+			groups, err := r.groups(ctx)
+			return result{map[string]any{"groups": groups}, func(w io.Writer) error { return printGroups(w, groups) }}, err
+		}
 		m.By = operator()
-		var st lifecycle.Status
-		if err := r.call(ctx, http.MethodPost, "/groups", m, &st); err != nil {
-			return err
-		}
-		if a.json {
-			return a.printJSON(st)
-		}
-		fmt.Fprintf(a.stdout, "%s: %s; next: %s\n", st.Task, st.State, st.Next)
-		return nil
+		st, err := r.makeTask(ctx, m)
+		return said(st, "%s: %s; next: %s", st.Task, st.State, st.Next), err
 	}
-	groups := []lifecycle.Group{}
-	if err := r.call(ctx, http.MethodGet, "/groups", nil, &groups); err != nil {
-		return err
-	}
-	if a.json {
-		return a.printJSON(map[string]any{"groups": groups})
-	}
-	return a.printGroups(groups)
 }
 
-func (a *app) printGroups(groups []lifecycle.Group) error {
+func printGroups(to io.Writer, groups []lifecycle.Group) error {
 	if len(groups) == 0 {
-		fmt.Fprintln(a.stderr, "Nothing was found yet. Only traffic since the server started counts, and capture.prompts must be on.")
+		fmt.Fprintln(to, "Nothing was found yet: start `occam serve` with capture.prompts: true and send traffic through it.")
 		return nil
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "GROUP\tREQUESTS\tMODEL\tANSWERS\tENTROPY\tSPENT\tA MONTH\tVERDICT")
-	for _, g := range groups {
-		monthly := "–"
-		if g.Monthly != nil {
-			monthly = fmt.Sprintf("$%.2f", *g.Monthly)
+	dollars := func(v *float64) string {
+		if v == nil {
+			return "–"
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s, %d\t%.1f bits\t$%.4f\t%s\t%s: %s\n", g.ID, g.Requests, g.Model, g.Shape, g.Answers, g.Entropy, g.Spent,
-			monthly, g.Verdict, g.Reason)
+		return fmt.Sprintf("$%.2f", *v)
+	}
+	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "GROUP\tREQUESTS\tMODEL\tANSWERS\tENTROPY\tSPENT\tA MONTH\tSAVED AT MOST\tVERDICT")
+	for _, g := range groups {
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s, %d\t%.1f bits\t$%.4f\t%s\t%s\t%s: %s\n", g.ID, g.Requests, g.Model, g.Shape, g.Answers, g.Entropy, g.Spent,
+			dollars(g.Monthly), dollars(g.Saving), g.Verdict, g.Reason)
 	}
 	return w.Flush()
 }

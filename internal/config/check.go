@@ -127,6 +127,9 @@ func (t Task) check() error {
 			return err
 		}
 	}
+	if t.ByInput && len(strings.Trim(t.Input, " \n"))-len("{{x}}") < 8 {
+		return errors.New("by_input needs an input with at least a few words around its {{variable}}: they are what the requests are recognised by")
+	}
 	if !slices.Contains([]string{"", "generalist", "review", "both"}, t.OnDoubt) {
 		return fmt.Errorf("on_doubt is %q: it must be generalist, review or both", t.OnDoubt)
 	}
@@ -136,13 +139,7 @@ func (t Task) check() error {
 	if t.Calibration != nil && *t.Calibration < 0 {
 		return fmt.Errorf("calibration_budget is %v: it is an amount in dollars", *t.Calibration)
 	}
-	if p := t.Target.Promise; p != "" && p != task.Served && p != task.System {
-		return fmt.Errorf("target.promise is %q: it must be served or system", p)
-	}
-	if !share(t.Target.Accuracy) || !share(t.Target.Confidence) {
-		return errors.New("target: accuracy and confidence must be shares below 1, such as 0.97 and 0.95")
-	}
-	return nil
+	return t.Target.Check()
 }
 
 // linearTier is the embedded specialist; every other tier is one of the configuration's models.
@@ -170,6 +167,3 @@ func (t Task) checkTiers(models map[string]Model) error {
 	}
 	return nil
 }
-
-// share: zero stands for "not given".
-func share(v float64) bool { return v >= 0 && v < 1 }

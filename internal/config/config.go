@@ -87,6 +87,8 @@ type Task struct {
 	Schema     Schema      `yaml:"schema"`
 	Input      string      `yaml:"input"`
 	System     string      `yaml:"system"`
+	ByInput    bool        `yaml:"by_input"` // requests are recognised by the words around the input
+	Answer     string      `yaml:"answer"`   // how the answer is written, see task.ParseForm; default: compact JSON
 	Generalist string      `yaml:"generalist"`
 	Target     task.Target `yaml:"target"`
 	Tiers      []string    `yaml:"tiers"`

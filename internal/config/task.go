@@ -38,8 +38,11 @@ func (t Task) Build(name string) (*task.Task, error) {
 		return nil, err
 	}
 	built := &task.Task{
-		Name: name, Fields: fields, System: t.System, Generalist: t.Generalist, Target: completeTarget(t.Target),
+		Name: name, Fields: fields, System: t.System, Generalist: t.Generalist, Target: t.Target.Complete(), ByInput: t.ByInput,
 		Tiers: t.Tiers, OnDoubt: t.OnDoubt, Audit: defaultAudit, Auto: t.Auto, CalibrationBudget: defaultCalibration,
+	}
+	if built.Answer, err = task.ParseForm(t.Answer, fields); err != nil {
+		return nil, err
 	}
 	if t.Input != "" {
 		if built.Input, err = task.ParseTemplate(t.Input); err != nil {
@@ -59,19 +62,6 @@ func (t Task) Build(name string) (*task.Task, error) {
 		built.Tiers = []string{"linear"}
 	}
 	return built, nil
-}
-
-func completeTarget(t task.Target) task.Target {
-	if t.Promise == "" {
-		t.Promise = task.DefaultTarget.Promise
-	}
-	if t.Accuracy == 0 {
-		t.Accuracy = task.DefaultTarget.Accuracy
-	}
-	if t.Confidence == 0 {
-		t.Confidence = task.DefaultTarget.Confidence
-	}
-	return t
 }
 
 // LoadTask reads a task file: one task as it would stand under `tasks:`, with its `name`.

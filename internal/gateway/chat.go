@@ -102,7 +102,7 @@ func (x *exchange) recognize() error {
 
 // plain reports whether a tier's answer could stand in for the generalist's: one text in the task's own format.
 func (x *exchange) plain() bool {
-	return x.request.Plain && (x.request.Schema == nil || x.snap.sameSchema(x.task, x.request.Schema))
+	return x.request.Plain && (x.request.Schema == nil || x.task.Answer.IsJSON() && x.snap.sameSchema(x.task, x.request.Schema))
 }
 
 // A trial is one tier's attempt at a request whose row is not closed yet.
@@ -148,7 +148,7 @@ func (t *trial) decline(reason cascade.Reason) {
 
 // answer writes a tier's prediction as the app's answer. What cost money is recorded before, what cost nothing after.
 func (x *exchange) answer(t *trial, p *task.Prediction) {
-	text := task.AppendAnswer(make([]byte, 0, 128), x.task.Fields, p.Values)
+	text := x.task.Answer.Append(make([]byte, 0, 128), x.task.Fields, p.Values)
 	answer := openai.Answer{ID: x.id, Created: x.began.Unix(), Model: x.request.Model, Content: string(text)}
 	if t.paid != nil {
 		t.paid.Answered, t.paid.Reason = true, string(cascade.Certified)

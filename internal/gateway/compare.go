@@ -5,7 +5,6 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"strings"
 
 	"occam/internal/cascade"
 	"occam/internal/openai"
@@ -76,7 +75,7 @@ type said struct {
 }
 
 func (x *exchange) said(a *paid, model, content string) said {
-	values, err := task.ParseAnswer(x.task.Fields, []byte(strings.TrimSpace(content)))
+	values, err := x.task.Answer.Parse(x.task.Fields, []byte(content))
 	if err != nil {
 		values = nil
 	}
@@ -103,7 +102,7 @@ func (x *exchange) promptHash() string {
 	for i, m := range messages {
 		put(m.Role)
 		if i != last { // the last word of the user is the input
-			put(m.Text)
+			put(task.Outline(m.Text)) // the date in a prompt makes no other teacher
 		}
 	}
 	put(string(x.request.Schema))
@@ -186,7 +185,10 @@ func (x *exchange) ask() said {
 func (x *exchange) teach() openai.Edit {
 	edit := openai.Edit{Usage: true}
 	if x.request.Model == x.task.Name {
-		edit.Schema, edit.System = x.task.schema, x.task.System
+		edit.System = x.task.System
+		if x.task.Answer.IsJSON() {
+			edit.Schema = x.task.schema
+		}
 	}
 	return edit
 }

@@ -20,6 +20,8 @@ type definition struct {
 	Schema     json.RawMessage `json:"schema"`
 	Input      string          `json:"input,omitempty"`
 	System     string          `json:"system,omitempty"`
+	ByInput    bool            `json:"by_input,omitempty"`
+	Answer     string          `json:"answer,omitempty"`
 	Generalist string          `json:"generalist"`
 	Target     task.Target     `json:"target"`
 	Audit      float64         `json:"audit"`
@@ -33,6 +35,8 @@ type Making struct {
 	By    string  `json:"by"`
 	Audit float64 `json:"audit"` // share of answers to be audited; 0: 1 %
 	Auto  bool    `json:"auto"`  // occam may promote its models by itself
+	// Target is what the task promises; what is left out is task.DefaultTarget's.
+	Target task.Target `json:"target,omitzero"`
 }
 
 func (d *definition) build(name string) (*task.Task, error) {
@@ -41,7 +45,10 @@ func (d *definition) build(name string) (*task.Task, error) {
 		return nil, err
 	}
 	t := &task.Task{Name: name, Fields: fields, System: d.System, Generalist: d.Generalist, Target: d.Target, Tiers: []string{"linear"},
-		OnDoubt: "generalist", Audit: d.Audit, Auto: d.Auto}
+		OnDoubt: "generalist", Audit: d.Audit, Auto: d.Auto, ByInput: d.ByInput}
+	if t.Answer, err = task.ParseForm(d.Answer, fields); err != nil {
+		return nil, err
+	}
 	if d.Input != "" {
 		t.Input, err = task.ParseTemplate(d.Input)
 	}
@@ -60,7 +67,7 @@ func (c *Controller) Overhear(t Traffic) {
 	}
 }
 
-// Discover lists the jobs that were found in traffic that belongs to no task, since this process started.
+// Discover lists the jobs that were found in traffic that belongs to no task.
 func (c *Controller) Discover(ctx context.Context) (groups []Group, err error) {
 	err = c.inLoop(ctx, func(context.Context) { groups = c.finder.list() })
 	return groups, err
@@ -86,6 +93,8 @@ func (c *Controller) makeTask(ctx context.Context, m Making) (Status, error) {
 	switch {
 	case !taskNames.MatchString(name):
 		return Status{}, fmt.Errorf("%q is no name for a task: use up to 63 small letters, digits and dashes", name)
+	case m.Target.Check() != nil:
+		return Status{}, m.Target.Check()
 	case m.Audit < 0 || m.Audit > 1:
 		return Status{}, fmt.Errorf("an audit share of %v makes no sense: it is between 0 and 1", m.Audit)
 	case c.subjects[name] != nil:
@@ -96,7 +105,7 @@ func (c *Controller) makeTask(ctx context.Context, m Making) (Status, error) {
 		return Status{}, fmt.Errorf("group %s cannot become a task: %s", groupID, groups[i].Reason)
 	}
 	g := groups[i]
-	d := definition{Schema: task.Schema(g.Fields), Input: g.Template, System: g.System, Generalist: g.Model, Target: task.DefaultTarget, Audit: m.Audit, Auto: m.Auto}
+	d := definition{Schema: task.Schema(g.Fields), Input: g.Template, System: g.System, ByInput: len(c.finder.groups[groupID].known.First.Schema) == 0 && g.System == "", Answer: g.Format, Generalist: g.Model, Target: m.Target.Complete(), Audit: m.Audit, Auto: m.Auto}
 	t, err := d.build(name)
 	if err != nil {
 		return Status{}, fmt.Errorf("group %s cannot become a task: %w", groupID, err)
@@ -114,7 +123,7 @@ func (c *Controller) makeTask(ctx context.Context, m Making) (Status, error) {
 	if err := c.adopt(ctx, Setup{Task: t}); err != nil {
 		return Status{}, err
 	}
-	delete(c.finder.groups, groupID)
+	c.forgetTraffic(ctx, func(g *group) bool { return g.key == groupID })
 	c.opts.Log.Info("a task was made from traffic", "task", name, "group", groupID, "by", m.By)
 	return c.status(c.subjects[name], Dropped{}), c.publish()
 }

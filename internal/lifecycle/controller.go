@@ -88,6 +88,7 @@ type Controller struct {
 	training    atomic.Pointer[run]
 	finder      *finder   // only the loop touches it
 	expired     time.Time // when retention was last looked after
+	overheard   time.Time // when what the finder heard was last written
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup
@@ -106,14 +107,14 @@ func Open(ctx context.Context, o Options) (*Controller, error) {
 		opts: o, owner: store.NewID(o.Now()), subjects: map[string]*subject{},
 		comparisons: make(chan Comparison, queueComparisons), signs: make(chan signed, queueSigns),
 		captures: make(chan store.Example, queueCaptures), reviews: make(chan queuedReview, queueReviews),
-		traffic: make(chan Traffic, queueTraffic), finder: newFinder(),
+		traffic: make(chan Traffic, queueTraffic), finder: newFinder(o.Store.Redacted),
 	}
 	for _, setup := range o.Tasks {
 		if err := c.adopt(ctx, setup); err != nil {
 			return nil, fmt.Errorf("lifecycle: task %s: %w", setup.Task.Name, err)
 		}
 	}
-	if err := c.adoptMade(ctx); err != nil {
+	if err := errors.Join(c.adoptMade(ctx), c.loadTraffic(ctx)); err != nil {
 		return nil, err
 	}
 	for _, name := range c.names {
@@ -164,6 +165,7 @@ func (c *Controller) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), storePatience)
 	defer cancel()
 	c.flush(ctx)
+	c.keepTraffic(ctx, true)
 }
 
 // loop is the one goroutine that touches the subjects.
@@ -216,6 +218,7 @@ func (c *Controller) tick(ctx context.Context) {
 		c.step(ctx, s)
 	}
 	c.flush(ctx)
+	c.keepTraffic(ctx, false)
 	c.expire(ctx)
 	c.show()
 }
@@ -369,6 +372,9 @@ func (c *Controller) publish() error {
 
 // refresh takes in what was changed elsewhere: a newer state, a newer model, or what else the caller's Publish is made of.
 func (c *Controller) refresh(ctx context.Context) {
+	if err := c.adoptMade(ctx); err != nil {
+		c.opts.Log.Error("taking on a task that was made elsewhere", "error", err)
+	}
 	for _, name := range c.names {
 		s := c.subjects[name]
 		if err := c.reload(ctx, s); err != nil {
@@ -392,6 +398,7 @@ func (c *Controller) expire(ctx context.Context) {
 		return
 	}
 	c.expired = now
+	c.forgetTraffic(ctx, func(g *group) bool { return g.known.Last.Before(now.Add(-c.opts.Retention)) })
 	const batch = 1000
 	for {
 		var n int64

@@ -2,13 +2,10 @@ package lifecycle
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"occam/internal/cost"
 	"occam/internal/task"
@@ -30,11 +27,11 @@ type Traffic struct {
 
 const (
 	maxGroups     = 200
-	groupSamples  = 300
+	groupBytes    = 192 << 10 // of samples that a group keeps
 	sampleBytes   = 4 << 10
-	prefixKey     = 24  // runes at which unmarked prompts are told apart
-	leastGroup    = 10  // requests before a group is worth showing
+	leastGroup    = 10  // requests before a group is worth showing, or keeping
 	leastTemplate = 8   // bytes of literal text that make a template
+	leastMarker   = 16  // bytes of it that alone mark a task's requests
 	leastSaving   = 5.0 // dollars a month below which nobody should bother
 )
 
@@ -42,51 +39,98 @@ const (
 // are too many groups the smallest gives way.
 type finder struct {
 	groups map[string]*group
+	redact func(string) string // of what is kept; nil: as it is
 }
 
-// group is what was seen of requests that look alike.
+// group is what was seen of requests that look alike: all that is known, and what of it is not in the store yet.
 type group struct {
-	key        string
-	first      Traffic
-	n, unplain int
-	last       time.Time
-	cost       cost.Amount
-	unpriced   int
-	barred     bool
-	samples    []sample
+	key   string
+	known sighting
+	fresh sighting
 }
 
-type sample struct{ user, content string }
+// A sighting is what was seen of a group. It is stored whole, so that discovery goes on after a restart and over replicas.
+type sighting struct {
+	First    Traffic     `json:"first"`
+	N        int         `json:"n"`
+	Unplain  int         `json:"unplain,omitempty"`
+	Last     time.Time   `json:"last"`
+	Cost     cost.Amount `json:"cost"`
+	Unpriced int         `json:"unpriced,omitempty"`
+	Barred   bool        `json:"barred,omitempty"`
+	Samples  []sample    `json:"samples"` // the newest
+}
 
-func newFinder() *finder { return &finder{groups: map[string]*group{}} }
+type sample struct {
+	User    string `json:"user"`
+	Content string `json:"content"`
+}
+
+func newFinder(redact func(string) string) *finder {
+	return &finder{groups: map[string]*group{}, redact: redact}
+}
 
 func (f *finder) add(t Traffic) {
 	key := groupKey(&t)
+	if f.redact != nil {
+		t.User, t.Content, t.System = f.redact(t.User), f.redact(t.Content), f.redact(t.System)
+	}
+	g := f.group(key)
+	one := sightingOf(t)
+	g.known.merge(one)
+	g.fresh.merge(one)
+}
+
+func (f *finder) group(key string) *group {
 	g := f.groups[key]
 	if g == nil {
 		if len(f.groups) >= maxGroups {
 			f.evict()
 		}
-		g = &group{key: key, first: t}
+		g = &group{key: key}
 		f.groups[key] = g
 	}
-	g.n++
-	g.unplain += one(!t.Plain)
-	g.last, g.cost = t.At, g.cost+t.Cost
-	g.unpriced += one(!t.Priced)
-	g.barred = g.barred || t.Barred
-	s := sample{t.User[:min(len(t.User), sampleBytes)], t.Content[:min(len(t.Content), sampleBytes)]}
-	if len(g.samples) < groupSamples {
-		g.samples = append(g.samples, s)
-	} else {
-		g.samples[g.n%groupSamples] = s
+	return g
+}
+
+func sightingOf(t Traffic) sighting {
+	s := sighting{N: 1, Unplain: one(!t.Plain), Last: t.At, Cost: t.Cost, Unpriced: one(!t.Priced), Barred: t.Barred,
+		Samples: []sample{{cut(t.User), cut(t.Content)}}}
+	s.First = Traffic{At: t.At, Asked: t.Asked, System: t.System, Schema: t.Schema}
+	return s
+}
+
+// cut bounds a sample's text: its middle gives way, because a template has two ends.
+func cut(text string) string {
+	if len(text) > sampleBytes {
+		text = text[:sampleBytes/2] + " … " + text[len(text)-sampleBytes/2:]
+	}
+	return strings.ToValidUTF8(text, "")
+}
+
+// merge adds what was seen later, or elsewhere.
+func (s *sighting) merge(o sighting) {
+	if s.N == 0 || o.N > 0 && o.First.At.Before(s.First.At) {
+		s.First = o.First
+	}
+	if o.Last.After(s.Last) {
+		s.Last = o.Last
+	}
+	s.N, s.Unplain, s.Cost, s.Unpriced, s.Barred = s.N+o.N, s.Unplain+o.Unplain, s.Cost+o.Cost, s.Unpriced+o.Unpriced, s.Barred || o.Barred
+	s.Samples = append(s.Samples, o.Samples...)
+	room := groupBytes
+	for i := len(s.Samples) - 1; i >= 0; i-- {
+		if room -= len(s.Samples[i].User) + len(s.Samples[i].Content) + 32; room < 0 {
+			s.Samples = slices.Clone(s.Samples[i+1:])
+			return
+		}
 	}
 }
 
 func (f *finder) evict() {
 	var least *group
 	for _, g := range f.groups {
-		if least == nil || g.n < least.n || g.n == least.n && g.last.Before(least.last) {
+		if least == nil || g.known.N < least.known.N || g.known.N == least.known.N && g.known.Last.Before(least.known.Last) {
 			least = g
 		}
 	}
@@ -97,23 +141,21 @@ func (f *finder) evict() {
 func groupKey(t *Traffic) string {
 	switch {
 	case len(t.Schema) > 0:
-		return fmt.Sprintf("s%016x", hash64(string(t.Schema)+"\x00"+skeleton(t.System)))
+		return fmt.Sprintf("s%016x", hash64(string(t.Schema)+"\x00"+task.Outline(t.System)))
 	case t.System != "":
-		return fmt.Sprintf("p%016x", hash64(skeleton(t.System)))
+		return fmt.Sprintf("p%016x", hash64(task.Outline(t.System)))
 	}
-	begin := []rune(skeleton(t.User))
-	return fmt.Sprintf("u%016x", hash64(string(begin[:min(len(begin), prefixKey)])))
+	return fmt.Sprintf("u%016x", hash64(firstWords(task.Outline(t.User))))
 }
 
-// skeleton keeps what a prompt says and drops its dates and numbers.
-func skeleton(text string) string {
-	mapped := strings.Map(func(r rune) rune {
-		if unicode.IsDigit(r) {
-			return '0'
-		}
-		return unicode.ToLower(r)
-	}, text)
-	return strings.Join(strings.Fields(mapped), " ")
+// firstWords are what unmarked prompts are told apart by: two words, or one that ends in a colon.
+func firstWords(text string) string {
+	first, rest, _ := strings.Cut(text, " ")
+	if strings.HasSuffix(first, ":") {
+		return first
+	}
+	second, _, _ := strings.Cut(rest, " ")
+	return first + " " + second
 }
 
 // Verdicts on a Group.
@@ -150,8 +192,8 @@ type Group struct {
 func (f *finder) list() []Group {
 	all := make([]Group, 0, len(f.groups))
 	for _, g := range f.groups {
-		if g.n >= leastGroup {
-			all = append(all, g.judged())
+		if g.known.N >= leastGroup {
+			all = append(all, g.known.judged(g.key))
 		}
 	}
 	slices.SortFunc(all, func(a, b Group) int {
@@ -160,61 +202,75 @@ func (f *finder) list() []Group {
 	return all
 }
 
-func (g *group) judged() Group {
-	out := Group{ID: g.key, Requests: g.n, First: g.first.At, Last: g.last, Model: g.first.Asked, System: g.first.System,
-		Template: g.template(), Spent: g.cost.USD()}
-	out.Shape, out.Fields = g.shape()
-	out.Answers, out.Entropy = g.variety(out.Shape, out.Fields)
-	if span := g.last.Sub(g.first.At); span >= time.Hour && g.unpriced == 0 {
+func (s *sighting) judged(key string) Group {
+	out := Group{ID: key, Requests: s.N, First: s.First.At, Last: s.Last, Model: s.First.Asked, System: s.First.System,
+		Template: s.template(), Spent: s.Cost.USD()}
+	found := s.shape()
+	out.Shape, out.Format, out.Fields = found.name, found.format, found.fields
+	out.Answers, out.Entropy = s.variety(found)
+	if span := s.Last.Sub(s.First.At); span >= time.Hour && s.Unpriced == 0 {
 		monthly := out.Spent * float64(30*24*time.Hour) / float64(span)
 		saving := monthly * (1 - defaultAuditShare)
 		out.Monthly, out.Saving = &monthly, &saving
 	}
-	out.Verdict, out.Reason, out.More = g.verdict(&out)
-	out.Offered = out.Shape == "json" && !g.barred
+	obstacle := s.obstacle(&out)
+	out.Offered = obstacle == ""
+	out.Verdict, out.Reason, out.More = s.verdict(&out, obstacle)
 	return out
 }
 
 const defaultAuditShare = 0.01
 
-func (g *group) verdict(out *Group) (verdict, reason string, more int64) {
+// obstacle says why a group can be no task whatever it costs, "" when it can.
+func (s *sighting) obstacle(out *Group) string {
+	switch {
+	case s.Barred:
+		return "its provider's terms forbid training on its answers"
+	case s.Unplain*2 > s.N:
+		return "most requests ask for what only a general model can give: tools, several answers or the like"
+	case out.Shape == freeText:
+		return "the answers are free text, which a specialist must not invent"
+	case len(s.First.Schema) == 0 && s.First.System == "" && len(out.Template)-len(wholeMessage) < leastMarker:
+		return "its requests have no schema, no system prompt and no words in common that they could be recognised by: give them one of these"
+	}
+	return ""
+}
+
+func (s *sighting) verdict(out *Group, obstacle string) (verdict, reason string, more int64) {
 	need := firstRun(task.DefaultTarget)
 	switch {
-	case g.barred:
-		return NotWorthIt, "its provider's terms forbid training on its answers", 0
-	case g.unplain*2 > g.n:
-		return NotWorthIt, "most requests ask for what only a general model can give: tools, several answers or the like", 0
-	case out.Shape == "free text":
-		return NotWorthIt, "the answers are free text, which a specialist must not invent", 0
-	case out.Shape == "label" || out.Shape == "form":
-		return NotWorthIt, "a specialist answers in JSON: ask for a JSON schema with one field, then it can learn this job", 0
-	case out.Answers <= 1 && g.n >= 20:
+	case obstacle != "":
+		return NotWorthIt, obstacle, 0
+	case out.Answers <= 1 && s.N >= 20:
 		return NotWorthIt, "the answer is always the same: no model is needed", 0
 	case out.Saving != nil && *out.Saving < leastSaving:
 		return NotWorthIt, fmt.Sprintf("at most $%.2f a month would be saved", *out.Saving), 0
-	case int64(g.n) < need:
-		return CannotTellYet, fmt.Sprintf("needs %d more requests to learn and certify from", need-int64(g.n)), need - int64(g.n)
+	case int64(s.N) < need:
+		return CannotTellYet, fmt.Sprintf("needs %d more requests to learn and certify from", need-int64(s.N)), need - int64(s.N)
 	case out.Saving == nil:
 		return CannotTellYet, "its model has no known price, or less than an hour was seen", 0
 	}
 	return WorthIt, fmt.Sprintf("at most $%.2f of $%.2f a month would be saved; how much, a certificate will say", *out.Saving, *out.Monthly), 0
 }
 
+// wholeMessage is the template of messages without literal text.
+const wholeMessage = "{{input}}"
+
 // template finds the literal text around the part of the user's messages that varies.
-func (g *group) template() string {
-	if len(g.samples) < 2 {
+func (s *sighting) template() string {
+	if len(s.Samples) < 2 {
 		return ""
 	}
-	prefix, suffix := g.samples[0].user, g.samples[0].user
-	for _, s := range g.samples[1:] {
-		prefix = prefix[:commonPrefix(prefix, s.user)]
-		suffix = suffix[len(suffix)-commonSuffix(suffix, s.user):]
+	prefix, suffix := s.Samples[0].User, s.Samples[0].User
+	for _, x := range s.Samples[1:] {
+		prefix = prefix[:commonPrefix(prefix, x.User)]
+		suffix = suffix[len(suffix)-commonSuffix(suffix, x.User):]
 	}
 	prefix, suffix = toWord(prefix), fromWord(suffix)
 	if len(prefix)+len(suffix) < leastTemplate || strings.Contains(prefix+suffix, "{{") {
-		return "{{input}}"
+		return wholeMessage
 	}
-	return prefix + "{{input}}" + suffix
+	return prefix + wholeMessage + suffix
 }
 
 func commonPrefix(a, b string) int {
@@ -236,101 +292,3 @@ func commonSuffix(a, b string) int {
 // toWord and fromWord cut at white space, so that no word that inputs happen to share is taken for literal text.
 func toWord(s string) string   { return s[:strings.LastIndexAny(s, " \n\t")+1] }
 func fromWord(s string) string { return s[max(0, strings.IndexAny(s+" ", " \n\t")):] }
-
-// shape says what the answers look like, and their fields where they are JSON.
-func (g *group) shape() (string, []task.Field) {
-	var examples []task.Example
-	labels, forms := map[string]int{}, map[string]int{}
-	for _, s := range g.samples {
-		var o task.Output
-		text := strings.TrimSpace(s.content)
-		if json.Unmarshal([]byte(text), &o) == nil && len(o) > 0 {
-			examples = append(examples, task.Example{Text: s.user, Labels: o})
-		}
-		if len(text) <= 60 && !strings.Contains(text, "\n") {
-			labels[text]++
-		}
-		forms[formOf(text)]++
-	}
-	n := len(g.samples)
-	switch {
-	case len(examples)*10 >= n*9 && n > 0:
-		return jsonShape(g.first.Schema, examples)
-	case sum(labels)*10 >= n*9 && len(labels)*5 <= max(n, 10):
-		return "label", nil
-	case len(forms) == 1 && formOf(g.samples[0].content) != "":
-		return "form", nil
-	}
-	return "free text", nil
-}
-
-func jsonShape(schema []byte, examples []task.Example) (string, []task.Field) {
-	fields, err := task.ParseSchema(schema)
-	if err != nil {
-		fields, err = task.InferFields(examples)
-	}
-	if err != nil {
-		return "free text", nil
-	}
-	for _, f := range fields {
-		if f.Kind == task.Category || f.Kind == task.Boolean || f.Kind == task.Labels {
-			return "json", fields
-		}
-	}
-	for _, f := range fields { // spans only: each must really stand in its text
-		for _, e := range examples {
-			if !f.StandsIn(e.Labels[f.Name], e.Text) {
-				return "free text", nil
-			}
-		}
-	}
-	return "json", fields
-}
-
-// formOf is the keys of "Key: value" lines, "" where a text has none.
-func formOf(text string) string {
-	var keys []string
-	for line := range strings.Lines(strings.TrimSpace(text)) {
-		key, _, ok := strings.Cut(line, ":")
-		if !ok || len(key) > 40 {
-			return ""
-		}
-		keys = append(keys, key)
-	}
-	return strings.Join(keys, "\n")
-}
-
-func sum(counts map[string]int) int {
-	n := 0
-	for _, c := range counts {
-		n += c
-	}
-	return n
-}
-
-// variety counts the different answers among the samples, by their classified fields where they are JSON, and their entropy.
-func (g *group) variety(shape string, fields []task.Field) (answers int, bits float64) {
-	counts := map[string]int{}
-	for _, s := range g.samples {
-		counts[answerOf(s.content, shape, fields)]++
-	}
-	for _, c := range counts {
-		p := float64(c) / float64(len(g.samples))
-		bits -= p * math.Log2(p)
-	}
-	return len(counts), math.Abs(bits)
-}
-
-func answerOf(content, shape string, fields []task.Field) string {
-	var o task.Output
-	if shape != "json" || json.Unmarshal([]byte(content), &o) != nil {
-		return strings.TrimSpace(content)
-	}
-	var text []byte
-	for _, f := range fields {
-		if f.Kind != task.Span {
-			text = append(o[f.Name].AppendJSON(text), ',')
-		}
-	}
-	return string(text)
-}

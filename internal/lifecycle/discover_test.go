@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"occam/internal/cost"
+	"occam/internal/store"
 	"occam/internal/task"
 )
 
@@ -40,7 +41,7 @@ func only(t *testing.T, f *finder) Group {
 }
 
 func TestDiscoverLearnsATask(t *testing.T) {
-	f := newFinder()
+	f := newFinder(nil)
 	traffic(f, 600, ticketTraffic)
 	g := only(t, f)
 	if g.Template != "Ticket:\n{{input}}\nAnswer in JSON." && g.Template != "Ticket:\n{{input}} with words\nAnswer in JSON." {
@@ -72,18 +73,18 @@ func TestVerdicts(t *testing.T) {
 		{"one answer", NotWorthIt, "always the same", 600, func(i int) Traffic {
 			return Traffic{System: "Is it ok?", User: fmt.Sprint("text ", i), Content: `{"ok":true}`}
 		}},
-		{"labels", NotWorthIt, "JSON", 600, func(i int) Traffic {
-			return Traffic{System: "One word.", User: fmt.Sprint("text ", i), Content: []string{"yes", "no"}[i%2]}
+		{"invented lines", NotWorthIt, "free text", 600, func(i int) Traffic {
+			return Traffic{System: "Two lines.", User: fmt.Sprint("text ", i), Content: fmt.Sprintf("Mood: of kind %d\nOrder: %d", i, i*31)}
 		}},
-		{"form", NotWorthIt, "JSON", 600, func(i int) Traffic {
-			return Traffic{System: "Two lines.", User: fmt.Sprint("text ", i), Content: fmt.Sprintf("Category: c%d\nOrder: %d", i%5, i*31)}
+		{"nothing to recognise it by", NotWorthIt, "recognised", 600, func(i int) Traffic {
+			return Traffic{User: fmt.Sprintf("Please say: %d", i), Content: []string{"yes", "no"}[i%2]}
 		}},
 		{"invented strings", NotWorthIt, "free text", 600, func(i int) Traffic {
 			return Traffic{System: "Summarise as JSON.", User: fmt.Sprint("text ", i), Content: fmt.Sprintf(`{"summary":"something new %d %d"}`, i*13, i)}
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			f := newFinder()
+			f := newFinder(nil)
 			traffic(f, tc.n, tc.one)
 			if g := only(t, f); g.Verdict != tc.verdict || !strings.Contains(g.Reason, tc.reason) {
 				t.Errorf("%s: %s (shape %s, fields %+v)", g.Verdict, g.Reason, g.Shape, g.Fields)
@@ -94,7 +95,7 @@ func TestVerdicts(t *testing.T) {
 
 // Traffic without structure makes no group worth showing, and memory stays bounded.
 func TestTrafficWithoutStructure(t *testing.T) {
-	f := newFinder()
+	f := newFinder(nil)
 	traffic(f, 5000, func(i int) Traffic {
 		word := strings.Map(func(r rune) rune { return r + 'a' - '0' }, fmt.Sprint(hash64(fmt.Sprint(i))))
 		return Traffic{User: word + " is an odd thing to ask about", Content: "Well."}
@@ -105,7 +106,7 @@ func TestTrafficWithoutStructure(t *testing.T) {
 }
 
 func TestASchemaThatChangesIsAnotherGroup(t *testing.T) {
-	f := newFinder()
+	f := newFinder(nil)
 	schema := func(values string) []byte {
 		return []byte(`{"type":"object","properties":{"colour":{"type":"string","enum":[` + values + `]}}}`)
 	}
@@ -149,5 +150,97 @@ func TestMakeTask(t *testing.T) {
 	b.crash()
 	if all := b.Status(); len(all) != 2 || all[1].Task != "tickets" {
 		t.Errorf("after a restart: %+v", all)
+	}
+}
+
+// What answers look like is learned, so that a specialist writes them in the same way.
+func TestShapesOfAnswers(t *testing.T) {
+	category := func(i int) string { return []string{"refund", "late delivery", "other"}[i%3] }
+	order := func(i int, none string) string {
+		if i%4 == 0 {
+			return none
+		}
+		return fmt.Sprintf("AB-%d", 1000+i)
+	}
+	for _, tc := range []struct{ shape, format, content string }{
+		{"label", "{{label}}", "%s"},
+		{"form", "Category: {{category}}\nOrder ID: {{order_id|none}}", "Category: %s\nOrder ID: %s"},
+		{"json", "", `{"category":"%s","order_id":"%s"}`},
+		{"json", "{\"order_id\": {{json order_id}}, \"category\": {{json category}}}", `{"order_id": "%[2]s", "category": "%[1]s"}`},
+		{"json", "```json\n{\n  \"category\": {{json category}},\n  \"order_id\": {{json order_id}}\n}\n```", "```json\n{\n  \"category\": \"%s\",\n  \"order_id\": \"%s\"\n}\n```"},
+	} {
+		f := newFinder(nil)
+		traffic(f, 600, func(i int) Traffic {
+			none := "none"
+			x := Traffic{User: "Sort this ticket, please: order " + order(i, "unknown") + " is about " + category(i+i/7)}
+			x.Content = strings.Replace(fmt.Sprintf(tc.content, category(i), order(i, none)), "%!(EXTRA string="+order(i, none)+")", "", 1)
+			x.Content = strings.ReplaceAll(x.Content, `"none"`, "null")
+			return x
+		})
+		g := only(t, f)
+		if g.Shape != tc.shape || g.Format != tc.format || g.Verdict != WorthIt || !g.Offered || g.Answers != 3 {
+			t.Errorf("%q: shape %s, format %q, fields %+v, %d answers, %s: %s", tc.content, g.Shape, g.Format, g.Fields, g.Answers, g.Verdict, g.Reason)
+		}
+		if !strings.HasPrefix(g.Template, "Sort this ticket, please: order {{input}}") {
+			t.Errorf("template %q", g.Template)
+		}
+	}
+}
+
+// What was overheard outlives the process, and replicas add up what they hear.
+func TestOverheardTrafficIsKept(t *testing.T) {
+	b := newBench(t, nil)
+	hear := func(from, n int) {
+		for i := from; i < from+n; i++ {
+			x := ticketTraffic(i)
+			x.At, x.Asked, x.Plain, x.Cost, x.Priced = b.now(), "gpt-4o", true, cost.FromUSD(.002), true
+			b.Overhear(x)
+		}
+	}
+	found := func(n int) Group {
+		t.Helper()
+		var groups []Group
+		b.until(fmt.Sprint(n, " requests"), func(Status) bool {
+			var err error
+			groups, err = b.Discover(t.Context())
+			return err == nil && len(groups) == 1 && groups[0].Requests == n
+		})
+		return groups[0]
+	}
+	hear(0, 400)
+	before := found(400)
+	b.pass(time.Minute)
+	stored := func() (n int) {
+		err := b.store.View(t.Context(), func(tx *store.Tx) error {
+			all, err := tx.Records(kindTraffic).List()
+			n = len(all)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	b.until("write", func(Status) bool { return stored() == 1 })
+	b.crash()
+	if after := found(400); after.Spent != before.Spent || after.Template != before.Template || !after.First.Equal(before.First) || after.Entropy != before.Entropy {
+		t.Errorf("before %+v\nafter  %+v", before, after)
+	}
+	other := newFinder(nil) // another replica's news come on top
+	traffic(other, 100, ticketTraffic)
+	for key, g := range other.groups {
+		g.key = key
+		if err := b.keepGroup(t.Context(), g); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hear(400, 50)
+	b.pass(time.Minute)
+	found(550)
+	if _, err := b.MakeTask(t.Context(), Making{Group: before.ID, Name: "tickets", By: "ann"}); err != nil {
+		t.Fatal(err)
+	}
+	if n := stored(); n != 0 {
+		t.Errorf("%d groups are kept of traffic that is a task", n)
 	}
 }

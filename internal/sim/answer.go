@@ -288,8 +288,12 @@ func (a *author) prose(n int) string {
 	return b.String()
 }
 
-// text writes a free answer of one to six sentences, the first of which says that it is simulated.
+// text writes a free answer: as Options.Write says what the oracle knows or, where it knows nothing, one to six sentences, the first
+// of which says that it is simulated.
 func (a *author) text() string {
+	if a.options.Write != nil && a.truth != nil {
+		return a.options.Write(a.truth)
+	}
 	more := a.r.IntN(6)
 	if more == 0 {
 		return sentences[0]

@@ -43,6 +43,10 @@ type Options struct {
 	// does not know. It is called from many goroutines. Without an oracle every answer is made up.
 	Oracle func(input string) task.Output
 
+	// Write says how the oracle's answer is written where the request names no schema: a bare label, say. Such answers are without
+	// mistakes. nil: made-up prose.
+	Write func(truth task.Output) string
+
 	// MistakeRate is the share of the oracle's answers that are given wrong in one field. Which ones depends on the seed and
 	// the input only, so that a repeated request gets the same answer.
 	MistakeRate float64

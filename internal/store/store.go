@@ -154,6 +154,14 @@ func connect(ctx context.Context, dsn string, opts *Options) (*Store, error) {
 	return s, nil
 }
 
+// Redacted returns a text without what Options.Redact takes out of everything that is kept.
+func (s *Store) Redacted(text string) string {
+	if s.redact == nil {
+		return text
+	}
+	return s.redact(text)
+}
+
 // redact hides the password of a database address.
 func redact(dsn string) string {
 	at := strings.LastIndex(dsn, "@")

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unicode"
 )
 
 // A Query is what a request shows of itself to the recogniser.
@@ -23,7 +24,7 @@ type Message struct {
 // A Match says which task a request belongs to.
 type Match struct {
 	Task     *Task
-	By       string // "model", "schema" or "system"
+	By       string // "model", "schema", "system" or "input"
 	Input    string // the variable text
 	Readable bool   // false when the messages do not fit the task's template: only the generalist can answer
 }
@@ -33,6 +34,8 @@ type Match struct {
 type Recognizer struct {
 	tasks  []*Task
 	byName map[string]*Task
+	// outlines are of the tasks' system prompts, where no other task's prompt has the same.
+	outlines map[*Task]string
 
 	schemas sync.Map // raw schema → []*Task
 	seen    atomic.Int64
@@ -43,7 +46,7 @@ const maxSchemasRemembered = 1024
 
 // NewRecognizer returns a recogniser of these tasks.
 func NewRecognizer(tasks []*Task) *Recognizer {
-	r := &Recognizer{tasks: tasks, byName: make(map[string]*Task, len(tasks))}
+	r := &Recognizer{tasks: tasks, byName: make(map[string]*Task, len(tasks)), outlines: outline(tasks)}
 	for _, t := range tasks {
 		r.byName[t.Name] = t
 	}
@@ -51,34 +54,76 @@ func NewRecognizer(tasks []*Task) *Recognizer {
 }
 
 // Recognize returns the task that a request belongs to: by its model name, else by its output schema, else by its system
-// prompt. A request that could belong to two tasks belongs to none.
+// prompt, else, for tasks that want it, by the words around the input. A request that could belong to two tasks belongs to none.
 func (r *Recognizer) Recognize(q Query) (Match, bool) {
 	if t, ok := r.byName[q.Model]; ok {
 		return t.match(q, "model"), true
 	}
-	system := systemPrompt(q.Messages)
-	if len(q.Schema) > 0 {
-		candidates := r.withSchema(q.Schema)
-		if t, ok := only(candidates, func(t *Task) bool { return t.servesModel(q.Model) && t.servesSystem(system) }); ok {
-			return t.match(q, "schema"), true
-		}
-		return Match{}, false // the schema is another task's: a system prompt must not overrule it
+	by, candidates, fits := "input", r.tasks, func(t *Task) bool { return t.ByInput && t.System == "" && t.servesInput(q.Messages) }
+	switch system := systemPrompt(q.Messages); {
+	case len(q.Schema) > 0: // a schema is some task's or none's: a system prompt must not overrule it
+		by, candidates, fits = "schema", r.withSchema(q.Schema), func(t *Task) bool { return t.System == "" || r.servesSystem(t, system) }
+	case system != "":
+		by, fits = "system", func(t *Task) bool { return t.System != "" && r.servesSystem(t, system) }
 	}
-	if system == "" {
-		return Match{}, false
-	}
-	t, ok := only(r.tasks, func(t *Task) bool { return t.System != "" && t.servesModel(q.Model) && t.servesSystem(system) })
+	t, ok := only(candidates, func(t *Task) bool { return t.servesModel(q.Model) && fits(t) })
 	if !ok {
 		return Match{}, false
 	}
-	return t.match(q, "system"), true
+	return t.match(q, by), true
 }
 
 // servesModel: a request that names a model is only the task's when it names the model that the specialist stands in for.
 func (t *Task) servesModel(model string) bool { return t.Generalist == "" || model == t.Generalist }
 
-func (t *Task) servesSystem(system string) bool {
-	return t.System == "" || strings.TrimSpace(t.System) == system
+// servesSystem reports whether a request's system prompt is the task's: the same words, whatever numbers and dates stand in it.
+// Where two tasks differ in numbers only, the numbers count.
+func (r *Recognizer) servesSystem(t *Task, system string) bool {
+	if strings.TrimSpace(t.System) == system {
+		return true
+	}
+	outline := r.outlines[t]
+	return outline != "" && outline == Outline(system)
+}
+
+func (t *Task) servesInput(messages []Message) bool {
+	_, ok := t.inputOf(messages)
+	return ok
+}
+
+// Outline keeps what a prompt says and drops its dates, numbers, case and spacing.
+func Outline(text string) string {
+	mapped := strings.Map(func(r rune) rune {
+		if unicode.IsDigit(r) {
+			return '0'
+		}
+		return unicode.ToLower(r)
+	}, text)
+	return strings.Join(strings.Fields(mapped), " ")
+}
+
+// outline returns the outlines of system prompts that are one task's alone.
+func outline(tasks []*Task) map[*Task]string {
+	owner := map[string]*Task{}
+	for _, t := range tasks {
+		if t.System == "" {
+			continue
+		}
+		key := Outline(t.System)
+		if other, taken := owner[key]; taken && (other == nil || strings.TrimSpace(other.System) != strings.TrimSpace(t.System)) {
+			t = nil
+		}
+		owner[key] = t
+	}
+	outlines := map[*Task]string{}
+	for key, first := range owner {
+		for _, t := range tasks {
+			if first != nil && t.System != "" && Outline(t.System) == key {
+				outlines[t] = key
+			}
+		}
+	}
+	return outlines
 }
 
 func (t *Task) match(q Query, by string) Match {

@@ -2,6 +2,12 @@
 // validates answers and recognises which request belongs to which task. It does no I/O of its own.
 package task
 
+import (
+	"cmp"
+	"errors"
+	"fmt"
+)
+
 // A Kind says how a field is answered.
 type Kind string
 
@@ -36,6 +42,25 @@ type Target struct {
 	Confidence float64 `json:"confidence" yaml:"confidence"` // e.g. 0.95: the statement fails for at most 5 % of calibration draws
 }
 
+// Complete returns the target with DefaultTarget's where it says nothing.
+func (t Target) Complete() Target {
+	t.Promise = cmp.Or(t.Promise, DefaultTarget.Promise)
+	t.Accuracy = cmp.Or(t.Accuracy, DefaultTarget.Accuracy)
+	t.Confidence = cmp.Or(t.Confidence, DefaultTarget.Confidence)
+	return t
+}
+
+// Check says what is wrong with a target, which need not be complete.
+func (t Target) Check() error {
+	if t.Promise != "" && t.Promise != Served && t.Promise != System {
+		return fmt.Errorf("target.promise is %q: it must be served or system", t.Promise)
+	}
+	if t.Accuracy < 0 || t.Accuracy >= 1 || t.Confidence < 0 || t.Confidence >= 1 {
+		return errors.New("target: accuracy and confidence must be shares below 1, such as 0.97 and 0.95")
+	}
+	return nil
+}
+
 // DefaultTarget is the target of a task that names none.
 var DefaultTarget = Target{Promise: Served, Accuracy: 0.97, Confidence: 0.95}
 
@@ -45,6 +70,8 @@ type Task struct {
 	Fields     []Field
 	Input      Template // how the variable text sits in the user's message
 	System     string   // a system prompt that marks the task's requests, if any
+	ByInput    bool     // requests without system prompt and schema are the task's when they fit Input's literal text
+	Answer     Form     // how the answer is written; zero: JSON
 	Generalist string   // the model that answers when no tier may
 	Target     Target
 	Tiers      []string // models to try, cheapest first

@@ -1,0 +1,118 @@
+package lifecycle
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"time"
+
+	"occam/internal/store"
+)
+
+// kindTraffic is the kind of document that holds what was seen of a group of traffic, under its key.
+const kindTraffic = "traffic"
+
+const (
+	trafficEvery = 10 * time.Second // between writes of what was overheard
+	trafficBatch = 10               // groups a write
+)
+
+// loadTraffic takes up what was overheard before this process started. A damaged group begins anew.
+func (c *Controller) loadTraffic(ctx context.Context) error {
+	var stored []store.Record
+	err := c.opts.Store.View(ctx, func(tx *store.Tx) (err error) {
+		stored, err = tx.Records(kindTraffic).List()
+		return err
+	})
+	for _, r := range stored {
+		var seen sighting
+		if err := json.Unmarshal(r.Value, &seen); err != nil {
+			c.opts.Log.Warn("what was seen of some traffic is damaged and begins anew", "group", r.Name, "error", err)
+			continue
+		}
+		c.finder.group(r.Name).known = seen
+	}
+	return err
+}
+
+// keepTraffic writes what was overheard since the last time: of a few groups, those with most news, or of all.
+func (c *Controller) keepTraffic(ctx context.Context, all bool) {
+	now := c.opts.Now()
+	if !all && now.Sub(c.overheard) < trafficEvery {
+		return
+	}
+	c.overheard = now
+	var news []*group
+	for _, g := range c.finder.groups {
+		if g.fresh.N > 0 && g.known.N >= leastGroup {
+			news = append(news, g)
+		}
+	}
+	slices.SortFunc(news, func(a, b *group) int { return cmp.Compare(b.fresh.N, a.fresh.N) })
+	if !all {
+		news = news[:min(len(news), trafficBatch)]
+	}
+	for _, g := range news {
+		if err := c.keepGroup(ctx, g); err != nil && !errors.Is(err, store.ErrConflict) { // another replica wrote: next time
+			c.opts.Log.Warn("what was seen of some traffic could not be written", "group", g.key, "error", err)
+			return
+		}
+	}
+}
+
+// keepGroup adds a group's news to what is stored of it, which other replicas add to as well.
+func (c *Controller) keepGroup(ctx context.Context, g *group) error {
+	ctx, cancel := context.WithTimeout(ctx, storePatience)
+	defer cancel()
+	var whole sighting
+	err := c.opts.Store.Update(ctx, func(tx *store.Tx) error {
+		records := tx.Records(kindTraffic)
+		have, err := records.Get(g.key)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		whole = sighting{}
+		if len(have.Value) > 0 {
+			if err := json.Unmarshal(have.Value, &whole); err != nil {
+				whole = sighting{}
+			}
+		}
+		whole.merge(g.fresh)
+		if have.Value, err = encodeSighting(&whole); err != nil {
+			return err
+		}
+		have.Name = g.key
+		return records.Put(have)
+	})
+	if err == nil {
+		g.known, g.fresh = whole, sighting{}
+	}
+	return err
+}
+
+// encodeSighting leaves the oldest samples out where all would not fit a record.
+func encodeSighting(s *sighting) ([]byte, error) {
+	for {
+		value, err := json.Marshal(s)
+		if err != nil || len(value) <= store.MaxRecord || len(s.Samples) == 0 {
+			return value, err
+		}
+		s.Samples = slices.Clone(s.Samples[len(s.Samples)/2+1:])
+	}
+}
+
+// forgetTraffic removes a group that became a task, or those whose retention has ended.
+func (c *Controller) forgetTraffic(ctx context.Context, gone func(*group) bool) {
+	for key, g := range c.finder.groups {
+		if !gone(g) {
+			continue
+		}
+		delete(c.finder.groups, key)
+		err := c.opts.Store.Update(ctx, func(tx *store.Tx) error { return tx.Records(kindTraffic).Delete(key) })
+		if err != nil {
+			c.opts.Log.Warn("what was seen of some traffic could not be removed", "group", key, "error", err)
+		}
+	}
+}
