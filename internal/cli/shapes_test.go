@@ -23,8 +23,8 @@ type chat struct {
 	task, reason, content string
 }
 
-// ask sends one chat completion request and reads its content, from a stream too.
-func ask(t *testing.T, base, system, user string, stream bool) chat {
+// converse sends one chat completion request and reads its content, from a stream too.
+func converse(t *testing.T, base, system, user string, stream bool) chat {
 	t.Helper()
 	messages := []map[string]string{{"role": "user", "content": user}}
 	if system != "" {
@@ -98,7 +98,7 @@ func TestSpecialistsAnswerInTheShapeOfTheGeneralist(t *testing.T) {
 		if x.OutOfScope {
 			continue
 		}
-		c := ask(t, base, "Sort.", x.Text, i%2 == 0)
+		c := converse(t, base, "Sort.", x.Text, i%2 == 0)
 		if c.task != "triage" {
 			t.Fatalf("not recognised: %+v", c)
 		}
@@ -137,7 +137,7 @@ func TestBareLabelsBecomeATask(t *testing.T) {
 	}}, "", "capture: {prompts: true}\n")
 	base, _, stop := serve(t, f.config)
 	for i := range 40 {
-		if c := ask(t, base, "", fmt.Sprintf("%sitem %d of my list is %s", template, i, colour(i)), false); c.task != "none" || c.content != colour(i) {
+		if c := converse(t, base, "", fmt.Sprintf("%sitem %d of my list is %s", template, i, colour(i)), false); c.task != "none" || c.content != colour(i) {
 			t.Fatalf("%+v", c)
 		}
 	}
@@ -155,11 +155,11 @@ func TestBareLabelsBecomeATask(t *testing.T) {
 	}
 	mustRun(t, "", "tasks", "discover", "--make", groups[0].ID, "--name", "colours", "--config", f.config)
 	for i := range 30 {
-		if c := ask(t, base, "", fmt.Sprintf("%sitem %d of my list is %s", template, 100+i, colour(i)), false); c.task != "colours" || c.content != colour(i) {
+		if c := converse(t, base, "", fmt.Sprintf("%sitem %d of my list is %s", template, 100+i, colour(i)), false); c.task != "colours" || c.content != colour(i) {
 			t.Fatalf("%+v", c)
 		}
 	}
-	if c := ask(t, base, "", "Which day is it?", false); c.task != "none" {
+	if c := converse(t, base, "", "Which day is it?", false); c.task != "none" {
 		t.Errorf("another question: %+v", c)
 	}
 	wait(t, "examples", func() bool {

@@ -1,6 +1,8 @@
 package lifecycle
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -210,18 +212,22 @@ func TestOverheardTrafficIsKept(t *testing.T) {
 	hear(0, 400)
 	before := found(400)
 	b.pass(time.Minute)
-	stored := func() (n int) {
+	stored := func() (requests int) {
 		err := b.store.View(t.Context(), func(tx *store.Tx) error {
 			all, err := tx.Records(kindTraffic).List()
-			n = len(all)
+			for _, r := range all {
+				var s sighting
+				err = errors.Join(err, json.Unmarshal(r.Value, &s))
+				requests += s.N
+			}
 			return err
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return n
+		return requests
 	}
-	b.until("write", func(Status) bool { return stored() == 1 })
+	b.until("write", func(Status) bool { b.pass(time.Second); return stored() == 400 })
 	b.crash()
 	if after := found(400); after.Spent != before.Spent || after.Template != before.Template || !after.First.Equal(before.First) || after.Entropy != before.Entropy {
 		t.Errorf("before %+v\nafter  %+v", before, after)
@@ -241,6 +247,6 @@ func TestOverheardTrafficIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := stored(); n != 0 {
-		t.Errorf("%d groups are kept of traffic that is a task", n)
+		t.Errorf("%d requests are kept of traffic that is a task", n)
 	}
 }
