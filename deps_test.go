@@ -24,7 +24,7 @@ var layers = map[string]int{
 	"specialist": 1, "encoder": 1, "sample": 1, "cascade": 1, "openai": 1, "finops": 1,
 	"config": 2, "datacheck": 2, "store": 2, "store/storetest": 2, "store/storetest/faultdisk": 2, "engine": 2, "engine/enginetest": 2, "finetune": 2,
 	"gateway": 3, "lifecycle": 3,
-	"dashboard": 4,
+	"dashboard": 4, "batch": 4,
 	"cli":       5,
 }
 

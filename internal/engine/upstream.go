@@ -135,6 +135,9 @@ func authorization(o Options) http.Header {
 	return http.Header{"Authorization": {"Bearer " + o.Key}}
 }
 
+// Batches reports whether the server may have OpenAI's batch API. Whether it does, its answer to the first upload shows.
+func (u *Upstream) Batches() bool { return u.kind == OpenAI || u.kind == Azure }
+
 // Close drops the idle connections.
 func (u *Upstream) Close() { u.transport.CloseIdleConnections() }
 
@@ -185,8 +188,11 @@ type Call struct {
 	Usage  bool        // the body asks for usage in the stream
 	Method string      // "" is POST
 	Path   string      // below the base URL: "/chat/completions"
+	Query  string      // without the question mark
 	Header http.Header // already reduced to what may be sent on
 	Body   []byte
+	Upload io.Reader // sent instead of Body while it is read, Size bytes; only as it is, never translated
+	Size   int64
 }
 
 // A Reply is what an upstream answered. Body must be closed. Reads from it fail with a *Failure.
@@ -230,7 +236,7 @@ func (u *Upstream) Send(ctx context.Context, c *Call) (*Reply, error) {
 func (u *Upstream) exchange(ctx context.Context, c *Call) (*Reply, error) {
 	ctx, dog := newWatchdog(ctx, u.timeouts)
 	at := *u.base
-	at.Path += c.Path
+	at.Path, at.RawQuery = at.Path+c.Path, c.Query
 	req := (&http.Request{
 		Method: c.Method, URL: &at, Host: u.base.Host, Header: c.Header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -242,6 +248,9 @@ func (u *Upstream) exchange(ctx context.Context, c *Call) (*Reply, error) {
 	if len(c.Body) > 0 {
 		req.Body = io.NopCloser(bytes.NewReader(c.Body))
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.Body)), nil }
+	}
+	if c.Upload != nil {
+		req.ContentLength, req.Body = c.Size, io.NopCloser(&fedReader{c.Upload, dog})
 	}
 	for name, value := range u.auth {
 		req.Header[name] = value
@@ -300,6 +309,18 @@ func (d *watchdog) feed() {
 	d.cause = cause
 	d.mu.Unlock()
 	d.timer.Reset(max(wait, 0))
+}
+
+// A fedReader feeds the watchdog while an upload gets on: no first byte can come before its end.
+type fedReader struct {
+	io.Reader
+	dog *watchdog
+}
+
+func (r *fedReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.dog.feed()
+	return n, err
 }
 
 // hurry leaves the exchange only a little time.

@@ -144,7 +144,7 @@ func (x *exchange) intent(c *call, target engine.Target) *paid {
 		a.Confidence = x.watched[n-1].p.Confidence
 	}
 	a.high = x.bound(target, len(a.body))
-	if a.price, a.priced = x.snap.price(target, "", a.At); a.priced {
+	if a.price, a.priced = x.price(target, "", a.At); a.priced {
 		a.Price = a.price.Version()
 		a.CostHigh = a.price.Cost(a.high, a.At)
 	}
@@ -179,7 +179,7 @@ var errNotJSON = errors.New("the reply is no JSON object")
 // settle records what the attempt billed, as the provider said it.
 func (a *paid) settle(usage cost.Usage, answered string) {
 	if !a.priced {
-		a.price, a.priced = a.x.snap.price(a.target, answered, a.At)
+		a.price, a.priced = a.x.price(a.target, answered, a.At)
 	}
 	a.Usage = usage
 	if !a.priced {
@@ -258,6 +258,9 @@ func (a *paid) finish(state store.State) {
 	a.x.opts.Tracing.closed(a)
 	a.x.spent += a.Cost
 	a.x.unpriced = a.x.unpriced || state == store.Unpriced
+	if a.x.batch {
+		return
+	}
 	ctx, cancel := a.x.detached(ledgerPatience)
 	defer cancel()
 	if err := a.x.opts.Ledger.Finish(ctx, a.Attempt); err != nil {

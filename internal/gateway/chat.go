@@ -209,22 +209,30 @@ func (x *exchange) doubtful() {
 func (x *exchange) held() {
 	a := x.attempt()
 	a.Tier, a.Model, a.Reason, a.Status = "person", "person", string(cascade.Doubt), http.StatusOK
-	x.own(&openai.Answer{ID: x.id, Created: x.began.Unix(), Model: x.request.Model,
-		Refusal: "No model may answer this request with the required certainty. It waits for a person under request " + x.id + "."}, &a)
+	x.own(x.heldAnswer(), &a)
 	a.Latency = x.opts.Now().Sub(x.began)
 	x.record(a)
+}
+
+func (x *exchange) heldAnswer() *openai.Answer {
+	return &openai.Answer{ID: x.id, Created: x.began.Unix(), Model: x.request.Model,
+		Refusal: "No model may answer this request with the required certainty. It waits for a person under request " + x.id + "."}
 }
 
 // passThrough sends a request that belongs to no task to its model, as it came.
 func (x *exchange) passThrough() {
 	route, ok := x.snap.route(x.request.Model)
 	if !ok {
-		x.refuse(&openai.Error{Status: 404, Type: "invalid_request_error", Code: "model_not_found", Param: "model",
-			Message: "The model '" + x.request.Model + "' is not configured and there is no provider to ask for it."})
+		x.refuse(x.unknownModel())
 		return
 	}
 	x.reason = cascade.PassThrough
 	x.relay(&call{route: route, edit: openai.Edit{Usage: x.snap.Limits.AskUsage}})
+}
+
+func (x *exchange) unknownModel() *openai.Error {
+	return &openai.Error{Status: 404, Type: "invalid_request_error", Code: "model_not_found", Param: "model",
+		Message: "The model '" + x.request.Model + "' is not configured and there is no provider to ask for it."}
 }
 
 // inputHash is the 64-bit FNV-1a hash of a task's input: it finds repeats in the ledger without storing the text.

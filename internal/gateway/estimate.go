@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"strings"
 	"sync"
+	"time"
 
 	"occam/internal/cost"
 	"occam/internal/engine"
@@ -58,10 +59,19 @@ func (a *paid) outputTokens(text string, size int64) int64 {
 	return int64(float64(n) * float64(size) / float64(len(text)))
 }
 
+// price is what a target's model costs this request: in a batch, what the provider's batch API costs.
+func (x *exchange) price(t engine.Target, answered string, at time.Time) (cost.Price, bool) {
+	p, ok := x.snap.price(t, answered, at)
+	if ok && x.batch {
+		return p.Batch()
+	}
+	return p, ok
+}
+
 // reference is what the generalist would have cost for a request that a tier answered with so many bytes; 0 where its
 // price is not known.
 func (x *exchange) reference(answer int) cost.Amount {
-	price, ok := x.snap.price(x.task.paid.Targets[0], "", x.began)
+	price, ok := x.price(x.task.paid.Targets[0], "", x.began)
 	if !ok {
 		return 0
 	}

@@ -30,6 +30,7 @@ type exchange struct {
 	began time.Time
 	wrote bool // the answer's first byte is out: nothing may be escalated or refused any more
 
+	batch  bool            // a line of a batch: at batch prices, its rows are written with those of other lines
 	status int             // of the answer
 	trace  context.Context // of the request's span, when there is tracing
 	span   trace.Span
@@ -134,7 +135,12 @@ func (x *exchange) body() ([]byte, *openai.Error) {
 // attempt begins a row of the ledger for this request.
 func (x *exchange) attempt() store.Attempt {
 	now := x.opts.Now()
-	a := store.Attempt{ID: store.NewID(now), RequestID: x.id, Seq: x.attempts, At: now, InputHash: x.inputHash}
+	a := store.Attempt{RequestID: x.id, Seq: x.attempts, At: now, InputHash: x.inputHash}
+	if x.batch {
+		a.ID = store.LineID(x.id, x.attempts)
+	} else {
+		a.ID = store.NewID(now)
+	}
 	if x.key != nil {
 		a.KeyID = x.key.ID
 	}

@@ -137,13 +137,17 @@ func (x *exchange) maySpend(a *paid) *openai.Error {
 	case x.key == nil:
 		return nil
 	case x.key.Limits.Budget > 0 && !a.priced && !a.target.Upstream.Hosted:
-		return &openai.Error{Status: 403, Type: "invalid_request_error", Code: "unpriced_model",
-			Message: "No price is known for the model '" + a.Model + "', so this API key's budget cannot be kept. Give its price with `occam prices`."}
+		return x.unpricedModel(a)
 	case x.key.Limits.TokensPerMinute <= 0:
 		return nil
 	}
 	a.charged = a.x.ratio(a.Task).input(len(a.body)) + min(a.high.Output, 256)
 	return x.charge(&x.account.tokens, x.key.Limits.TokensPerMinute, float64(a.charged), "rate_limit_exceeded", "tokens")
+}
+
+func (x *exchange) unpricedModel(a *paid) *openai.Error {
+	return &openai.Error{Status: 403, Type: "invalid_request_error", Code: "unpriced_model",
+		Message: "No price is known for the model '" + a.Model + "', so this API key's budget cannot be kept. Give its price with `occam prices`."}
 }
 
 // correct replaces what maySpend counted by what was used.
@@ -157,11 +161,14 @@ func (a *paid) correct() {
 }
 
 // budgets are what the request's attempts must fit into.
-func (x *exchange) budgets() []store.Budget {
-	if x.key == nil || x.key.Limits.Budget <= 0 {
+func (x *exchange) budgets() []store.Budget { return Budgets(x.key, x.opts.Now()) }
+
+// Budgets are what the attempts of a key must fit into now. A nil key has none.
+func Budgets(key *store.Key, now time.Time) []store.Budget {
+	if key == nil || key.Limits.Budget <= 0 {
 		return nil
 	}
-	return []store.Budget{{Key: x.key.ID, Start: store.PeriodStart(x.key.Limits.Period, x.opts.Now()), Limit: x.key.Limits.Budget}}
+	return []store.Budget{{Key: key.ID, Start: store.PeriodStart(key.Limits.Period, now), Limit: key.Limits.Budget}}
 }
 
 // cheaper returns the call to make instead of one that the key's budget has no room for.

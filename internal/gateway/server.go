@@ -49,6 +49,8 @@ type Options struct {
 	OnFeedback func(context.Context, Feedback) error
 	// Tracing sends spans; nil: none.
 	Tracing *Tracing
+	// Offline serves /v1/files and /v1/batches, for a key that was checked (nil: the API asks for none). nil: there are none.
+	Offline func(w http.ResponseWriter, r *http.Request, key *store.Key)
 	// Other serves every path that is not the gateway's own: the dashboard. Default: 404.
 	Other http.Handler
 }
@@ -217,6 +219,15 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/models", s.admit("", s.models))
 	if s.opts.OnFeedback != nil {
 		mux.HandleFunc("POST /v1/feedback", s.admit("", s.feedback))
+	}
+	if s.opts.Offline != nil {
+		for _, path := range []string{"/v1/files", "/v1/files/", "/v1/batches", "/v1/batches/"} {
+			mux.HandleFunc(path, s.admit("", func(x *exchange) {
+				x.wrote = true
+				x.w.Header().Set("X-Occam-Request-Id", x.id)
+				s.opts.Offline(x.w, x.r, x.key)
+			}))
+		}
 	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, 200, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.ready)

@@ -59,6 +59,10 @@ type Options struct {
 	Prices  map[string]Rates // by model; nil for the built-in ones. A model that is not listed does not exist
 	APIKey  string           // required as a bearer token, or in X-Api-Key, unless empty
 
+	// NoBatches makes a provider without files and batches; Batches plans what comes of the n-th request to make a batch, from 0.
+	NoBatches bool
+	Batches   func(n int) BatchPlan
+
 	// Script chooses the fault of each request that would be billed, in order of arrival. nil for none.
 	Script Script
 }
@@ -72,6 +76,7 @@ type Provider struct {
 	served  atomic.Int64
 	prefix  prefixCache
 	repeats repeatCounter
+	batches batches
 	quit    chan struct{} // closed by Close: ends hanging requests
 	close   sync.Once
 }
@@ -101,6 +106,7 @@ func (p *Provider) routes() {
 	p.mux.HandleFunc("POST /v1/responses", p.billed(&responsesDialect, p.answer))
 	p.mux.HandleFunc("POST /v1/messages", p.billed(&messagesDialect, p.answer))
 	p.mux.HandleFunc("POST /v1/embeddings", p.billed(&chatDialect, p.embeddings))
+	p.batchRoutes()
 	p.mux.HandleFunc("GET /v1/models", p.models)
 	p.mux.HandleFunc("GET /v1/models/{model}", p.model)
 	p.mux.HandleFunc("GET /bill", p.serveBill)

@@ -16,6 +16,9 @@ const linePrefix = "line_"
 // no line is entered twice.
 func LineID(request string, seq int) string { return linePrefix + request + "_" + strconv.Itoa(seq) }
 
+// IsLine reports whether an attempt's ID is that of a line of a batch.
+func IsLine(id string) bool { return strings.HasPrefix(id, linePrefix) }
+
 // leftOpen selects the open attempts of a lane that nobody will close once its process is dead.
 const leftOpen = `state = 'open' AND n & 255 = ? AND substr(id, 1, 5) <> '` + linePrefix + `'`
 
@@ -156,7 +159,7 @@ func (s *Store) lineRows(ctx context.Context, lines []Attempt) (map[string]*row,
 		some := lines[from:min(from+atOnce, len(lines))]
 		ids := make([]any, len(some))
 		for i := range some {
-			if !strings.HasPrefix(some[i].ID, linePrefix) {
+			if !IsLine(some[i].ID) {
 				return nil, fmt.Errorf("store: attempt %s is no line of a batch: see LineID", some[i].ID)
 			}
 			ids[i] = some[i].ID

@@ -190,7 +190,8 @@ func (t *transaction) countClosed(r *row) {
 			have[i] += v
 		}
 	}
-	if r.State == Settled || r.State == Free || r.State == Unpriced {
+	overnight := IsLine(r.ID) && r.State != Free // nobody waited for it
+	if (r.State == Settled || r.State == Free || r.State == Unpriced) && !overnight {
 		t.latencies[latencyKey{floor(at, day), r.Task, r.Tier, r.Model, latencyStep(r.Latency)}]++
 	}
 }

@@ -1,0 +1,399 @@
+package batch
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+
+	"occam/internal/gateway"
+	"occam/internal/openai"
+	"occam/internal/store"
+)
+
+const settleLines = 1024 // whose outcomes are written together
+
+// advance brings a part as far as it goes now. errWait: the provider must get on first.
+func (r *run) advance(ctx context.Context, p *Part) error {
+	for p.State != settled {
+		before := p.State
+		if err := r.step(ctx, p); err != nil {
+			return err
+		}
+		if err := r.checkpoint(ctx); err != nil {
+			return err
+		}
+		if p.State != before {
+			r.opts.Log.Info("batch: part", "batch", r.b.ID, "part", p.Number, "state", p.State, "provider", p.Provider, "model", p.Model,
+				"lines", p.Lines, "remote", p.Remote)
+		}
+	}
+	return nil
+}
+
+// step does what a part's state asks for.
+func (r *run) step(ctx context.Context, p *Part) error {
+	switch p.State {
+	case sealed:
+		return r.intend(ctx, p)
+	case intended:
+		return r.send(ctx, p)
+	case creating:
+		return r.create(ctx, p)
+	case sent:
+		return r.look(ctx, p)
+	case fetched:
+		return r.settle(ctx, p)
+	case calling:
+		return r.call(ctx, p)
+	}
+	return fmt.Errorf("batch: part %d is in the unknown state %q", p.Number, p.State)
+}
+
+// provider is whom a part asks.
+func (r *run) provider(p *Part) (remote, error) {
+	u := r.opts.Desk.Upstream(p.Provider)
+	if u == nil {
+		return remote{}, fmt.Errorf("batch: provider %q is not in the configuration any more", p.Provider)
+	}
+	return remote{u}, nil
+}
+
+// intend puts the intent of every line into the ledger and writes the file that is uploaded. Lines that a budget has no room
+// for end here.
+func (r *run) intend(ctx context.Context, p *Part) error {
+	if r.stopping() {
+		return r.skip(ctx, p)
+	}
+	u, err := r.provider(p)
+	if err != nil {
+		return err
+	}
+	if !u.Batches() {
+		return r.reject(ctx, p, "its API has no batches")
+	}
+	kept, upload, err := r.openIntended(p)
+	if err != nil {
+		return err
+	}
+	defer kept.Close()
+	defer upload.Close()
+	budgets := gateway.Budgets(r.opts.Desk.KeyOf(r.b.KeyID), r.opts.Now())
+	var failed []byte
+	left := int64(0)
+	err = r.eachStored(p, 0, func(some []stored) error {
+		refused, err := r.opts.Store.IntendLines(ctx, intents(some), budgets...)
+		if err != nil {
+			return err
+		}
+		var lines, asked []byte
+		for i := range some {
+			l := &some[i]
+			if refused[l.Intent.ID] == nil {
+				left++
+				lines, asked = appendStored(lines, l), appendAsked(asked, l, r.b.Endpoint)
+			} else if l.Audited == "" {
+				r.b.Counts.Failed++
+				failed = appendError(failed, l, &openai.Error{Status: 429, Type: "insufficient_quota", Code: "insufficient_quota",
+					Message: "This request could cost more than what is left of the API key's budget."})
+			}
+		}
+		return errors.Join(r.add(kept, lines), r.add(upload, asked))
+	})
+	if err != nil {
+		return err
+	}
+	p.State, p.Kept, p.Lines, p.Bytes = intended, true, left, kept.size
+	if left == 0 {
+		p.State = settled
+	}
+	return r.add(r.errs, failed)
+}
+
+// openIntended opens the files of the lines that are sent, empty: as they are kept here, and as the provider gets them.
+func (r *run) openIntended(p *Part) (kept, upload *grower, err error) {
+	for name, into := range map[string]**grower{r.partFiles(p)[1]: &kept, r.uploadFile(p): &upload} {
+		if *into, err = r.grow(name, 0); err != nil {
+			break
+		}
+	}
+	return kept, upload, err
+}
+
+func intents(lines []stored) []store.Attempt {
+	all := make([]store.Attempt, len(lines))
+	for i := range lines {
+		all[i] = lines[i].Intent
+	}
+	return all
+}
+
+// appendStored appends a line as it waits for its result.
+func appendStored(dst []byte, l *stored) []byte {
+	text, err := json.Marshal(l)
+	if err != nil {
+		panic("batch: a line that was read does not encode: " + err.Error()) // it was JSON when it was put aside
+	}
+	return append(append(dst, text...), '\n')
+}
+
+// appendAsked appends a line as the provider is asked: by the request's own ID, which is unique and says nothing.
+func appendAsked(dst []byte, l *stored, endpoint string) []byte {
+	text, err := json.Marshal(map[string]any{"custom_id": l.Request, "method": "POST", "url": endpoint, "body": l.Sent})
+	if err != nil {
+		panic("batch: a body that was read does not encode: " + err.Error()) // it was JSON when it was put aside
+	}
+	return append(append(dst, text...), '\n')
+}
+
+// appendError appends a line that got no answer, with the error that an app would have got.
+func appendError(dst []byte, l *stored, e *openai.Error) []byte {
+	return appendResult(dst, &result{ID: "batch_req_" + l.Request, CustomID: l.CustomID,
+		Response: &response{Status: e.Status, RequestID: l.Request, Body: e.Append(nil, openai.Chat)}})
+}
+
+// eachStored hands over a part's lines from an offset of their file on, some at a time.
+func (r *run) eachStored(p *Part, from int64, each func([]stored) error) error {
+	for {
+		some, err := r.nextStored(p, from, settleLines)
+		if err != nil || len(some) == 0 {
+			return err
+		}
+		if err := each(some); err != nil {
+			return err
+		}
+		from = some[len(some)-1].end
+	}
+}
+
+// nextStored reads at most so many of a part's lines, from an offset of their file on.
+func (r *run) nextStored(p *Part, from int64, most int) (some []stored, err error) {
+	f, err := os.Open(r.path(r.linesFile(p)))
+	if err != nil {
+		return nil, fmt.Errorf("batch: %w", err)
+	}
+	defer f.Close()
+	in := &reader{in: bufio.NewReaderSize(io.NewSectionReader(f, from, p.Bytes-from), 256<<10), offset: from}
+	for len(some) < most {
+		text, _, err := in.next()
+		if err == io.EOF {
+			return some, nil
+		}
+		l := stored{end: in.offset}
+		if err == nil {
+			err = json.Unmarshal(text, &l)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("batch: a part's file cannot be read: %w", err)
+		}
+		some = append(some, l)
+	}
+	return some, nil
+}
+
+// send uploads the lines. From then on the provider may have a batch of them.
+func (r *run) send(ctx context.Context, p *Part) error {
+	if r.stopping() {
+		return r.skip(ctx, p)
+	}
+	u, err := r.provider(p)
+	if err != nil {
+		return err
+	}
+	id, err := u.upload(ctx, r.path(r.uploadFile(p)), fmt.Sprintf("%s-%d.jsonl", r.b.ID, p.Number))
+	var refused *refusal
+	if errors.As(err, &refused) {
+		return r.reject(ctx, p, refused.Error())
+	}
+	if err != nil {
+		return err
+	}
+	p.Upload, p.State = id, creating
+	return nil
+}
+
+// create makes the provider's batch, once: one that an earlier try made, with or without an answer, is found by its mark.
+func (r *run) create(ctx context.Context, p *Part) error {
+	u, err := r.provider(p)
+	if err != nil {
+		return err
+	}
+	mark := map[string]string{metaBatch: r.b.ID, metaPart: strconv.Itoa(p.Number)}
+	made, err := u.find(ctx, mark)
+	if err == nil && made == nil {
+		if r.stopping() {
+			return r.skip(ctx, p)
+		}
+		made, err = u.create(ctx, p.Upload, r.b.Endpoint, mark)
+	}
+	var refused *refusal
+	if errors.As(err, &refused) {
+		return r.reject(ctx, p, refused.Error())
+	}
+	if err != nil {
+		return err
+	}
+	p.Remote, p.Status, p.State = made.ID, made.Status, sent
+	return nil
+}
+
+// look asks how far the provider is, and fetches the results when it is done.
+func (r *run) look(ctx context.Context, p *Part) error {
+	u, err := r.provider(p)
+	if err != nil {
+		return err
+	}
+	b, err := u.get(ctx, p.Remote)
+	if err != nil {
+		return err
+	}
+	if done := b.Counts.Completed + b.Counts.Failed; done != p.Done || b.Status != p.Status {
+		p.Done, p.Status = done, b.Status
+		if err := r.checkpoint(ctx); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !b.over() && r.stopping() && b.Status != Cancelling:
+		if err := u.cancel(ctx, p.Remote); err != nil {
+			return err
+		}
+		return errWait
+	case !b.over():
+		return errWait
+	case b.Status == Failed:
+		return r.failed(ctx, p, b)
+	}
+	p.Output, p.Errors = b.Output, b.Errors
+	for id, name := range map[string]string{b.Output: r.outputFile(p), b.Errors: r.errorsFile(p)} {
+		if id == "" {
+			continue
+		}
+		if err := r.removePath(name); err != nil {
+			return err
+		}
+		size, err := u.download(ctx, id, r.path(name))
+		if err != nil {
+			return err
+		}
+		r.used.Add(size)
+	}
+	p.State = fetched
+	return nil
+}
+
+// failed handles a batch that the provider took and then refused as a whole: it ran nothing of it.
+func (r *run) failed(ctx context.Context, p *Part, b *remoteBatch) error {
+	const enough = 200 // tries against a full queue
+	why := "the provider's batch failed"
+	for _, f := range b.Faults.Data {
+		why = f.Code + ": " + f.Message
+		if f.Code == "token_limit_exceeded" && p.Tries < enough { // its queue is full: later it will take it
+			p.Tries++
+			p.Remote, p.Status, p.State = "", "", creating
+			if err := r.checkpoint(ctx); err != nil {
+				return err
+			}
+			return errWait
+		}
+	}
+	return r.reject(ctx, p, why)
+}
+
+// skip ends a part of which nothing was sent, because the batch was cancelled.
+func (r *run) skip(ctx context.Context, p *Part) error {
+	return r.abandon(ctx, p, "batch_cancelled", "The batch was cancelled before this request was run.")
+}
+
+// reject goes on with a part that its provider takes no batch of: with ordinary calls, or not at all.
+func (r *run) reject(ctx context.Context, p *Part, why string) error {
+	p.Rejection = why
+	r.opts.Log.Warn("batch: the provider takes no batch of this part", "batch", r.b.ID, "part", p.Number, "provider", p.Provider,
+		"why", why, "calls", r.opts.Limits.Calls)
+	if !r.opts.Limits.Calls {
+		return r.abandon(ctx, p, "batch_rejected", "The provider refused the batch: "+why)
+	}
+	err := r.eachStored(p, 0, func(some []stored) error {
+		return r.opts.Store.FinishLines(ctx, voided(some, "rejected"))
+	})
+	p.State, p.Settled = calling, 0
+	return err
+}
+
+func voided(some []stored, why string) []store.Attempt {
+	rows := intents(some)
+	for i := range rows {
+		rows[i].State, rows[i].Reason = store.Void, why
+	}
+	return rows
+}
+
+// abandon ends every line of a part that was never run.
+func (r *run) abandon(ctx context.Context, p *Part, code, message string) error {
+	var failed []byte
+	err := r.eachStored(p, 0, func(some []stored) error {
+		for i := range some {
+			if some[i].Audited == "" {
+				r.b.Counts.Failed++
+				failed = appendResult(failed, &result{ID: "batch_req_" + some[i].Request, CustomID: some[i].CustomID,
+					Error: &problem{Code: code, Message: message, Line: some[i].Line}})
+			}
+		}
+		return r.opts.Store.FinishLines(ctx, voided(some, code))
+	})
+	if err != nil {
+		return err
+	}
+	p.State = settled
+	return r.add(r.errs, failed)
+}
+
+// call asks a part's lines one by one, at the provider's full price.
+func (r *run) call(ctx context.Context, p *Part) error {
+	for {
+		if r.stopping() {
+			return r.leave(ctx, p)
+		}
+		some, err := r.nextStored(p, p.Settled, 4*r.opts.Limits.CallsAtOnce)
+		if err != nil {
+			return err
+		}
+		if len(some) == 0 {
+			p.State = settled
+			return nil
+		}
+		if err := r.callSome(ctx, p, some); err != nil {
+			return err
+		}
+	}
+}
+
+// leave ends the lines that are not called any more.
+func (r *run) leave(ctx context.Context, p *Part) error {
+	var failed []byte
+	err := r.eachStored(p, p.Settled, func(some []stored) error {
+		for i := range some {
+			if some[i].Audited == "" {
+				r.b.Counts.Failed++
+				failed = appendResult(failed, &result{ID: "batch_req_" + some[i].Request, CustomID: some[i].CustomID,
+					Error: &problem{Code: "batch_cancelled", Message: "The batch was cancelled before this request was run.", Line: some[i].Line}})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	p.State = settled
+	return r.add(r.errs, failed)
+}
+
+// tooBusy are the answers after which a line is tried again.
+func tooBusy(status int) bool {
+	return status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable || status == 529
+}
