@@ -25,7 +25,7 @@ var layers = map[string]int{
 	"config": 2, "datacheck": 2, "store": 2, "store/storetest": 2, "store/storetest/faultdisk": 2, "engine": 2, "engine/enginetest": 2, "finetune": 2,
 	"gateway": 3, "lifecycle": 3,
 	"dashboard": 4, "batch": 4,
-	"cli":       5,
+	"cli": 5,
 }
 
 // special are packages outside the layers, with what they may import.

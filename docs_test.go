@@ -22,6 +22,7 @@ var elsewhere = map[string][2]string{
 	"make test":           {".ci/run", "make test"},
 	"go build -o occam .": {"Makefile", "go build"},
 	"occam serve":         {"testdata/script/serve.txtar", "occam serve"},
+	"occam batches list":  {"internal/cli/batches_test.go", `"batches", "list"`},
 }
 
 // TestDocumentedCommands runs every command that a `console` block of the README or the docs shows, in a folder that holds what

@@ -48,6 +48,9 @@ type Limits struct {
 	PartBytes   int64         // of one upload to a provider; default 150 MB
 	Calls       bool          // a provider that takes no batch is asked line by line at its full price; else those lines fail
 	CallsAtOnce int           // default 8
+
+	chunk   int           // lines read, answered and made durable together; default 2048
+	listLag time.Duration // how long a provider's list may lack a batch that was just made; default a minute
 }
 
 func (l *Limits) complete() {
@@ -60,6 +63,8 @@ func (l *Limits) complete() {
 	l.PartLines = cmp.Or(l.PartLines, 50_000)
 	l.PartBytes = cmp.Or(l.PartBytes, 150_000_000)
 	l.CallsAtOnce = cmp.Or(l.CallsAtOnce, 8)
+	l.listLag = cmp.Or(l.listLag, time.Minute)
+	l.chunk = cmp.Or(l.chunk, 2048)
 }
 
 // Statuses of a batch, as the public API names them.
@@ -144,22 +149,23 @@ const (
 
 // A Part is what one batch at a provider asks: lines of one model.
 type Part struct {
-	Number    int    `json:"number"`
-	Provider  string `json:"provider"`
-	Model     string `json:"model"`
-	State     string `json:"state"`
-	Lines     int64  `json:"lines"`
-	Bytes     int64  `json:"bytes"` // of its file that are vouched for
-	Kept      bool   `json:"kept"`  // the file holds the lines that are sent, without those that a budget has no room for
-	Upload    string `json:"upload,omitempty"`
-	Remote    string `json:"remote,omitempty"`        // the provider's batch
-	Status    string `json:"remote_status,omitempty"` // of it
-	Done      int64  `json:"remote_done,omitempty"`   // requests of it that have ended
-	Output    string `json:"remote_output,omitempty"`
-	Errors    string `json:"remote_errors,omitempty"`
-	Settled   int64  `json:"settled"` // bytes of the results, or lines that were called, that are vouched for
-	Tries     int    `json:"tries,omitempty"`
-	Rejection string `json:"rejection,omitempty"`
+	Number    int       `json:"number"`
+	Provider  string    `json:"provider"`
+	Model     string    `json:"model"`
+	State     string    `json:"state"`
+	Lines     int64     `json:"lines"`
+	Bytes     int64     `json:"bytes"` // of its file that are vouched for
+	Kept      bool      `json:"kept"`  // the file holds the lines that are sent, without those that a budget has no room for
+	Upload    string    `json:"upload,omitempty"`
+	Asked     time.Time `json:"asked,omitzero"`          // when the provider was last asked to make its batch
+	Remote    string    `json:"remote,omitempty"`        // the provider's batch
+	Status    string    `json:"remote_status,omitempty"` // of it
+	Done      int64     `json:"remote_done,omitempty"`   // requests of it that have ended
+	Output    string    `json:"remote_output,omitempty"`
+	Errors    string    `json:"remote_errors,omitempty"`
+	Settled   int64     `json:"settled"` // bytes of the results, or lines that were called, that are vouched for
+	Tries     int       `json:"tries,omitempty"`
+	Rejection string    `json:"rejection,omitempty"`
 }
 
 // A Service is the batch API with its runner. Make one with New.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"time"
 
 	"occam/internal/gateway"
 	"occam/internal/openai"
@@ -226,8 +227,15 @@ func (r *run) create(ctx context.Context, p *Part) error {
 	mark := map[string]string{metaBatch: r.b.ID, metaPart: strconv.Itoa(p.Number)}
 	made, err := u.find(ctx, mark)
 	if err == nil && made == nil {
+		if r.opts.Now().Sub(p.Asked) < r.opts.Limits.listLag {
+			return errWait // what was made a moment ago may not be listed yet
+		}
 		if r.stopping() {
 			return r.skip(ctx, p)
+		}
+		p.Asked = r.opts.Now().UTC()
+		if err := r.checkpoint(ctx); err != nil {
+			return err
 		}
 		made, err = u.create(ctx, p.Upload, r.b.Endpoint, mark)
 	}
@@ -295,7 +303,7 @@ func (r *run) failed(ctx context.Context, p *Part, b *remoteBatch) error {
 		why = f.Code + ": " + f.Message
 		if f.Code == "token_limit_exceeded" && p.Tries < enough { // its queue is full: later it will take it
 			p.Tries++
-			p.Remote, p.Status, p.State = "", "", creating
+			p.Remote, p.Status, p.State, p.Asked = "", "", creating, time.Time{}
 			if err := r.checkpoint(ctx); err != nil {
 				return err
 			}

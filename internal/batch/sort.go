@@ -21,8 +21,7 @@ import (
 )
 
 const (
-	chunkLines  = 2048     // read, answered and made durable together
-	chunkBytes  = 32 << 20 // or as many as this
+	chunkBytes  = 32 << 20 // of a chunk of lines
 	maxLine     = 32 << 20 // a longer line is an error of its own
 	maxCustomID = 512      // bytes
 	progressGap = time.Minute
@@ -172,7 +171,7 @@ func (r *run) seen(in *reader) (map[[10]byte]struct{}, error) {
 // readChunk reads the next lines. end says that they are the last.
 func (r *run) readChunk(in *reader) (chunk []lineIn, end bool, err error) {
 	number := r.b.Lines
-	for size := 0; len(chunk) < chunkLines && size < chunkBytes; {
+	for size := 0; len(chunk) < r.opts.Limits.chunk && size < chunkBytes; {
 		text, tooLong, err := in.next()
 		if err == io.EOF {
 			return chunk, true, nil

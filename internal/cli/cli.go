@@ -89,7 +89,7 @@ func (a *app) root() *cobra.Command {
 		return usageError("%v; see `%s --help`", err, cmd.CommandPath())
 	})
 	root.AddCommand(a.demoCommand(), a.serveCommand(), a.reloadCommand(), a.trainCommand(), a.evalCommand(), a.predictCommand(), a.dataCommand(), a.breakevenCommand(), a.adviseCommand(),
-		a.tasksCommand(), a.modelsCommand(), a.reportCommand(), a.ledgerCommand(), a.keysCommand(), a.accountsCommand(), a.settingsCommand(), a.requestsCommand(), a.reviewCommand(), a.pricesCommand(), a.doctorCommand(), a.initCommand(), a.versionCommand())
+		a.tasksCommand(), a.modelsCommand(), a.reportCommand(), a.ledgerCommand(), a.keysCommand(), a.batchesCommand(), a.accountsCommand(), a.settingsCommand(), a.requestsCommand(), a.reviewCommand(), a.pricesCommand(), a.doctorCommand(), a.initCommand(), a.versionCommand())
 	return root
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"occam/internal/batch"
 	"occam/internal/config"
 	"occam/internal/dashboard"
 	"occam/internal/gateway"
@@ -92,6 +93,7 @@ type server struct {
 	password  string // of the dashboard's first account, "" when there are accounts already
 	listener  net.Listener
 	done      chan struct{} // closed when the server stops
+	batches   atomic.Pointer[batch.Service]
 }
 
 // open wires a server from its configuration. given holds models by task that are in memory already; the others are
@@ -122,12 +124,15 @@ func (a *app) open(ctx context.Context, cfg *config.Config, tasks []*task.Task, 
 	if s.tracing, err = gateway.StartTracing(ctx, version); err != nil {
 		return nil, err
 	}
-	options := gateway.Options{Ledger: s.store, Log: s.log, Now: a.now, Tracing: s.tracing, Other: s.site}
+	options := gateway.Options{Ledger: s.store, Log: s.log, Now: a.now, Tracing: s.tracing, Other: s.site, Offline: s.offline}
 	s.callbacks(&options)
 	if s.gateway, err = gateway.New(options); err != nil {
 		return nil, err
 	}
-	return s, s.startLifecycle(ctx, a, cfg)
+	if err := s.startLifecycle(ctx, a, cfg); err != nil {
+		return nil, err
+	}
+	return s, s.startBatches(a, cfg)
 }
 
 func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*store.Store, error) {
@@ -231,6 +236,9 @@ func (s *server) run(ctx context.Context, grace time.Duration) error {
 func (s *server) close() {
 	if s.listener != nil {
 		_ = s.listener.Close() // closed already after an orderly stop
+	}
+	if b := s.batches.Load(); b != nil {
+		b.Close()
 	}
 	if s.gateway != nil {
 		s.gateway.Close()

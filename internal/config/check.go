@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"occam/internal/task"
 )
@@ -48,7 +49,22 @@ func (c *Config) check() error {
 			return fmt.Errorf("dashboard.hosts: %q is no host name: write it without scheme, port and path, such as occam.example.com", h)
 		}
 	}
+	if err := c.Batches.check(); err != nil {
+		return err
+	}
 	return c.Limits.check()
+}
+
+func (b Batches) check() error {
+	switch {
+	case b.FileBytes < 1024 || b.StoredBytes < b.FileBytes:
+		return errors.New("batches: file_bytes must be at least 1024, and stored_bytes at least file_bytes")
+	case b.Retention < Duration(time.Hour) || b.Poll <= 0:
+		return errors.New("batches: retention must be at least 1h, and poll positive")
+	case b.OnReject != Fail && b.OnReject != Calls:
+		return fmt.Errorf("batches: on_reject is %q: it must be fail or calls", b.OnReject)
+	}
+	return nil
 }
 
 func (c *Config) checkModel(m Model) error {

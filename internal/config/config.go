@@ -38,6 +38,7 @@ type Config struct {
 	Alerts     Alerts              `yaml:"alerts"`
 	SelfTest   bool                `yaml:"self_test"` // at its start the server asks each model it names what it supports
 	Dashboard  Dashboard           `yaml:"dashboard"`
+	Batches    Batches             `yaml:"batches"`
 
 	FirstProvider string `yaml:"-"` // where a model that is not listed goes
 }
@@ -132,6 +133,21 @@ type Alerts struct {
 	Soft    float64 `yaml:"soft"`                 // share of a budget from which people are told
 }
 
+// Batches bounds the files and batches of /v1/files and /v1/batches.
+type Batches struct {
+	FileBytes   int64    `yaml:"file_bytes"`   // of one upload
+	StoredBytes int64    `yaml:"stored_bytes"` // of all files together
+	Retention   Duration `yaml:"retention"`    // of files and of ended batches
+	Poll        Duration `yaml:"poll"`         // between two looks at a provider's batch
+	OnReject    string   `yaml:"on_reject"`    // "fail" or "calls": what becomes of lines of which a provider takes no batch
+}
+
+// What becomes of lines of which a provider takes no batch.
+const (
+	Fail  = "fail"  // they go to the error file
+	Calls = "calls" // each is an ordinary call, at the full price
+)
+
 // Limits bounds what one process takes on, and how long it waits for whom.
 type Limits struct {
 	BodyBytes      int64    `yaml:"body_bytes"`
@@ -166,6 +182,8 @@ func Default() Config {
 		SelfTest:   true,
 		Capture:    Capture{Prompts: false, Retention: Duration(30 * 24 * time.Hour), Redact: []string{"card", "iban", "key"}},
 		Alerts:     Alerts{Soft: 0.8},
+		Batches: Batches{FileBytes: 1 << 30, StoredBytes: 10 << 30, Retention: Duration(30 * 24 * time.Hour), Poll: Duration(30 * time.Second),
+			OnReject: Fail},
 		Limits: Limits{
 			BodyBytes: 4 << 20, InFlight: 512,
 			ConnectTimeout: Duration(5 * time.Second), FirstByte: Duration(60 * time.Second),

@@ -86,7 +86,7 @@ func (s *Server) Sort(ctx context.Context, l *Line) Sorted {
 			return Sorted{Refused: x.unknownModel()}
 		}
 		x.reason = cascade.PassThrough
-		return x.put(nil, &call{route: route})
+		return x.asking(nil, &call{route: route})
 	}
 	tier, t, p, rows := x.attend()
 	if tier == nil {
@@ -101,7 +101,7 @@ func (s *Server) Sort(ctx context.Context, l *Line) Sorted {
 	done := Sorted{Answer: answer.Append(make([]byte, 0, 1024), x.request), Row: t.Attempt, Rows: append(rows, t.Attempt)}
 	if cascade.Audited(x.task.Audit, x.opts.Rand()) {
 		x.reason = cascade.Auditing
-		done.Ask = x.put(nil, &call{route: x.task.paid, edit: x.teach(), tier: generalist, audit: true}).Ask
+		done.Ask = x.asking(nil, &call{route: x.task.paid, edit: x.teach(), tier: generalist, audit: true}).Ask
 		done.Ask.Audited = tier.Identity.Specialist
 	}
 	return done
@@ -114,10 +114,11 @@ func (x *exchange) attend() (_ *Tier, _ *trial, _ *task.Prediction, rows []store
 	plan := cascade.Plan(nil, x.task.deciding, cascade.Request{Plain: x.plain(), Readable: x.readable, Hash: x.inputHash})
 	for i, step := range plan {
 		tier := &x.task.Tiers[i]
-		if step.Role == cascade.Skip || tier.Specialist == nil {
-			if step.Reason != "" {
-				x.reason = step.Reason
-			}
+		if why := x.passes(tier, step); why != "" {
+			x.reason = why
+			continue
+		}
+		if tier.Specialist == nil {
 			continue
 		}
 		p := new(task.Prediction)
@@ -125,6 +126,7 @@ func (x *exchange) attend() (_ *Tier, _ *trial, _ *task.Prediction, rows []store
 		if reason == cascade.Certified && step.Role == cascade.Answer {
 			return tier, t, p, rows
 		}
+		x.way = append(x.way, cascade.Passed{Tier: tier.Name, Score: tier.left(p, reason)})
 		accepted := reason == cascade.Certified
 		if accepted {
 			reason = step.Reason
@@ -145,7 +147,7 @@ func (x *exchange) unsettled(rows []store.Attempt) Sorted {
 		x.review()
 	}
 	if x.task.OnDoubt != "review" {
-		return x.put(rows, &call{route: x.task.paid, edit: x.teach(), tier: generalist})
+		return x.asking(rows, &call{route: x.task.paid, edit: x.teach(), tier: generalist})
 	}
 	a := x.attempt()
 	a.Tier, a.Model, a.Reason, a.Status = "person", "person", string(cascade.Doubt), http.StatusOK
@@ -153,8 +155,8 @@ func (x *exchange) unsettled(rows []store.Attempt) Sorted {
 	return Sorted{Answer: answer.Append(nil, x.request), Row: a, Rows: append(rows, a)}
 }
 
-// put prepares what a provider is to be asked.
-func (x *exchange) put(rows []store.Attempt, c *call) Sorted {
+// asking prepares what a provider is to be asked.
+func (x *exchange) asking(rows []store.Attempt, c *call) Sorted {
 	a := x.intent(c, c.route.Targets[0])
 	if x.key != nil && x.key.Limits.Budget > 0 && !a.priced && !a.target.Upstream.Hosted {
 		return Sorted{Rows: rows, Refused: x.unpricedModel(a)}

@@ -326,7 +326,7 @@ func (v *verifier) checkDays(ctx context.Context, days []int64, from, to int64) 
 
 // addUp makes the sums of the rows in a span of positions and of time.
 func (v *verifier) addUp(ctx context.Context, want *transaction, first, last, from, to int64) error {
-	rows, err := v.tx.QueryContext(ctx, v.store.dialect.bind(`SELECT seq, at, task, tier, provider, model, key_id, state, audit, answered,
+	rows, err := v.tx.QueryContext(ctx, v.store.dialect.bind(`SELECT id, seq, at, task, tier, provider, model, key_id, state, audit, answered,
 		simulated, status, cost, cost_low, cost_high, reference, input, cached, cache_write, output, reasoning, latency
 		FROM attempts WHERE n >= ? AND n <= ? AND at >= ? AND at < ?`), first, last, from*int64(time.Second), to*int64(time.Second))
 	if err != nil {
@@ -337,7 +337,7 @@ func (v *verifier) addUp(ctx context.Context, want *transaction, first, last, fr
 		var r row
 		var at, audit, answered, simulated int64
 		u := &r.Usage
-		if err := rows.Scan(&r.Seq, &at, &r.Task, &r.Tier, &r.Provider, &r.Model, &r.KeyID, &r.State, &audit, &answered, &simulated,
+		if err := rows.Scan(&r.ID, &r.Seq, &at, &r.Task, &r.Tier, &r.Provider, &r.Model, &r.KeyID, &r.State, &audit, &answered, &simulated,
 			&r.Status, &r.Cost, &r.CostLow, &r.CostHigh, &r.Reference, &u.Input, &u.Cached, &u.CacheWrite, &u.Output, &u.Reasoning,
 			&r.Latency); err != nil {
 			return err

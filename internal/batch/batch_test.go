@@ -1,0 +1,355 @@
+package batch
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"occam/internal/cost"
+	"occam/internal/sim"
+	"occam/internal/store"
+)
+
+// A backfill: the specialist answers what it may, two models of the provider the rest in several batches, at half price; what is
+// wrong with a line is said of that line.
+func TestBackfill(t *testing.T) {
+	p, url := provide(t, sim.Options{})
+	o, c := work(t, url, Limits{PartLines: 150})
+	lines := strings.Split(strings.TrimSpace(tickets(900)), "\n")
+	lines = append(lines,
+		request("free-1", "gpt-4o-mini", "tell me a story", false),
+		request("t-1", "gpt-4o", "refund again", true),                                            // line 902: the ID was used
+		`{"custom_id":"broken"`,                                                                   // line 903
+		request("unknown", "no-such-model", "hello", false),                                       // the provider knows no such model
+		strings.Replace(request("url", "gpt-4o", "x", true), "chat/completions", "embeddings", 1), // line 905
+		strings.Replace(request("stream", "gpt-4o", "refund", true), `"max_tokens":100`, `"stream":true`, 1),
+		`{"custom_id":"huge","method":"POST","url":"/v1/chat/completions","body":{"model":"`+strings.Repeat("x", maxLine)+`"}}`, // line 907
+		"")
+	content := "\xef\xbb\xbf" + strings.Join(lines, "\r\n\r\n") + strings.TrimSpace(request("last", "gpt-4o", "refund the last", true))
+	lines = lines[:len(lines)-1]
+	b := c.await(c.begin(content, "/v1/chat/completions"))
+	good, bad := c.results(b)
+	counts := b["request_counts"].(map[string]any)
+	if b["status"] != Completed || counts["total"] != 908.0 || counts["completed"] != 902.0 || counts["failed"] != 6.0 {
+		t.Errorf("%v: %d good, %d bad: %v", b, len(good), len(bad), bad)
+	}
+	for i := range 900 {
+		one, ok := good[fmt.Sprintf("t-%d", i)]
+		want := "triage@abcdef01"
+		if i%3 == 0 {
+			want = "gpt-4o"
+		}
+		if !ok || one.Response.Status != 200 || one.Response.Occam.Model != want || !strings.Contains(one.Response.Body.Choices[0].Message.Content, `"category":`) {
+			t.Fatalf("t-%d: %+v", i, one)
+		}
+	}
+	for name, code := range map[string]string{"line 1803": "duplicate_custom_id", "line 1805": "invalid_json_line", "url": "invalid_url", "line 1813": "line_too_long"} {
+		if one, ok := bad[name]; !ok || one.Error == nil || one.Error.Code != code {
+			t.Errorf("%s: %+v, want %s", name, bad[name].Error, code)
+		}
+	}
+	for name, status := range map[string]int{"unknown": 404, "stream": 400} {
+		if one := bad[name]; one.Response == nil || one.Response.Status != status || one.Response.Body.Error.Message == "" {
+			t.Errorf("%s: %+v", name, one)
+		}
+	}
+	o.checkBackfill(t, p)
+	if info, err := os.Stat(o.service.path(b["output_file_id"].(string))); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the output file: %v %v", info, err)
+	}
+	if left, _ := os.ReadDir(o.service.opts.Dir); len(left) != 4 { // .home, input, output, errors
+		t.Errorf("files are left over: %v", left)
+	}
+}
+
+// checkBackfill checks the books of TestBackfill.
+func (o *office) checkBackfill(t *testing.T, p *sim.Provider) {
+	t.Helper()
+	free, audits, halved := 0, 0, cost.Amount(0)
+	for _, a := range o.reconcile(t, p) {
+		switch {
+		case a.State == store.Free && a.Answered:
+			free++
+			if a.Reference <= 0 {
+				t.Errorf("%s was saved at %v", a.ID, a.Reference)
+			}
+		case a.Audit:
+			audits++
+		}
+		halved += a.Cost
+	}
+	marks := map[string]bool{}
+	for _, m := range p.BatchMarks() {
+		if marks[m[metaPart]] || m[metaBatch] == "" {
+			t.Errorf("the provider has a batch twice: %v", m)
+		}
+		marks[m[metaPart]] = true
+	}
+	if free != 601 || audits == 0 || len(marks) < 4 || halved == 0 {
+		t.Errorf("%d free answers, %d audits, %d batches", free, audits, len(marks))
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	answered := 0
+	for _, one := range o.comparisons {
+		if one.Answered {
+			answered++
+		}
+	}
+	if answered != audits || len(o.examples) != 300 {
+		t.Errorf("%d of %d audits were compared, %d examples", answered, audits, len(o.examples))
+	}
+	for _, charge := range p.Bill() {
+		if charge.Route != "/v1/batches" {
+			t.Errorf("billed at %s", charge.Route)
+		}
+	}
+}
+
+// What the provider does not run costs nothing and is told; what it ran and lost is bounded.
+func TestProviderTrouble(t *testing.T) {
+	for name, c := range map[string]struct {
+		plan   sim.BatchPlan
+		none   bool
+		calls  bool
+		status string
+		good   int
+		code   string // of the lines of the provider
+		void   int
+	}{
+		"expires":       {plan: sim.BatchPlan{Expire: 7}, status: Expired, good: 47, code: "batch_expired", void: 13},
+		"fails":         {plan: sim.BatchPlan{Fail: "invalid_request"}, status: Completed, good: 40, code: "batch_rejected", void: 20},
+		"refused":       {plan: sim.BatchPlan{Refuse: 400}, status: Completed, good: 40, code: "batch_rejected", void: 20},
+		"calls":         {plan: sim.BatchPlan{Refuse: 400}, calls: true, status: Completed, good: 60, void: 20},
+		"no batch API":  {none: true, calls: true, status: Completed, good: 60, void: 20},
+		"reply is lost": {plan: sim.BatchPlan{LoseReply: true}, status: Completed, good: 60},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, url := provide(t, sim.Options{NoBatches: c.none, Batches: func(int) sim.BatchPlan { return c.plan }})
+			o, app := work(t, url, Limits{Calls: c.calls})
+			o.task.Audit = 0
+			b := app.await(app.begin(tickets(60), "/v1/chat/completions"))
+			good, bad := app.results(b)
+			if b["status"] != c.status || len(good) != c.good || len(bad) != 60-c.good {
+				t.Fatalf("%v: %d good, %d bad", b, len(good), len(bad))
+			}
+			for id, one := range bad {
+				if one.Error == nil || one.Error.Code != c.code {
+					t.Errorf("%s: %+v", id, one)
+				}
+			}
+			void := 0
+			for _, a := range o.reconcile(t, p) {
+				if a.State == store.Void {
+					void++
+				}
+			}
+			if void != c.void {
+				t.Errorf("%d attempts are void, want %d", void, c.void)
+			}
+			if n := len(p.BatchMarks()); n > 1 {
+				t.Errorf("%d batches were made", n)
+			}
+		})
+	}
+}
+
+// A line that the provider ran without giving its result is estimated, and its bounds hold the bill.
+func TestLostResults(t *testing.T) {
+	p, url := provide(t, sim.Options{Batches: func(int) sim.BatchPlan { return sim.BatchPlan{Drop: 5} }})
+	o, app := work(t, url, Limits{})
+	o.task.Audit = 0
+	good, bad := app.results(app.await(app.begin(tickets(60), "/v1/chat/completions")))
+	if len(good) != 56 || len(bad) != 4 {
+		t.Errorf("%d good, %d bad", len(good), len(bad))
+	}
+	var low, high cost.Amount
+	r, _, err := o.store.Requests(context.Background(), store.Filter{Limit: 500}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	estimated := 0
+	for _, one := range r {
+		for _, a := range one.Attempts {
+			if low, high = low+a.CostLow, high+a.CostHigh; a.State == store.Estimated {
+				estimated++
+			}
+		}
+	}
+	if estimated != 4 || p.Total() < low || p.Total() > high {
+		t.Errorf("%d estimated; billed %v, the ledger says %v to %v", estimated, p.Total(), low, high)
+	}
+}
+
+// A cancelled batch keeps what was answered, and the provider is told to stop.
+func TestCancel(t *testing.T) {
+	p, url := provide(t, sim.Options{Batches: func(int) sim.BatchPlan { return sim.BatchPlan{Delay: 300 * time.Millisecond} }})
+	o, app := work(t, url, Limits{})
+	id := app.begin(tickets(90), "/v1/chat/completions")
+	for len(p.BatchMarks()) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if status, text := app.do("POST", "/v1/batches/"+id+"/cancel", "", nil); status != 200 || decode(text)["status"] != Cancelling {
+		t.Errorf("%d %s", status, text)
+	}
+	b := app.await(id)
+	good, bad := app.results(b)
+	if b["status"] != Cancelled || len(good) != 60 || len(bad) != 30 || bad["t-0"].Error.Code != "batch_cancelled" {
+		t.Errorf("%v: %d good, %d bad", b, len(good), len(bad))
+	}
+	o.reconcile(t, p)
+	if status, text := app.do("POST", "/v1/batches/"+id+"/cancel", "", nil); status != 400 {
+		t.Errorf("%d %s", status, text)
+	}
+}
+
+// What a key may not pay is not sent; what it may not use is refused; what is another key's is not there.
+func TestKeys(t *testing.T) {
+	p, url := provide(t, sim.Options{})
+	secrets := []string{"sk-occam-a", "sk-occam-b"}
+	keys := make([]store.Key, 2)
+	for i := range keys {
+		keys[i] = store.Key{ID: fmt.Sprint("key", i), Role: "app", Hash: store.HashSecret(secrets[i])}
+	}
+	keys[0].Limits = store.KeyLimits{Models: []string{"gpt-4o"}, Budget: 9_000_000, Period: "month"} // for some of 30 × 0.0006 $
+	o, app := work(t, url, Limits{}, keys...)
+	o.task.Audit = 0
+	app.key = secrets[0]
+	b := app.await(app.begin(tickets(90)+request("other", "gpt-4o-mini", "hi", false), "/v1/chat/completions"))
+	good, bad := app.results(b)
+	poor := 0
+	for _, one := range bad {
+		if one.Response != nil && one.Response.Status == 429 && one.Response.Body.Error.Code == "insufficient_quota" {
+			poor++
+		}
+	}
+	if bad["other"].Response.Status != 403 || poor == 0 || poor == 30 || len(good)+poor != 90 {
+		t.Errorf("%d good, %d over budget: %v", len(good), poor, bad["other"])
+	}
+	o.reconcile(t, p)
+	if spent := p.Total(); spent > 9_000_000 {
+		t.Errorf("the key spent %v", spent)
+	}
+	other := client{t: t, url: app.url, key: secrets[1]}
+	for _, path := range []string{"/v1/files/" + b["input_file_id"].(string), "/v1/files/" + b["output_file_id"].(string) + "/content", "/v1/batches/" + b["id"].(string)} {
+		if status, _ := other.do("GET", path, "", nil); status != 404 {
+			t.Errorf("another key reads %s: %d", path, status)
+		}
+		if status, _ := app.do("GET", path, "", nil); status != 200 {
+			t.Errorf("its own key does not read %s: %d", path, status)
+		}
+	}
+	if status, _ := other.do("DELETE", "/v1/files/"+b["input_file_id"].(string), "", nil); status != 404 {
+		t.Errorf("another key deletes a file: %d", status)
+	}
+	for _, list := range []string{"/v1/files", "/v1/batches"} {
+		_, mine := app.do("GET", list, "", nil)
+		_, theirs := other.do("GET", list, "", nil)
+		if len(decode(mine)["data"].([]any)) == 0 || len(decode(theirs)["data"].([]any)) != 0 {
+			t.Errorf("%s: %s; to another key: %s", list, mine, theirs)
+		}
+	}
+	if status, _ := (client{t: t, url: app.url}).do("GET", "/v1/files", "", nil); status != 401 {
+		t.Errorf("without a key: %d", status)
+	}
+}
+
+// What cannot be a batch is refused, each with its reason.
+func TestBadRequests(t *testing.T) {
+	_, url := provide(t, sim.Options{})
+	o, app := work(t, url, Limits{FileBytes: 4000, StoredBytes: 9000, Lines: 3})
+	if status, text := app.upload(strings.Repeat("x", 5000)); status != 413 {
+		t.Errorf("a large file: %d %v", status, text)
+	}
+	_, file := app.upload(ticket(1))
+	id := file["id"].(string)
+	for body, want := range map[string]int{
+		`{`: 400,
+		`{"input_file_id":"file-none","endpoint":"/v1/chat/completions","completion_window":"24h"}`:                                                      404,
+		`{"input_file_id":"` + id + `","endpoint":"/v1/completions","completion_window":"24h"}`:                                                          400,
+		`{"input_file_id":"` + id + `","endpoint":"/v1/chat/completions","completion_window":"1h"}`:                                                      400,
+		`{"input_file_id":"` + id + `","endpoint":"/v1/chat/completions","completion_window":"24h","metadata":{"k":"` + strings.Repeat("v", 600) + `"}}`: 400,
+	} {
+		if status, text := app.do("POST", "/v1/batches", "application/json", strings.NewReader(body)); status != want {
+			t.Errorf("%.90s: %d %s", body, status, text)
+		}
+	}
+	for _, c := range []struct {
+		method, path, kind, body string
+		want                     int
+	}{
+		{"POST", "/v1/files", "application/json", "{}", 400},
+		{"POST", "/v1/files", "multipart/form-data; boundary=b", "--b\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--b--", 400},
+		{"POST", "/v1/files", "multipart/form-data; boundary=b", "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x\"\r\n\r\nabc", 400},
+		{"POST", "/v1/files", "multipart/form-data; boundary=b", "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"../../x\"\r\n\r\nabc\r\n--b\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nfine-tune\r\n--b--", 400},
+		{"GET", "/v1/files?limit=0", "", "", 400},
+		{"GET", "/v1/files?after=x", "", "", 400},
+		{"GET", "/v1/files/..%2f..%2foccam.db/content", "", "", 404},
+		{"PUT", "/v1/files", "", "", 404},
+		{"GET", "/v1/batches/batch_none", "", "", 404},
+	} {
+		if status, text := app.do(c.method, c.path, c.kind, strings.NewReader(c.body)); status != c.want {
+			t.Errorf("%s %s: %d %s, want %d", c.method, c.path, status, text, c.want)
+		}
+	}
+	for content, code := range map[string]string{"\n\r\n": "empty_file", tickets(4): "too_many_lines"} {
+		b := app.await(app.begin(content, "/v1/chat/completions"))
+		if b["status"] != Failed || b["errors"].(map[string]any)["data"].([]any)[0].(map[string]any)["code"] != code {
+			t.Errorf("%s: %v", code, b)
+		}
+	}
+	full := false
+	for range 4 {
+		status, said := app.upload(strings.Repeat("y", 3000))
+		full = full || status == 413 && said["error"].(map[string]any)["code"] == "storage_full"
+	}
+	if !full {
+		t.Error("more is stored than stored_bytes allows")
+	}
+	if status, _ := app.do("DELETE", "/v1/files/"+id, "", nil); status != 200 {
+		t.Errorf("delete: %d", status)
+	}
+	if status, _ := app.do("GET", "/v1/files/"+id, "", nil); status != 404 {
+		t.Errorf("a deleted file: %d", status)
+	}
+	o.checkUsed(t)
+}
+
+// checkUsed compares the count of stored bytes with the folder.
+func (o *office) checkUsed(t *testing.T) {
+	t.Helper()
+	sum := int64(0)
+	entries, _ := os.ReadDir(o.service.opts.Dir)
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			sum += info.Size()
+		}
+	}
+	if used := o.service.used.Load(); used != sum-int64(len(o.service.home)) && used != sum {
+		t.Errorf("%d bytes are counted, %d are there", used, sum)
+	}
+}
+
+// Files go when their time has come, with what is known of old batches.
+func TestExpiry(t *testing.T) {
+	_, url := provide(t, sim.Options{})
+	o, app := work(t, url, Limits{})
+	b := app.await(app.begin(tickets(3), "/v1/chat/completions"))
+	o.service.opts.Now = func() time.Time { return time.Now().Add(31 * 24 * time.Hour) }
+	if status, _ := app.do("GET", "/v1/files/"+b["input_file_id"].(string), "", nil); status != http.StatusNotFound {
+		t.Errorf("an expired file: %d", status)
+	}
+	if err := o.service.sweep(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(o.service.opts.Dir); len(left) != 1 {
+		t.Errorf("left over: %v", left)
+	}
+	if status, _ := app.do("GET", "/v1/batches/"+b["id"].(string), "", nil); status != http.StatusNotFound {
+		t.Errorf("an old batch: %d", status)
+	}
+}

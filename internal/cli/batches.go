@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"occam/internal/batch"
+	"occam/internal/config"
+	"occam/internal/openai"
+	"occam/internal/store"
+)
+
+// startBatches goes on with every batch that has not ended. Its log tells how they get on, which is more than warnings.
+func (s *server) startBatches(a *app, cfg *config.Config) error {
+	c := cfg.Batches
+	service, err := batch.New(batch.Options{Store: s.store, Desk: s.gateway, Dir: filepath.Join(cfg.DataDir, "files"), Now: a.now,
+		Log: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
+		Limits: batch.Limits{FileBytes: c.FileBytes, StoredBytes: c.StoredBytes, Retention: time.Duration(c.Retention), Poll: time.Duration(c.Poll),
+			Calls: c.OnReject == config.Calls}})
+	if err == nil {
+		s.batches.Store(service)
+	}
+	return err
+}
+
+// offline passes files and batches on, once their service runs.
+func (s *server) offline(w http.ResponseWriter, r *http.Request, key *store.Key) {
+	if b := s.batches.Load(); b != nil {
+		b.ServeHTTP(w, r, key)
+		return
+	}
+	w.Header().Set("Retry-After", "1")
+	w.WriteHeader(http.StatusServiceUnavailable)
+}
+
+func (a *app) batchesCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{Use: "batches", Short: "How far every batch is, and how to stop one", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.listBatches(cmd.Context(), path) }}
+	cmd.PersistentFlags().StringVar(&path, "config", "occam.yaml", "configuration file")
+	cmd.AddCommand(
+		&cobra.Command{Use: "list", Short: "Every batch, newest first", Args: noArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error { return a.listBatches(cmd.Context(), path) }},
+		&cobra.Command{Use: "show BATCH", Short: "One batch: who answered how much, and where its parts are", Args: oneArg("the batch's ID"),
+			RunE: func(cmd *cobra.Command, args []string) error { return a.showBatch(cmd.Context(), path, args[0]) }},
+		&cobra.Command{Use: "cancel BATCH", Short: "Stop a batch: what is answered stays", Args: oneArg("the batch's ID"),
+			RunE: func(cmd *cobra.Command, args []string) error { return a.cancelBatch(cmd.Context(), path, args[0]) }})
+	return cmd
+}
+
+// readBatches opens the configured store for reading, beside a server that may run.
+func (a *app) readBatches(ctx context.Context, path string, read func(*store.Store) error) error {
+	cfg, err := config.Load(path, a.getenv)
+	if err != nil {
+		return err
+	}
+	s, err := store.Open(ctx, storeDSN(cfg), store.Options{Mode: store.ReadOnly, Dir: cfg.DataDir})
+	if err != nil {
+		return err
+	}
+	return errors.Join(read(s), s.Close())
+}
+
+func (a *app) listBatches(ctx context.Context, path string) error {
+	return a.readBatches(ctx, path, func(s *store.Store) error {
+		all, err := batch.List(ctx, s)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			objects := make([]map[string]any, len(all))
+			for i, b := range all {
+				objects[i] = b.Object()
+			}
+			return a.printJSON(map[string]any{"batches": objects})
+		}
+		if len(all) == 0 {
+			fmt.Fprintln(a.stderr, "There are no batches: an app makes them with POST /v1/batches.")
+			return nil
+		}
+		w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "BATCH\tSTATUS\tCREATED\tREQUESTS\tDONE\tBY SPECIALISTS\tFAILED")
+		for _, b := range all {
+			c := b.Counts
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\n", b.ID, b.Status, b.Created.Local().Format(time.DateTime), c.Total, c.Completed, c.Specialist, c.Failed)
+		}
+		return w.Flush()
+	})
+}
+
+func (a *app) showBatch(ctx context.Context, path, id string) error {
+	return a.readBatches(ctx, path, func(s *store.Store) error {
+		b, err := batch.Get(ctx, s, id)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.printJSON(b.Object())
+		}
+		c := b.Counts
+		fmt.Fprintf(a.stdout, "%s  %s  %s  input %s\n", b.ID, b.Status, b.Endpoint, b.Input)
+		fmt.Fprintf(a.stdout, "requests %d: %d answered (%d by specialists), %d failed, %d audited; billed %d tokens in, %d out\n", c.Total, c.Completed,
+			c.Specialist, c.Failed, c.Audits, b.Usage.Input, b.Usage.Output)
+		for _, f := range b.Faults {
+			fmt.Fprintf(a.stdout, "failed: %s: %s\n", f.Code, f.Message)
+		}
+		if len(b.Parts) == 0 {
+			return nil
+		}
+		w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "PART\tPROVIDER\tMODEL\tLINES\tSTATE\tPROVIDER'S BATCH\tDONE THERE")
+		for _, p := range b.Parts {
+			fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\t%s\t%d\n", p.Number, p.Provider, p.Model, p.Lines, p.State, p.Remote, p.Done)
+			if p.Rejection != "" {
+				fmt.Fprintf(w, "\trefused: %s\n", p.Rejection)
+			}
+		}
+		return w.Flush()
+	})
+}
+
+func (a *app) cancelBatch(ctx context.Context, path, id string) error {
+	cfg, err := config.Load(path, a.getenv)
+	if err != nil {
+		return err
+	}
+	if client := running(ctx, cfg.DataDir); client != nil {
+		err = command(ctx, client, http.MethodPost, "/batches/cancel?id="+url.QueryEscape(id), nil, &struct{}{})
+	} else {
+		err = a.cancelStopped(ctx, cfg, id)
+	}
+	var blame *openai.Error
+	if errors.As(err, &blame) {
+		err = errors.New(blame.Message)
+	}
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(map[string]any{"id": id, "status": batch.Cancelling})
+	}
+	fmt.Fprintf(a.stdout, "%s is being cancelled; what is answered stays\n", id)
+	return nil
+}
+
+// cancelStopped cancels a batch of a server that does not run: it stops when the server starts.
+func (a *app) cancelStopped(ctx context.Context, cfg *config.Config, id string) error {
+	s, err := openStore(ctx, cfg, slog.New(slog.NewTextHandler(a.stderr, nil)))
+	if err != nil {
+		return err
+	}
+	if _, err = batch.Get(ctx, s, id); err == nil {
+		err = batch.MarkCancelled(ctx, s, id)
+	}
+	return errors.Join(err, s.Close())
+}
