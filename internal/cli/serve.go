@@ -78,7 +78,7 @@ func (a *app) serve(ctx context.Context, path string) error {
 type server struct {
 	store     *store.Store
 	gateway   *gateway.Server
-	tracing   *gateway.Tracing
+	telemetry   *gateway.Telemetry
 	path      string                 // of the configuration file; a demo has none
 	wired     atomic.Pointer[wiring] // what the configuration decides
 	reloading sync.Mutex             // one reload at a time
@@ -121,10 +121,10 @@ func (a *app) open(ctx context.Context, cfg *config.Config, tasks []*task.Task, 
 	if s.site, err = s.pages(ctx, a, cfg, given == nil); err != nil { // a demo is for whoever sits at the machine
 		return nil, err
 	}
-	if s.tracing, err = gateway.StartTracing(ctx, version); err != nil {
+	if s.telemetry, err = gateway.StartTelemetry(ctx, version); err != nil {
 		return nil, err
 	}
-	options := gateway.Options{Ledger: s.store, Log: s.log, Now: a.now, Tracing: s.tracing, Other: s.site, Offline: s.offline}
+	options := gateway.Options{Ledger: s.store, Log: s.log, Now: a.now, Telemetry: s.telemetry, Other: s.site, Offline: s.offline}
 	s.callbacks(&options)
 	if s.gateway, err = gateway.New(options); err != nil {
 		return nil, err
@@ -243,7 +243,7 @@ func (s *server) close() {
 	if s.gateway != nil {
 		s.gateway.Close()
 	}
-	if err := s.tracing.Close(context.Background()); err != nil {
+	if err := s.telemetry.Close(context.Background()); err != nil {
 		s.log.Warn("the last spans did not reach the collector", "error", err)
 	}
 	if control := s.control.Load(); control != nil {

@@ -119,7 +119,7 @@ func (x *exchange) intended(ctx context.Context, c *call, target engine.Target) 
 // dispatch sends an attempt whose intent is written.
 func (x *exchange) dispatch(ctx context.Context, c *call, a *paid) (*engine.Reply, error) {
 	header := forwarded(x.r.Header, a.ID)
-	x.opts.Tracing.call(a, header)
+	x.opts.Telemetry.call(a, header)
 	asked := x.asks(c)
 	return a.target.Upstream.Send(ctx, &engine.Call{API: asked.API, Path: cmp.Or(x.path, asked.API.Path()),
 		Usage: c.edit.Usage || asked.IncludeUsage, Body: a.body, Header: header})
@@ -255,7 +255,7 @@ func (a *paid) finish(state store.State) {
 	}
 	a.correct()
 	a.x.metrics.closed(&a.Attempt)
-	a.x.opts.Tracing.closed(a)
+	a.x.opts.Telemetry.closed(a)
 	a.x.spent += a.Cost
 	a.x.unpriced = a.x.unpriced || state == store.Unpriced
 	if a.x.batch {

@@ -39,6 +39,7 @@ func (s *Server) ask(x *exchange) {
 		t, reason := x.try(tier, p)
 		accepted := reason == cascade.Certified
 		if accepted && step.Role == cascade.Answer {
+			x.reason = reason
 			x.answer(t, p)
 			x.audit(tier, p)
 			x.decided(tier, p, true, reason)

@@ -47,8 +47,8 @@ type Options struct {
 	// OnFeedback is told what people say the right answer to a request was. Its error, an *openai.Error where the caller is to
 	// blame, is what the caller gets. nil: there is no /v1/feedback.
 	OnFeedback func(context.Context, Feedback) error
-	// Tracing sends spans; nil: none.
-	Tracing *Tracing
+	// Telemetry sends spans and metrics; nil: none.
+	Telemetry *Telemetry
 	// Offline serves /v1/files and /v1/batches, for a key that was checked (nil: the API asks for none). nil: there are none.
 	Offline func(w http.ResponseWriter, r *http.Request, key *store.Key)
 	// Other serves every path that is not the gateway's own: the dashboard. Default: 404.
@@ -259,8 +259,8 @@ func (s *Server) admit(api openai.API, handle func(*exchange)) http.HandlerFunc 
 		snap := s.snapshot.Load()
 		now := s.opts.Now()
 		x := &exchange{Server: s, api: api, snap: snap, w: w, r: r, id: store.NewID(now), began: now}
-		s.opts.Tracing.begin(x)
-		defer s.opts.Tracing.end(x)
+		s.opts.Telemetry.begin(x)
+		defer s.opts.Telemetry.end(x)
 		defer x.recover()
 		if snap == nil {
 			x.refuse(&openai.Error{Status: 503, Type: "api_error", Code: "starting", Message: "The gateway is starting."})
