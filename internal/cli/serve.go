@@ -78,7 +78,7 @@ func (a *app) serve(ctx context.Context, path string) error {
 type server struct {
 	store     *store.Store
 	gateway   *gateway.Server
-	telemetry   *gateway.Telemetry
+	telemetry *gateway.Telemetry
 	path      string                 // of the configuration file; a demo has none
 	wired     atomic.Pointer[wiring] // what the configuration decides
 	reloading sync.Mutex             // one reload at a time
