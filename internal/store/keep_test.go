@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,10 +29,18 @@ func TestForgottenBytes(t *testing.T) {
 		}
 		return nil
 	}))
+	caught := store.Example{ID: "caught", Task: "triage", RequestID: "r-caught", At: time.Now(), Text: canary}
+	must(t, s.Capture(ctx, caught))
+	eventually(t, "the example is kept", 10*time.Second, func() bool {
+		return s.View(ctx, func(tx *store.Tx) error { _, err := tx.Examples().ByRequest(caught.RequestID); return err }) == nil
+	})
 	if found := filesWith(t, s.Dir(), "canary"); len(found) == 0 {
 		t.Fatal("the text is nowhere, so this test shows nothing")
 	}
-	must(t, s.Update(ctx, func(tx *store.Tx) error { _, err := tx.Examples().Forget("r-7"); return err }))
+	must(t, s.Update(ctx, func(tx *store.Tx) error {
+		_, err := tx.Examples().Forget("r-7")
+		return errors.Join(err, func() error { _, err := tx.Examples().Forget(caught.RequestID); return err }())
+	}))
 	must(t, s.Scrub(ctx))
 	for _, text := range []string{"canary", "AB-1234"} {
 		if found := filesWith(t, s.Dir(), text); len(found) > 0 {
