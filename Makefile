@@ -3,7 +3,7 @@ SHELL := bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 RACE := ./internal/store/... ./internal/engine/... ./internal/gateway/... ./internal/lifecycle/... ./internal/sim/... ./internal/cascade/... ./internal/specialist/...
 
-.PHONY: test setup lint unit race chaos build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger proof
+.PHONY: test setup lint unit race chaos focus build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger proof
 
 test: setup lint unit race ## install what the tests need and run all of them
 
@@ -23,6 +23,12 @@ race:
 
 chaos: ## kill -9 under load, a hundred times; the ledger against the provider's bill (about five minutes)
 	OCCAM_CHAOS_KILLS=100 go test -count=1 -timeout 30m -v ./chaostest
+
+focus: ## the FOCUS export against the FinOps Foundation's focus-validator (needs Python 3.13)
+	test -x bin/focus/bin/focus-validator || { python3.13 -m venv bin/focus && bin/focus/bin/pip install -q --only-binary=:all: numpy pandas duckdb \
+	polars pyarrow pandera jsonschema pyyaml sqlglot tabulate ddt graphviz multimethod pytz requests pydantic && \
+	bin/focus/bin/pip install -q --no-deps focus-validator==2.2.1 pandasql; }
+	OCCAM_FOCUS_VALIDATOR=$(CURDIR)/bin/focus go test -count=1 -run TestFOCUSValidator -v ./internal/finops
 
 build:
 	go build -trimpath -o bin/occam .

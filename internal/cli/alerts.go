@@ -73,7 +73,7 @@ func (b *bell) look(ctx context.Context, cfg *config.Config, book *cost.Book) er
 	if s.rows, err = ledgerRows(ctx, b.store, s.month, store.ByDay); err != nil {
 		return err
 	}
-	if s.charges, err = hostingCharges(cfg, book, s.rows, s.month, now); err != nil {
+	if s.charges, err = chargesIn(cfg, book, s.rows, s.month, now); err != nil {
 		return err
 	}
 	// The hour and the day under way would look like a fall.

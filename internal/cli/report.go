@@ -73,7 +73,7 @@ func (a *app) report(ctx context.Context, f reportFlags) error {
 	if err != nil {
 		return err
 	}
-	charges, err := hostingCharges(cfg, book, rows, window, a.now())
+	charges, err := chargesIn(cfg, book, rows, window, a.now())
 	if err != nil {
 		return err
 	}
@@ -137,6 +137,18 @@ func ledgerRows(ctx context.Context, s *store.Store, w store.Window, span store.
 		}
 	}
 	return rows, nil
+}
+
+// chargesIn is what the window cost besides calls: servers, and the training and labels that the configuration names.
+func chargesIn(cfg *config.Config, book *cost.Book, rows []finops.Row, w store.Window, now time.Time) ([]finops.Charge, error) {
+	charges, err := hostingCharges(cfg, book, rows, w, now)
+	for _, c := range cfg.Charges {
+		if !c.Date.Before(w.From) && c.Date.Before(w.To) {
+			charges = append(charges, finops.Charge{Kind: finops.ChargeKind(c.Kind), What: c.What, Task: c.Task, Start: c.Date.Time,
+				End: c.Date.AddDate(0, 0, 1), Amount: cost.FromUSD(c.USD)})
+		}
+	}
+	return charges, err
 }
 
 // hostingCharges is what the servers of the configured providers cost in the window, up to now, from the day the ledger first

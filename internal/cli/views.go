@@ -26,7 +26,7 @@ func (s *server) pages(ctx context.Context, a *app, cfg *config.Config, login bo
 		Explain: s.explain, CheckData: s.checkData, Hosts: cfg.Dashboard.Hosts, Abilities: s.abilities, Configuration: func() dashboard.Configuration { return configuration(s.wired.Load().cfg) },
 		Charges: func(rows []finops.Row, w store.Window) ([]finops.Charge, error) {
 			wired := s.wired.Load()
-			return hostingCharges(wired.cfg, wired.book, rows, w, a.now())
+			return chargesIn(wired.cfg, wired.book, rows, w, a.now())
 		}}
 	if login {
 		var err error

@@ -44,6 +44,11 @@ func (c *Config) check() error {
 	if err := errors.Join(c.Capture.check(), c.Alerts.check()); err != nil {
 		return err
 	}
+	for i, charge := range c.Charges {
+		if err := charge.check(); err != nil {
+			return fmt.Errorf("charges, number %d: %w", i+1, err)
+		}
+	}
 	for _, h := range c.Dashboard.Hosts {
 		if h == "" || strings.ContainsAny(h, "/:* ") {
 			return fmt.Errorf("dashboard.hosts: %q is no host name: write it without scheme, port and path, such as occam.example.com", h)
@@ -98,6 +103,18 @@ func (a Alerts) check() error {
 		return errors.New("alerts.budget_usd_per_month must be a number of dollars")
 	case !(a.Soft > 0 && a.Soft <= 1):
 		return errors.New("alerts.soft must be a share above 0, such as 0.8")
+	}
+	return nil
+}
+
+func (c Charge) check() error {
+	switch {
+	case c.Kind != "training" && c.Kind != "labels":
+		return fmt.Errorf("kind is %q: it must be training or labels; servers are hosting of a provider", c.Kind)
+	case !(c.USD > 0 && c.USD <= 1e9):
+		return errors.New("usd must be more than zero dollars")
+	case c.Date.IsZero():
+		return errors.New("date is missing, such as 2026-11-23")
 	}
 	return nil
 }

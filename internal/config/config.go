@@ -36,6 +36,7 @@ type Config struct {
 	Capture    Capture             `yaml:"capture"`
 	Limits     Limits              `yaml:"limits"`
 	Alerts     Alerts              `yaml:"alerts"`
+	Charges    []Charge            `yaml:"charges"`
 	SelfTest   bool                `yaml:"self_test"` // at its start the server asks each model it names what it supports
 	Dashboard  Dashboard           `yaml:"dashboard"`
 	Batches    Batches             `yaml:"batches"`
@@ -147,6 +148,31 @@ const (
 	Fail  = "fail"  // they go to the error file
 	Calls = "calls" // each is an ordinary call, at the full price
 )
+
+// Charge is money that no call caused and no provider's hosting says: a training run, or labels that were paid for. It counts
+// against what was saved.
+type Charge struct {
+	Kind string  `yaml:"kind"` // "training" or "labels"
+	Task string  `yaml:"task"` // "" where several tasks share it
+	What string  `yaml:"what"`
+	USD  float64 `yaml:"usd"`
+	Date Day     `yaml:"date"`
+}
+
+// A Day is written as 2026-11-23.
+type Day struct{ time.Time }
+
+// UnmarshalYAML implements yaml.BytesUnmarshaler.
+func (d *Day) UnmarshalYAML(data []byte) (err error) {
+	d.Time, err = time.Parse(time.DateOnly, strings.Trim(strings.TrimSpace(string(data)), `"'`))
+	if err != nil {
+		return errors.New("a day is written as 2026-11-23")
+	}
+	return nil
+}
+
+// MarshalYAML implements yaml.BytesMarshaler.
+func (d Day) MarshalYAML() ([]byte, error) { return []byte(d.Format(time.DateOnly)), nil }
 
 // Limits bounds what one process takes on, and how long it waits for whom.
 type Limits struct {

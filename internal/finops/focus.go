@@ -1,6 +1,7 @@
 package finops
 
 import (
+	"cmp"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
@@ -14,12 +15,14 @@ import (
 
 // focusColumns are the columns of the export, in order: the 21 that FOCUS 1.2 makes mandatory, those it makes conditional or
 // recommends that a gateway can fill, and occam's own with the x_ prefix that the specification asks of them. Savings are only
-// ever x_ columns: a negative credit row would change what the invoices add up to.
+// ever x_ columns: a negative credit row would change what the invoices add up to. InvoiceId and CommitmentDiscountStatus are
+// always null: the gateway sees neither invoices nor commitments.
 var focusColumns = []string{
 	"BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd", "BillingPeriodStart",
 	"ChargeCategory", "ChargeClass", "ChargeDescription", "ChargeFrequency", "ChargePeriodEnd", "ChargePeriodStart",
-	"ConsumedQuantity", "ConsumedUnit", "ContractedCost", "ContractedUnitPrice", "EffectiveCost", "InvoiceId",
-	"InvoiceIssuerName", "ListCost", "ListUnitPrice", "PricingCategory", "PricingCurrency", "PricingQuantity",
+	"CommitmentDiscountStatus", "ConsumedQuantity", "ConsumedUnit", "ContractedCost", "ContractedUnitPrice", "EffectiveCost", "InvoiceId",
+	"InvoiceIssuerName", "ListCost", "ListUnitPrice", "PricingCategory", "PricingCurrency",
+	"PricingCurrencyContractedUnitPrice", "PricingCurrencyEffectiveCost", "PricingCurrencyListUnitPrice", "PricingQuantity",
 	"PricingUnit",
 	"ProviderName", "PublisherName", "RegionId", "RegionName", "ResourceId", "ResourceName", "ResourceType",
 	"ServiceCategory",
@@ -68,7 +71,12 @@ func WriteFOCUS(w io.Writer, account FocusAccount, book *cost.Book, rows []Row, 
 // focusRow is one row by column name; a missing column is null, written empty.
 type focusRow map[string]string
 
+// record writes the row. Prices are in dollars, and so are bills: the columns of the pricing currency repeat them.
 func (f focusRow) record() []string {
+	for of, same := range map[string]string{"PricingCurrencyContractedUnitPrice": "ContractedUnitPrice",
+		"PricingCurrencyEffectiveCost": "EffectiveCost", "PricingCurrencyListUnitPrice": "ListUnitPrice"} {
+		f[of] = f[same]
+	}
 	out := make([]string, len(focusColumns))
 	for i, c := range focusColumns {
 		out[i] = f[c]
@@ -160,7 +168,11 @@ func (a FocusAccount) usage(r Row, m meter) focusRow {
 		f.set("x_PriceConfidence", string(m.price.Confidence))
 	}
 	if m.quantity > 0 {
-		f.set("ContractedUnitPrice", decimal(m.cost.USD()/(float64(m.quantity)/float64(divisor))))
+		paid := decimal(m.cost.USD() / (float64(m.quantity) / float64(divisor)))
+		f.set("ContractedUnitPrice", paid)
+		if !m.priced { // the ledger knew a price that the book no longer has
+			f.set("ListUnitPrice", paid)
+		}
 	}
 	f.task(r.Task, r.Key)
 	f.set("x_Tier", r.Tier)
@@ -178,44 +190,50 @@ func (a FocusAccount) usage(r Row, m meter) focusRow {
 	return f
 }
 
+// service is how FOCUS sorts a kind of charge.
+var service = map[ChargeKind]struct{ category, subcategory, meter string }{
+	Hosting:  {"Compute", "Virtual Machines", "Hours"},
+	Training: {"AI and Machine Learning", "Machine Learning", "Training Runs"},
+	Labels:   {"Other", "Other (Other)", "Labels"},
+}
+
 // charged writes a charge; a server becomes two rows, the hours it worked and those it stood idle.
 func (a FocusAccount) charged(c Charge) []focusRow {
-	vendor, _, _ := strings.Cut(c.What, " ")
-	row := func(billed cost.Amount, hours float64, idle bool) focusRow {
-		f := a.common(vendor, c.Start, c.End, billed, billed)
-		f.set("ChargeDescription", strings.TrimSpace(fmt.Sprintf("%s %s%s", c.Kind, c.What,
-			map[bool]string{true: ", idle"}[idle])))
-		f.set("ChargeFrequency", "Usage-Based")
-		f.set("ServiceCategory", map[ChargeKind]string{Hosting: "Compute", Training: "AI and Machine Learning",
-			Labels: "Other"}[c.Kind])
-		f.set("ServiceName", c.What)
-		f.set("PricingCategory", "Standard")
-		f.set("SkuId", c.What)
-		f.set("SkuPriceId", c.What)
-		f.task(c.Task, "")
-		if c.Kind == Hosting {
-			f.set("SkuMeter", map[bool]string{true: "Idle Hours", false: "Hours"}[idle])
-			f.set("ConsumedQuantity", decimal(hours))
-			f.set("ConsumedUnit", "Hours")
-			f.set("PricingQuantity", decimal(hours))
-			f.set("PricingUnit", "Hours")
-			if c.Hours > 0 {
-				f.set("ListUnitPrice", decimal(c.Amount.USD()/c.Hours))
-				f.set("ContractedUnitPrice", decimal(c.Amount.USD()/c.Hours))
-			}
-		} else {
-			f.set("PricingQuantity", "1")
-			f.set("PricingUnit", "Units")
-			f.set("ConsumedQuantity", "1")
-			f.set("ConsumedUnit", "Units")
-		}
-		return f
+	if c.Kind != Hosting {
+		return []focusRow{a.charge(c, c.Amount, 1, "Units", service[c.Kind].meter)}
 	}
-	if c.Kind != Hosting || c.Busy <= 0 || c.Busy >= 1 {
-		return []focusRow{row(c.Amount, c.Hours, c.Kind == Hosting && c.Busy <= 0)}
+	if c.Busy <= 0 || c.Busy >= 1 {
+		meter := map[bool]string{true: "Idle Hours", false: "Hours"}[c.Busy <= 0]
+		return []focusRow{a.charge(c, c.Amount, c.Hours, "Hours", meter)}
 	}
 	busy := cost.FromUSD(c.Amount.USD() * c.Busy)
-	return []focusRow{row(busy, c.Hours*c.Busy, false), row(c.Amount-busy, c.Hours*(1-c.Busy), true)}
+	return []focusRow{a.charge(c, busy, c.Hours*c.Busy, "Hours", "Hours"), a.charge(c, c.Amount-busy, c.Hours*(1-c.Busy), "Hours", "Idle Hours")}
+}
+
+// charge writes one row of a charge: so many units of a meter.
+func (a FocusAccount) charge(c Charge, billed cost.Amount, quantity float64, unit, meter string) focusRow {
+	vendor := "unknown"
+	if c.Kind == Hosting {
+		vendor, _, _ = strings.Cut(c.What, " ")
+	}
+	f := a.common(vendor, c.Start, c.End, billed, billed)
+	sort := service[c.Kind]
+	for column, value := range map[string]string{
+		"ChargeDescription": fmt.Sprintf("%s %s, %s", c.Kind, c.What, strings.ToLower(meter)), "ChargeFrequency": "Usage-Based",
+		"ServiceCategory": sort.category, "ServiceSubcategory": sort.subcategory, "ServiceName": cmp.Or(c.What, string(c.Kind)),
+		"PricingCategory": "Standard", "SkuId": cmp.Or(c.What, string(c.Kind)), "SkuPriceId": cmp.Or(c.What, string(c.Kind)), "SkuMeter": meter,
+		"ConsumedQuantity": decimal(quantity), "ConsumedUnit": unit, "PricingQuantity": decimal(quantity), "PricingUnit": unit,
+	} {
+		f.set(column, value)
+	}
+	price := 0.0
+	if quantity > 0 {
+		price = billed.USD() / quantity
+	}
+	f.set("ListUnitPrice", decimal(price))
+	f.set("ContractedUnitPrice", decimal(price))
+	f.task(c.Task, "")
+	return f
 }
 
 // common fills in what every row has: who pays whom, when, and the cost columns. Billed and list cost agree until a row says

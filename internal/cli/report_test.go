@@ -1,0 +1,65 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"occam/internal/cost"
+	"occam/internal/finops"
+	"occam/internal/sim"
+	"occam/internal/store"
+)
+
+// A report counts audits, calls whose answer was not used, servers, training and labels against what was saved, and says a loss
+// plainly; the FOCUS export and the statement add up to the same.
+func TestReportCountsEverything(t *testing.T) {
+	_, url := newProvider(t, sim.Options{})
+	month := time.Now().UTC().Format("2006-01")
+	s := newStand(t, "providers:\n  openai: {type: openai, base_url: "+url+"}\n  gpu: {type: openai, base_url: "+url+", hosting: {sku: aws g5.xlarge}}\n"+
+		"charges:\n  - {kind: training, task: triage, what: LoRA, usd: 10, date: "+month+"-01}\n  - {kind: labels, task: triage, what: people, usd: 80.5, date: "+month+"-01}\n"+
+		"  - {kind: labels, task: triage, what: long ago, usd: 1000, date: 2020-01-01}\n")
+	now := time.Now()
+	paid := func(tier, provider string, answered, audit bool, usd, reference float64) func(*store.Store) error {
+		return func(opened *store.Store) error {
+			id := store.NewID(now)
+			a := store.Attempt{ID: id, RequestID: id, At: now, Task: "triage", Tier: tier, Provider: provider, Model: "gpt-4o", Audit: audit, Price: "p", CostHigh: cost.FromUSD(usd)}
+			if err := opened.Intend(t.Context(), a); err != nil {
+				return err
+			}
+			a.State, a.Answered, a.Cost, a.CostLow, a.Reference = store.Settled, answered, a.CostHigh, a.CostHigh, cost.FromUSD(reference)
+			a.Usage = cost.Usage{Input: 500, Output: 50}
+			return opened.Finish(t.Context(), a)
+		}
+	}
+	s.stored(paid("generalist", "openai", true, false, 3, 3))
+	s.stored(paid("generalist", "openai", false, true, 2, 0))
+	s.stored(paid("generalist", "openai", false, false, 1, 0))
+	s.stored(paid("llama-3.2-3b", "gpu", true, false, 0, 3))
+	var report struct {
+		Headline  string
+		Statement struct {
+			Spent finops.Spent `json:"spent_nano_usd"`
+			Saved cost.Amount  `json:"saved_nano_usd"`
+			Would cost.Amount  `json:"would_have_cost_nano_usd"`
+		}
+	}
+	decode(t, mustRun(t, "", "report", "--json", "--config", s.config), &report)
+	got := report.Statement.Spent
+	hosting := got.Hosting
+	got.Hosting = 0
+	want := finops.Spent{Generalist: 3 * cost.USD, Audits: 2 * cost.USD, Lost: cost.USD, Training: 10 * cost.USD, Labels: cost.FromUSD(80.5)}
+	if got != want || hosting <= 0 || hosting > 40*cost.USD { // of a server since the day began, at $1.006 an hour
+		t.Errorf("spent %+v and hosting %v, want %+v", got, hosting, want)
+	}
+	if report.Statement.Would != 6*cost.USD || report.Statement.Saved != report.Statement.Would-report.Statement.Spent.Total() {
+		t.Errorf("%+v", report.Statement)
+	}
+	if !strings.HasPrefix(report.Headline, "You are losing $") || !strings.Contains(report.Headline, "training $10.00, labels $80.50") || !strings.Contains(report.Headline, "Switch task triage back") {
+		t.Errorf("headline: %s", report.Headline)
+	}
+	if out := mustRun(t, "", "report", "--config", s.config); !strings.Contains(out, "switch triage back to the generalist") || !strings.Contains(out, fmt.Sprintf("%s-01 to ", month)) {
+		t.Errorf("report:\n%s", out)
+	}
+}
