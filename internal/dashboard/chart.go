@@ -13,6 +13,7 @@ type barChart struct {
 	Series                 []string
 	MarkName               string // of the mark on each bar, "" for none
 	Bars                   []bar
+	Notes                  []barNote                        // lines between bars, such as a day on which something changed
 	Format                 func(float64) string             // of a value
 	Axis                   func(step, value float64) string // of a line of the grid, where lines are step apart
 	Whole                  bool                             // values are whole numbers
@@ -25,6 +26,23 @@ type barChart struct {
 	Height int
 	Base   int
 	Empty  bool
+}
+
+// A barNote is a vertical line before a bar.
+type barNote struct {
+	Bar  int
+	Text string
+}
+
+// NoteX is the place of a note's line, in percent.
+func (c *barChart) NoteX(n barNote) string { return pct(100 * float64(n.Bar) / float64(len(c.Bars))) }
+
+// NoteAnchor puts a note's text on the side where there is room.
+func (c *barChart) NoteAnchor(n barNote) string {
+	if 2*n.Bar > len(c.Bars) {
+		return "end"
+	}
+	return "start"
 }
 
 // A bar has one value for each series, none negative.

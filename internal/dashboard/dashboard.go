@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"occam/internal/calibration"
+	"occam/internal/cascade"
 	"occam/internal/cost"
 	"occam/internal/finops"
 	"occam/internal/gateway"
@@ -27,6 +28,7 @@ type Source interface {
 	Requests(ctx context.Context, f store.Filter, cursor string) ([]store.Request, string, error)
 	Request(ctx context.Context, id string) (_ store.Request, ok bool, err error)
 	Counts(ctx context.Context) (store.Counts, error)
+	Heads(ctx context.Context) ([]store.ChainHead, error)
 	LatencyQuantiles(ctx context.Context, w store.Window, task, tier, model string) (store.Quantiles, error)
 }
 
@@ -47,6 +49,8 @@ type TaskView struct {
 	Confusions []Confusion  `json:"confusions,omitempty"` // most frequent first
 	Audits     []AuditDay   `json:"audits,omitempty"`     // oldest first
 	Alarm      string       `json:"alarm,omitempty"`      // what drift detection says, in a sentence
+	// Choice is every plan that was considered for the task, with its price and verdict. nil: none was made yet.
+	Choice *cascade.Choice `json:"plans,omitempty"`
 }
 
 // A Confusion is a pair of answers that are mistaken for each other, on the locked test set.

@@ -67,6 +67,9 @@ func (k keyRow) Budget() string {
 	return strconv.FormatFloat(k.Limits.Budget.USD(), 'f', -1, 64)
 }
 
+// period is the one that its budget is for.
+func (k keyRow) period() string { return cmp.Or(k.Limits.Period, "month") }
+
 // Daily reports whether the budget is one of a day.
 func (k keyRow) Daily() bool { return k.Limits.Period == "day" }
 
@@ -115,7 +118,7 @@ func (d *Dashboard) readKeys(r *http.Request) (*keysPage, error) {
 	}
 	for i := range all {
 		row := keyRowOf(&all[i])
-		row.Spent = spent[cmp.Or(row.Limits.Period, "month")][row.ID]
+		row.Spent = spent[row.period()][row.ID]
 		p.Keys = append(p.Keys, row)
 	}
 	slices.SortStableFunc(p.Keys, func(a, b keyRow) int {

@@ -1,6 +1,8 @@
 package dashboard
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -35,6 +37,7 @@ type verdict struct {
 
 type ledger struct {
 	Counts    store.Counts           `json:"counts"`
+	Heads     []store.ChainHead      `json:"chain_heads"`
 	Check     *verdict               `json:"last_check,omitempty"`
 	MayCheck  bool                   `json:"-"` // there is a database to check, and the caller may
 	MayWrite  bool                   `json:"-"`
@@ -69,10 +72,11 @@ func (d *Dashboard) readLedger(r *http.Request) (*ledger, []finops.Row, error) {
 			l.Providers = append(l.Providers, row.Provider)
 		}
 	}
-	d.checks.mu.Lock()
-	defer d.checks.mu.Unlock()
-	l.Check = d.checks.last
-	return l, rows, nil
+	if l.Heads, err = d.Source.Heads(r.Context()); err != nil {
+		return nil, nil, err
+	}
+	l.Check, err = d.lastCheck(r.Context())
+	return l, rows, err
 }
 
 // verify checks the whole ledger.
@@ -93,15 +97,57 @@ func (d *Dashboard) verify(w http.ResponseWriter, r *http.Request) {
 	}
 	c := &verdict{At: d.Now().UTC(), By: who(r).name, OK: report.OK(), Entries: report.Entries, Attempts: report.Attempts, Open: report.Open,
 		Remarks: report.Remarks, Problems: report.Problems, Found: report.Found}
-	d.checks.mu.Lock()
-	d.checks.last = c
-	d.checks.mu.Unlock()
+	d.keepCheck(r.Context(), c)
 	d.did(r.Context(), who(r).name, "checked the ledger", "", map[bool]string{true: "intact", false: count(report.Found) + " problems"}[c.OK])
 	if isAPI(r) {
 		d.reply(w, r, http.StatusOK, c)
 		return
 	}
 	http.Redirect(w, r, "/ledger", http.StatusSeeOther)
+}
+
+// checkKind is the kind of the document that holds the last check.
+const checkKind = "ledger check"
+
+// keepCheck remembers a check, over restarts where there is a database to keep it in.
+func (d *Dashboard) keepCheck(ctx context.Context, c *verdict) {
+	d.checks.mu.Lock()
+	d.checks.last = c
+	d.checks.mu.Unlock()
+	if d.Database == nil {
+		return
+	}
+	value, err := json.Marshal(c)
+	if err == nil {
+		err = d.Database.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
+			old, err := tx.Records(checkKind).Get("last")
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+			return tx.Records(checkKind).Put(store.Record{Name: "last", Version: old.Version, Value: value})
+		})
+	}
+	if err != nil {
+		d.Log.Error("dashboard: the check of the ledger could not be kept", "error", err)
+	}
+}
+
+func (d *Dashboard) lastCheck(ctx context.Context) (*verdict, error) {
+	d.checks.mu.Lock()
+	defer d.checks.mu.Unlock()
+	if d.checks.last != nil || d.Database == nil {
+		return d.checks.last, nil
+	}
+	var kept store.Record
+	err := d.Database.View(ctx, func(tx *store.Tx) (err error) { kept, err = tx.Records(checkKind).Get("last"); return err })
+	if err != nil {
+		return nil, ignoreNotFound(err)
+	}
+	var last verdict
+	if json.Unmarshal(kept.Value, &last) == nil {
+		d.checks.last = &last
+	}
+	return d.checks.last, nil
 }
 
 // maxInvoice bounds an uploaded invoice.

@@ -129,6 +129,12 @@ type overview struct {
 	Next        string          `json:"-"`
 	Local       *share          `json:"answered_by_specialists,omitempty"` // of requests that belong to a task
 	Escalated   *share          `json:"escalated,omitempty"`               // likewise
+	Trend       *float64        `json:"escalated_trend,omitempty"`         // the last seven days' share less that of the seven before
+	Audited     *share          `json:"audited_right,omitempty"`           // right among the audited answers of specialists
+	Target      float64         `json:"target,omitempty"`                  // the highest of the tasks that were audited
+	Alerts      []alert         `json:"alerts"`
+	Switches    []taskSwitch    `json:"switches,omitempty"` // when specialists began to answer
+	First       checklist       `json:"-"`
 	Specialists latency         `json:"latency_specialists"`
 	Generalists latency         `json:"latency_generalist"`
 	Ledger      store.Counts    `json:"ledger"`
@@ -182,6 +188,14 @@ func (d *Dashboard) overview(r *http.Request) (any, error) {
 		return nil, err
 	}
 	o.Latest = rows(latest, views)
+	if o.Alerts, err = d.alerts(ctx, o, views); err != nil {
+		return nil, err
+	}
+	if o.Switches, err = d.switches(ctx, views, window); err != nil {
+		return nil, err
+	}
+	o.First = checklistOf(o.Ledger, views)
+	o.audits(views)
 	o.finish()
 	return o, nil
 }
@@ -325,6 +339,42 @@ func (d *Dashboard) fillLatencies(ctx context.Context, o *overview, w store.Wind
 	return nil
 }
 
+// audits sums up the month's audits of all tasks.
+func (o *overview) audits(views []TaskView) {
+	audits, wrong := int64(0), int64(0)
+	for _, v := range views {
+		for _, a := range v.Audits {
+			if !a.Day.Before(o.From) && a.Day.Before(o.To) && a.Audits > 0 {
+				audits, wrong = audits+int64(a.Audits), wrong+int64(a.Wrong)
+				o.Target = max(o.Target, v.Target.Accuracy)
+			}
+		}
+	}
+	o.Audited = shareOf(audits-wrong, audits)
+}
+
+// week is the least number of task requests in seven days from which a trend is shown.
+const week = 50
+
+// trend compares the share that was escalated in the last seven days with that of the seven before.
+func (o *overview) trend() {
+	var escalated, all [2]int64
+	for i := range o.Buckets {
+		b := &o.Buckets[i]
+		age := int(o.Now.Sub(b.Start).Hours() / 24 / 7)
+		if o.Hourly || b.Start.After(o.Now) || age < 0 || age > 1 {
+			continue
+		}
+		escalated[age] += b.Requests[general]
+		all[age] += b.Requests[general] + b.Requests[local]
+	}
+	if min(all[0], all[1]) < week {
+		return
+	}
+	change := float64(escalated[0])/float64(all[0]) - float64(escalated[1])/float64(all[1])
+	o.Trend = &change
+}
+
 // finish puts the parts in order and draws the charts.
 func (o *overview) finish() {
 	slices.SortStableFunc(o.Tasks, func(a, b taskRow) int { return cmp.Compare(b.Saved, a.Saved) })
@@ -338,6 +388,7 @@ func (o *overview) finish() {
 			b.CostBy[roleNames[who]], b.AnswerdBy[roleNames[who]] = b.Cost[who], b.Requests[who]
 		}
 	}
+	o.trend()
 	o.Spend, o.Traffic = spendChart(o), trafficChart(o)
 }
 
@@ -380,7 +431,15 @@ func (o *overview) chart(id, what, of string) *barChart {
 	if o.Hourly {
 		unit = "hour of " + o.Buckets[0].Start.Format("2 January")
 	}
-	return &barChart{ID: id, Title: what + " per " + unit, Description: what + " per " + unit + ", UTC, " + of + ".", Series: roleNames[:],
+	var notes []barNote
+	for _, s := range o.Switches {
+		for i, b := range o.Buckets {
+			if !s.At.Before(b.Start) && (i == len(o.Buckets)-1 || s.At.Before(o.Buckets[i+1].Start)) {
+				notes = append(notes, barNote{Bar: i, Text: short(s.Task) + " live"})
+			}
+		}
+	}
+	return &barChart{Notes: notes, ID: id, Title: what + " per " + unit, Description: what + " per " + unit + ", UTC, " + of + ".", Series: roleNames[:],
 		Unit: unit, Simulated: o.Simulated > 0}
 }
 

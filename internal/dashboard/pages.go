@@ -129,6 +129,7 @@ func (p *pages) functions() template.FuncMap {
 		},
 		"commas":   func(all []string) string { return strings.Join(all, ", ") },
 		"share":    func(part dollars, whole cost.Amount) float64 { return float64(part) / max(float64(whole), 1) },
+		"points":   func(v float64) string { return strconv.FormatFloat(100*abs64(v), 'f', 1, 64) + " points" },
 		"longtime": longTime,
 		"indent": func(v any) (string, error) {
 			text, err := json.MarshalIndent(v, "", "  ")
