@@ -1,12 +1,19 @@
 package dashboard
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -81,23 +88,94 @@ func openTab(t testing.TB, browser context.Context) context.Context {
 	return tab
 }
 
+// eyes are the ways of seeing that a person looks at once per release.
+var eyes = []emulation.SetEmulatedVisionDeficiencyType{emulation.SetEmulatedVisionDeficiencyTypeProtanopia, emulation.SetEmulatedVisionDeficiencyTypeDeuteranopia,
+	emulation.SetEmulatedVisionDeficiencyTypeTritanopia, emulation.SetEmulatedVisionDeficiencyTypeAchromatopsia}
+
+// TestScreenshots writes a picture of every page, and of the overview in the other ways in which people see.
 func TestScreenshots(t *testing.T) {
 	if *screenshots == "" {
 		t.Skip("no -screenshots folder given")
 	}
 	browser := startBrowser(t)
-	for name, address := range fixturePages(t) {
-		for _, l := range []look{looks[0], looks[1], looks[2]} {
+	pages := fixturePages(t)
+	for name, address := range pages {
+		shots := []look{looks[0]}
+		if name == "overview" || name == "task" || name == "keys" {
+			shots = []look{looks[0], looks[1], looks[2]}
+		}
+		for _, l := range shots {
 			t.Run(name+"-"+l.String(), func(t *testing.T) {
 				tab := openTab(t, browser)
 				l.apply(t, tab)
-				must(t, chromedp.Do(tab, chromedp.Navigate(address), chromedp.WaitVisible("main"), chromedp.Sleep(200*time.Millisecond)))
-				picture, err := chromedp.Run(tab, chromedp.FullScreenshot(100))
-				must(t, err)
-				must(t, os.WriteFile(filepath.Join(*screenshots, name+"-"+l.String()+".png"), picture, 0o644))
+				picture(t, tab, address, name+"-"+l.String())
 			})
 		}
 	}
+	for _, eye := range eyes {
+		t.Run("eyes-"+string(eye), func(t *testing.T) {
+			tab := openTab(t, browser)
+			looks[0].apply(t, tab)
+			_, err := chromedp.Call(tab, emulation.SetEmulatedVisionDeficiency, emulation.SetEmulatedVisionDeficiencyParams{Type: eye})
+			must(t, err)
+			picture(t, tab, pages["overview"], "overview-"+string(eye))
+		})
+	}
+	for name, feature := range map[string]*emulation.MediaFeature{"forced-colors": {Name: "forced-colors", Value: "active"}, "reduced-motion": {Name: "prefers-reduced-motion", Value: "reduce"}} {
+		t.Run("eyes-"+name, func(t *testing.T) {
+			tab := openTab(t, browser)
+			looks[0].apply(t, tab)
+			_, err := chromedp.Call(tab, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{feature}})
+			must(t, err)
+			picture(t, tab, pages["overview"], "overview-"+name)
+		})
+	}
+}
+
+func picture(t *testing.T, tab context.Context, address, name string) {
+	t.Helper()
+	must(t, chromedp.Do(tab, chromedp.Navigate(address), chromedp.WaitVisible("main"), chromedp.Sleep(200*time.Millisecond)))
+	shot, err := chromedp.Run(tab, chromedp.FullScreenshot(100))
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(*screenshots, name+".png"), smaller(t, shot), 0o644))
+}
+
+// smaller keeps the 256 most frequent colours of a picture: pages have few, and the file becomes a third.
+func smaller(t *testing.T, data []byte) []byte {
+	t.Helper()
+	full, err := png.Decode(bytes.NewReader(data))
+	must(t, err)
+	counts := map[color.RGBA]int{}
+	at := func(x, y int) color.RGBA { return color.RGBAModel.Convert(full.At(x, y)).(color.RGBA) }
+	b := full.Bounds()
+	for y := b.Min.Y; y < b.Max.Y; y++ {
+		for x := b.Min.X; x < b.Max.X; x++ {
+			counts[at(x, y)]++
+		}
+	}
+	order := slices.SortedFunc(maps.Keys(counts), func(p, q color.RGBA) int {
+		return cmp.Or(counts[q]-counts[p], int(p.R)-int(q.R), int(p.G)-int(q.G), int(p.B)-int(q.B))
+	})
+	var palette color.Palette
+	for _, c := range order[:min(len(order), 256)] {
+		palette = append(palette, c)
+	}
+	nearest := map[color.RGBA]uint8{}
+	few := image.NewPaletted(b, palette)
+	for y := b.Min.Y; y < b.Max.Y; y++ {
+		for x := b.Min.X; x < b.Max.X; x++ {
+			c := at(x, y)
+			i, known := nearest[c]
+			if !known {
+				i = uint8(palette.Index(c))
+				nearest[c] = i
+			}
+			few.SetColorIndex(x, y, i)
+		}
+	}
+	var out bytes.Buffer
+	must(t, (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&out, few))
+	return out.Bytes()
 }
 
 // escalated finds a request that the specialist passed on.

@@ -78,6 +78,9 @@ func (d *Dashboard) allow(to Route) http.Handler {
 		switch {
 		case refused != nil:
 			d.fail(w, r, refused)
+		case to.Method != http.MethodGet && !d.fromOwnPage(r):
+			d.fail(w, r, &failure{http.StatusForbidden, "The request does not say which page it comes from.", "A login in a browser is only good for our own pages.",
+				"Programs send the account's name and password instead."})
 		case caller.role >= to.Least:
 			to.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, caller)))
 		case caller.role != Nobody:
@@ -89,6 +92,18 @@ func (d *Dashboard) allow(to Route) http.Handler {
 			d.fail(w, r, &failure{http.StatusUnauthorized, "You are not logged in.", "There is no session, or it ran out.", "Log in, or send the account's name and password."})
 		}
 	})
+}
+
+// fromOwnPage reports whether a request that would change something may rely on a session's cookie. http.CrossOriginProtection
+// refuses what comes from elsewhere; this refuses what says nothing, which no browser does.
+func (d *Dashboard) fromOwnPage(r *http.Request) bool {
+	if _, err := r.Cookie(cookieName); err != nil || !d.Login {
+		return true // nothing to ride on
+	}
+	if _, _, basic := r.BasicAuth(); basic {
+		return true
+	}
+	return r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != ""
 }
 
 func fromLoopback(remote string) bool {

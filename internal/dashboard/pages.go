@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"html/template"
 	"io/fs"
+	"mime"
 	"net/http"
 	"net/url"
 	"path"
@@ -150,7 +152,8 @@ func (p *pages) asset(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data))
+	w.Header().Set("Content-Type", mime.TypeByExtension(path.Ext(name)))
+	send(w, r, http.StatusOK, data)
 }
 
 // A loader reads what a page or an API answer shows.
@@ -179,8 +182,25 @@ func (d *Dashboard) render(w http.ResponseWriter, r *http.Request, name string, 
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	send(w, r, status, body.Bytes())
+}
+
+// worthwhile is the size from which a body is compressed.
+const worthwhile = 1 << 10
+
+// send writes a body, compressed where the caller takes that.
+func send(w http.ResponseWriter, r *http.Request, status int, body []byte) {
+	w.Header().Add("Vary", "Accept-Encoding")
+	if len(body) < worthwhile || !strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		w.WriteHeader(status)
+		w.Write(body) //nolint:errcheck // the caller went away
+		return
+	}
+	w.Header().Set("Content-Encoding", "gzip")
 	w.WriteHeader(status)
-	w.Write(body.Bytes()) //nolint:errcheck // the browser went away
+	z := gzip.NewWriter(w)
+	z.Write(body) //nolint:errcheck // the caller went away
+	z.Close()     //nolint:errcheck // likewise
 }
 
 // fail shows a failure to a person, or to a program.
@@ -201,8 +221,7 @@ func (d *Dashboard) reply(w http.ResponseWriter, r *http.Request, status int, da
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	w.Write(append(body, '\n')) //nolint:errcheck // the caller went away
+	send(w, r, status, append(body, '\n'))
 }
 
 // api writes what load returns as JSON.

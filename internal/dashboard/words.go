@@ -28,6 +28,7 @@ var reasonWords = map[string]string{
 	"not_covered":       "it was certified for other requests than those that the tiers before leave to it",
 	"other_version":     "another version of the model answered than was certified",
 	"calibration":       "a request of the past, asked again to certify a tier",
+	"hedge":             "the first call was slow, so another was made beside it; the first answer counted",
 	"self_test":         "occam asked to find out what the model supports",
 	"escalation_budget": "the budget for escalations is used up",
 }
