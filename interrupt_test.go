@@ -2,10 +2,15 @@ package main
 
 import (
 	"bytes"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -67,6 +72,7 @@ func TestInterrupt(t *testing.T) {
 			}
 		})
 	}
+	t.Run("twice", func(t *testing.T) { secondSignal(t, program) })
 	left, err := filepath.Glob(filepath.Join(os.TempDir(), "occam-demo-*"))
 	if err != nil {
 		t.Fatal(err)
@@ -75,6 +81,74 @@ func TestInterrupt(t *testing.T) {
 		if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) < time.Minute {
 			t.Logf("a demo's folder is left: %s (another demo may be running)", dir)
 		}
+	}
+}
+
+// secondSignal (F34): a stop waits for an answer under way; a second signal does not.
+func secondSignal(t *testing.T, program string) {
+	asked := make(chan bool, 1)
+	provider := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		asked <- true
+		<-r.Context().Done()
+	}))
+	defer provider.Close()
+	config := filepath.Join(t.TempDir(), "occam.yaml")
+	text := "listen: 127.0.0.1:0\ndata_dir: data\nproviders: {up: {type: openai, base_url: " + provider.URL + "/v1}}\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command(program, "serve", "--config", config)
+	address := make(chan string, 1)
+	api := regexp.MustCompile(`API +(http://\S+)/v1`)
+	command.Stderr = writerFunc(func(p []byte) (int, error) {
+		if m := api.FindSubmatch(p); m != nil {
+			address <- string(m[1])
+		}
+		return len(p), nil
+	})
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	base := <-address
+	go func() {
+		response, err := http.Post(base+"/v1/chat/completions", "application/json", strings.NewReader(`{"model":"m","messages":[]}`))
+		if err == nil {
+			_ = response.Body.Close()
+		}
+	}()
+	<-asked
+	ended := make(chan error, 1)
+	go func() { ended <- command.Wait() }()
+	if err := command.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) { // until it is no longer ready
+		response, err := http.Get(base + "/readyz")
+		if err != nil {
+			break
+		}
+		_ = response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("still ready after the first signal")
+		}
+	}
+	select {
+	case <-ended:
+		t.Fatal("the first signal did not wait for the answer under way")
+	case <-time.After(200 * time.Millisecond):
+	}
+	if err := command.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		_ = command.Process.Kill()
+		t.Fatal("the second signal did not end it")
 	}
 }
 

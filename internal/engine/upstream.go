@@ -107,7 +107,7 @@ func NewUpstream(o Options) (*Upstream, error) {
 		}
 		u.auth = authorization(o)
 	}
-	dialer := &net.Dialer{Timeout: u.timeouts.Connect, KeepAlive: 15 * time.Second, Control: guardAddress(privateHost(base.Hostname()))}
+	dialer := &net.Dialer{Timeout: u.timeouts.Connect, KeepAliveConfig: alive, Control: guard(privateHost(base.Hostname()))}
 	u.transport = &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            dialer.DialContext,
@@ -121,6 +121,7 @@ func NewUpstream(o Options) (*Upstream, error) {
 		MaxResponseHeaderBytes: 64 << 10,
 		WriteBufferSize:        8 << 10,
 		ReadBufferSize:         8 << 10,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: alive.Idle, PingTimeout: alive.Interval * time.Duration(alive.Count)},
 	}
 	return u, nil
 }
@@ -143,6 +144,29 @@ func (u *Upstream) Close() { u.transport.CloseIdleConnections() }
 
 var errForbiddenAddress = errors.New("link-local and metadata addresses are never dialled, private ones only when base_url names them")
 
+// alive finds out in 25 seconds that nobody is there any more: silence for ten, then three questions without an answer. What was
+// sent and is not acknowledged for as long ends the connection too, where the system can do that.
+var alive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3}
+
+const unacknowledged = 25 * time.Second
+
+// guard looks at the address that is dialled, and bounds how long sent bytes may stay unacknowledged.
+func guard(private bool) func(network, address string, c syscall.RawConn) error {
+	allowed := guardAddress(private)
+	return func(network, address string, c syscall.RawConn) error {
+		if err := allowed(network, address, c); err != nil {
+			return err
+		}
+		return limitUnacknowledged(c, unacknowledged)
+	}
+}
+
+// shared is the address range of carriers and clouds, where some keep their metadata; embedded is IPv4 inside of IPv6.
+var (
+	shared   = netip.MustParsePrefix("100.64.0.0/10")
+	embedded = netip.MustParsePrefix("64:ff9b::/96")
+)
+
 // guardAddress looks at the address that is really dialled, after name resolution, so that no name can lead elsewhere later.
 func guardAddress(private bool) func(network, address string, _ syscall.RawConn) error {
 	return func(_, address string, _ syscall.RawConn) error {
@@ -151,8 +175,12 @@ func guardAddress(private bool) func(network, address string, _ syscall.RawConn)
 			return err
 		}
 		ip := at.Addr().Unmap()
+		if embedded.Contains(ip) {
+			b := ip.As16()
+			ip = netip.AddrFrom4([4]byte(b[12:]))
+		}
 		forbidden := ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() ||
-			(!private && (ip.IsPrivate() || ip.IsLoopback()))
+			(!private && (ip.IsPrivate() || ip.IsLoopback() || shared.Contains(ip)))
 		if forbidden {
 			return errForbiddenAddress
 		}

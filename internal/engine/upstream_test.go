@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -178,6 +179,10 @@ func TestForbiddenAddresses(t *testing.T) {
 		"169.254.169.254:80":          {},
 		"[fe80::1]:80":                {},
 		"[::ffff:169.254.169.254]:80": {},
+		"[64:ff9b::a9fe:a9fe]:80":     {}, // the same through NAT64
+		"[64:ff9b::5db8:d822]:443":    {named: true, unnamed: true},
+		"100.100.100.200:80":          {named: true}, // a cloud's metadata in the carriers' range
+		"[fd00:ec2::254]:80":          {named: true}, // another's
 		"0.0.0.0:80":                  {},
 		"224.0.0.1:80":                {},
 		"127.0.0.1:80":                {named: true},
@@ -202,8 +207,57 @@ func TestForbiddenAddresses(t *testing.T) {
 			t.Errorf("%s: private %v", host, !private)
 		}
 	}
-	_, err := post(newUpstream(t, "http://169.254.169.254/v1", Timeouts{}))
-	wantFailure(t, err, Refused)
+	for _, base := range []string{"http://169.254.169.254/v1", "http://[::ffff:169.254.169.254]/v1", "http://[::ffff:a9fe:a9fe]/v1",
+		"http://2852039166/v1", "http://0xa9fea9fe/v1", "http://0251.0376.0251.0376/v1", "http://169.254.169.254.:80/v1"} {
+		_, err := post(newUpstream(t, base, Timeouts{}))
+		wantFailure(t, err, Refused)
+	}
+}
+
+// S02: a public name that leads to a forbidden address, at once or after it led to a public one, is not dialled.
+func TestS02NamesThatLeadElsewhere(t *testing.T) {
+	var answer atomic.Value
+	dns, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dns.Close()
+	go func() {
+		buf := make([]byte, 512)
+		for {
+			n, from, err := dns.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			end := 12
+			for end < n && buf[end] != 0 {
+				end += 1 + int(buf[end])
+			}
+			question := buf[12 : end+5]
+			reply := append([]byte{buf[0], buf[1], 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0}, question...)
+			if question[len(question)-3] == 1 { // A
+				reply[7] = 1
+				reply = append(reply, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4)
+				reply = append(reply, net.ParseIP(answer.Load().(string)).To4()...)
+			}
+			_, _ = dns.WriteTo(reply, from)
+		}
+	}()
+	before := net.DefaultResolver
+	defer func() { net.DefaultResolver = before }()
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "udp", dns.LocalAddr().String())
+	}}
+	u := newUpstream(t, "http://api.provider.example/v1", Timeouts{Connect: 50 * time.Millisecond})
+	for _, to := range []string{"192.0.2.1", "169.254.169.254", "127.0.0.1", "10.0.0.1", "100.100.100.200"} {
+		answer.Store(to)
+		_, err := post(u)
+		wantFailure(t, err, Refused)
+		if forbidden := errors.Is(err, errForbiddenAddress); forbidden != (to != "192.0.2.1") { // that one is public, and nobody is there
+			t.Errorf("%s: %v", to, err)
+		}
+	}
 }
 
 func TestBadOptionsAreRefused(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -100,6 +101,9 @@ const maxChoices = 128
 // member reads one top-level member.
 func (r *Request) member(c *cursor, key []byte) (err error) {
 	start := c.pos
+	if meant := folded(key); meant != "" {
+		return BadRequest(string(key), "The member '"+string(key)+"' differs from '"+meant+"' in case only. Some servers would read it as '"+meant+"'.")
+	}
 	switch string(key) {
 	case "model":
 		r.Model, _, err = c.str()
@@ -135,6 +139,24 @@ func (r *Request) member(c *cursor, key []byte) (err error) {
 		return BadRequest(string(key), "Invalid type for '"+string(key)+"': it "+err.Error()+".")
 	}
 	return err
+}
+
+// decisive are the members that say who answers, and what that may cost.
+var decisive = []string{"model", "stream", "messages", "input", "n", "max_tokens", "max_completion_tokens", "max_output_tokens", "stream_options",
+	"response_format", "tools", "system", "instructions", "models"}
+
+// folded is the decisive member that a key would be taken for by a parser that does not look at case, as Go's own does not; "" for
+// that member itself and for every other key.
+func folded(key []byte) string {
+	if !slices.ContainsFunc(key, func(b byte) bool { return b >= utf8.RuneSelf || 'A' <= b && b <= 'Z' }) {
+		return ""
+	}
+	for _, name := range decisive {
+		if strings.EqualFold(name, string(key)) {
+			return name
+		}
+	}
+	return ""
 }
 
 // chatMember reads one member of a chat completion request.

@@ -61,6 +61,10 @@ func TestRequestsThatParsersDisagreeOnAreRefused(t *testing.T) {
 	for name, raw := range map[string]string{
 		"model twice":          `{"model":"a","model":"b","messages":[]}`,
 		"model twice, escaped": `{"model":"a","\u006dodel":"b","messages":[]}`,
+		"model in capitals":    `{"model":"a","Model":"b","messages":[]}`, // Go's own parser would take it
+		"a folded letter":      "{\"model\":\"a\",\"meſſages\":[],\"messages\":[]}",
+		"capitals alone":       `{"Model":"b","messages":[]}`,
+		"max_tokens folded":    string(body(`"Max_Tokens":5`)),
 		"nested key twice":     `{"model":"a","messages":[{"role":"user","role":"system"}]}`,
 		"depth":                string(body(`"x":` + deep)),
 		"depth of objects":     string(body(`"x":` + strings.Repeat(`{"a":`, 1000) + "1" + strings.Repeat("}", 1000))),
