@@ -220,7 +220,7 @@ func fixturePages(t *testing.T) map[string]string {
 	return map[string]string{"overview": full + "/", "overview-loss": losing + "/", "overview-empty": bare + "/", "requests": full + "/requests",
 		"requests-filtered": full + "/requests?task=language&tier=generalist&from=2026-11-20", "request": full + "/requests/" + story,
 		"task": full + "/tasks/ticket-triage", "task-new": full + "/tasks/language", "data": full + "/tasks/ticket-triage/data", "groups": full + "/groups",
-		"groups-empty": none + "/groups", "keys": full + "/keys", "key": full + "/keys/" + key, "keys-empty": none + "/keys", "settings": full + "/settings",
+		"groups-empty": none + "/groups", "keys": full + "/keys", "key": full + "/keys/" + key, "keys-empty": none + "/keys", "settings": full + "/settings", "batches": full + "/batches",
 		"spend": full + "/spend", "ledger": full + "/ledger", "review": full + "/review", "breakeven": full + "/breakeven",
 		"breakeven-task": full + "/breakeven?task=ticket-triage", "login": guarded + "/login", "not-found": full + "/nowhere"}
 }

@@ -126,6 +126,11 @@ type Options struct {
 	CheckData func(ctx context.Context, task string, progress func(stage string, done, total int)) (*lifecycle.DataCheck, error)
 	// Abilities are what self-tests found of the models that the configuration names. nil: no such address.
 	Abilities func(context.Context) ([]gateway.Abilities, error)
+	// Batches lists the offline batches, newest first, and CancelBatch stops one. nil: there are none.
+	Batches     func(context.Context) ([]BatchView, error)
+	CancelBatch func(ctx context.Context, id string) error
+	// KeysChanged makes a change of keys count from the next request on. nil: it counts a moment later.
+	KeysChanged func() error
 	// Configuration is what the program was started with. nil: the settings leave it out.
 	Configuration func() Configuration
 	// Done ends the live updates when it is closed, so that a server can shut down. nil: they last as long as the browser.

@@ -173,9 +173,16 @@ func everything(s *store.Store) Options {
 		Groups:   someGroups,
 		MakeTask: func(context.Context, lifecycle.Making) error { return nil },
 		Abilities: func(context.Context) ([]gateway.Abilities, error) {
-			return []gateway.Abilities{{Provider: "openai", Model: "gpt-4o", Schema: gateway.Enforced}}, nil
+			return []gateway.Abilities{{Provider: "openai", Model: "gpt-4o", Schema: gateway.Enforced, Logprobs: true, Usage: true, StreamUsage: true, Priced: true},
+				{Provider: "gpu", Model: "Llama-3.2-3B-Instruct", Schema: gateway.Ignored, Usage: true}}, nil
 		},
-		Explain: someReasons, CheckData: someTrouble,
+		Batches: func(context.Context) ([]BatchView, error) {
+			return []BatchView{{ID: "batch_01KB0A", Endpoint: "/v1/chat/completions", Status: "in_progress", Created: fixedNow.Add(-time.Hour), Total: 5000, Completed: 4310, Specialist: 4102, Failed: 3,
+				MayCancel: true, Parts: []BatchPart{{Provider: "openai", Model: "gpt-4o", Lines: 898, Done: 208, State: "running"}}},
+				{ID: "batch_01KAZZ", Endpoint: "/v1/chat/completions", Status: "completed", Created: fixedNow.Add(-30 * time.Hour), Total: 800, Completed: 800, Specialist: 655}}, nil
+		},
+		CancelBatch: func(context.Context, string) error { return nil },
+		Explain:     someReasons, CheckData: someTrouble,
 		Configuration: func() Configuration {
 			return Configuration{YAML: "listen: 127.0.0.1:8080\ndata_dir: ./occam-data\nstore: sqlite\nproviders:\n  openai:\n    type: openai\n    base_url: https://api.openai.com/v1\n    api_key: (hidden)\n",
 				Capture: true, Retention: 30 * 24 * time.Hour, Redact: "contacts"}

@@ -193,6 +193,7 @@ func (d *Dashboard) createKey(w http.ResponseWriter, r *http.Request) {
 		d.fail(w, r, d.explain(r, err))
 		return
 	}
+	d.tellKeys()
 	p, err := d.readKeys(r)
 	if err != nil {
 		d.fail(w, r, d.explain(r, err))
@@ -226,6 +227,9 @@ func (d *Dashboard) changeKey(w http.ResponseWriter, r *http.Request) {
 	default:
 		err = badInput("There is no such change.", "Use limits or revoke.")
 	}
+	if err == nil {
+		d.tellKeys()
+	}
 	switch {
 	case err != nil:
 		d.fail(w, r, d.explain(r, err))
@@ -233,6 +237,16 @@ func (d *Dashboard) changeKey(w http.ResponseWriter, r *http.Request) {
 		d.reply(w, r, http.StatusOK, map[string]string{"done": do})
 	default:
 		http.Redirect(w, r, "/keys/"+pathPart(id)+"?done="+do, http.StatusSeeOther)
+	}
+}
+
+// tellKeys makes a change count at once. It is in the store, so it counts a moment later even when this fails.
+func (d *Dashboard) tellKeys() {
+	if d.KeysChanged == nil {
+		return
+	}
+	if err := d.KeysChanged(); err != nil {
+		d.Log.Error("dashboard: the gateway has not taken in a change of keys yet", "error", err)
 	}
 }
 

@@ -64,10 +64,16 @@ func (d *Dashboard) read(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
+	var batches []BatchView
+	if d.Batches != nil {
+		if batches, err = d.Batches(ctx); err != nil {
+			return 0, err
+		}
+	}
 	d.data.mu.Lock()
 	checking := []any{d.data.running, len(d.data.last)}
 	h := fnv.New64a()
-	err = json.NewEncoder(h).Encode([]any{totals, newest, views, checking})
+	err = json.NewEncoder(h).Encode([]any{totals, newest, views, batches, checking})
 	d.data.mu.Unlock()
 	if err != nil {
 		return 0, err

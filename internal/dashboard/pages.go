@@ -60,6 +60,7 @@ type frame struct {
 	Admin   bool
 	Login   bool // there is one
 	Reviews bool // there is a database: a review queue, keys, settings
+	Batches bool
 	Groups  bool // jobs are looked for in the traffic
 	Now     time.Time
 	Data    any
@@ -82,7 +83,7 @@ func parsePages() *pages {
 	}
 	base, err := template.New("").Funcs(p.functions()).ParseFS(web, "web/frame.html", "web/parts.html")
 	must(err)
-	for _, name := range []string{"overview", "requests", "request", "task", "breakeven", "spend", "ledger", "review", "keys", "key", "groups", "data", "settings", "login", "failure"} {
+	for _, name := range []string{"overview", "requests", "request", "task", "breakeven", "spend", "ledger", "review", "keys", "key", "groups", "data", "batches", "settings", "login", "failure"} {
 		t, err := base.Clone()
 		must(err)
 		_, err = t.ParseFS(web, "web/"+name+".html")
@@ -175,7 +176,7 @@ func (d *Dashboard) page(name string, load loader) http.Handler {
 func (d *Dashboard) render(w http.ResponseWriter, r *http.Request, name string, status int, data any) {
 	var body bytes.Buffer
 	err := d.pages.templates[name].ExecuteTemplate(&body, "frame", frame{Page: name, Path: r.URL.Path, Host: r.Host, Version: d.Version,
-		Who: who(r).name, Admin: who(r).role == Admin, Login: d.Login, Reviews: d.Database != nil, Groups: d.Groups != nil, Now: d.Now().UTC(), Data: data})
+		Who: who(r).name, Admin: who(r).role == Admin, Login: d.Login, Reviews: d.Database != nil, Groups: d.Groups != nil, Batches: d.Batches != nil, Now: d.Now().UTC(), Data: data})
 	if err != nil {
 		d.Log.Error("dashboard: render", "page", name, "error", err)
 		http.Error(w, "dashboard: the page could not be rendered; the log says why", http.StatusInternalServerError)

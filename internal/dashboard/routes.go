@@ -73,6 +73,9 @@ func (d *Dashboard) readRoutes() []Route {
 		show("/keys/{id}", "key", d.key, "one virtual key", "occam keys list")
 		show("/settings", "settings", d.settings, "accounts, configuration, log of changes", "occam settings")
 	}
+	if d.Batches != nil {
+		show("/batches", "batches", d.batches, "offline batches and how far they are", "occam batches list")
+	}
 	if d.Abilities != nil {
 		all = append(all, Route{Method: "GET", Path: "/api/models", Least: Viewer, Does: "what the models really support, as self-tests found", CLI: "occam doctor", handler: d.api(d.models)})
 	}
@@ -100,6 +103,9 @@ func (d *Dashboard) changeRoutes() []Route {
 		change("/review/{id}", Reviewer, d.judge, "answers or skips a text of the review queue", "occam review answer")
 		change("/keys", Admin, d.createKey, "makes a virtual key; its secret is shown once", "occam keys create")
 		change("/keys/{id}", Admin, d.changeKey, "changes a key's limits, or revokes it", "occam keys revoke")
+	}
+	if d.CancelBatch != nil {
+		change("/batches/{id}", Admin, d.cancelBatch, "stops a batch", "occam batches cancel")
 	}
 	if d.Login {
 		change("/settings/accounts", Admin, d.changeAccount, "creates, changes or removes an account", "occam accounts add")

@@ -167,10 +167,10 @@ var cells = map[Role]string{
 	Viewer: `GET /{$}, GET /api/overview, GET /requests, GET /api/requests, GET /requests/{id}, GET /api/requests/{id}, GET /tasks/{name}, GET /api/tasks/{name},
 		GET /api/tasks, GET /api/models, GET /api/{$}, GET /spend, GET /api/spend, GET /ledger, GET /api/ledger, GET /breakeven, GET /api/breakeven, GET /groups, GET /api/groups,
 		GET /tasks/{name}/data, GET /api/tasks/{name}/data, GET /review, GET /api/review, GET /keys, GET /api/keys, GET /keys/{id}, GET /api/keys/{id},
-		GET /settings, GET /api/settings, GET /events, GET /, POST /logout, POST /settings/password, POST /api/settings/password`,
+		GET /batches, GET /api/batches, GET /settings, GET /api/settings, GET /events, GET /, POST /logout, POST /settings/password, POST /api/settings/password`,
 	Reviewer: `POST /review/{id}, POST /api/review/{id}`,
 	Admin: `POST /tasks/{name}/command, POST /api/tasks/{name}/command, POST /ledger/verify, POST /api/ledger/verify, POST /ledger/invoice, POST /api/ledger/invoice,
-		POST /groups/{id}, POST /api/groups/{id}, POST /tasks/{name}/data, POST /api/tasks/{name}/data, POST /keys, POST /api/keys, POST /keys/{id}, POST /api/keys/{id},
+		POST /groups/{id}, POST /api/groups/{id}, POST /batches/{id}, POST /api/batches/{id}, POST /tasks/{name}/data, POST /api/tasks/{name}/data, POST /keys, POST /api/keys, POST /keys/{id}, POST /api/keys/{id},
 		POST /settings/accounts, POST /api/settings/accounts`,
 }
 

@@ -6,19 +6,21 @@ import (
 	"strconv"
 	"strings"
 
+	"occam/internal/gateway"
 	"occam/internal/store"
 )
 
 // settings is the page of the accounts, of what the program was started with, and of who changed what.
 type settings struct {
-	Accounts      []accountRow   `json:"accounts"`
-	Configuration *Configuration `json:"configuration,omitempty"`
-	Actions       []Action       `json:"actions"` // newest first
-	Login         bool           `json:"login"`
-	May           bool           `json:"-"`
-	You           string         `json:"-"`
-	Secret        string         `json:"password,omitempty"` // of an account just made, shown once
-	For           string         `json:"account,omitempty"`
+	Accounts      []accountRow        `json:"accounts"`
+	Configuration *Configuration      `json:"configuration,omitempty"`
+	Models        []gateway.Abilities `json:"models,omitempty"`
+	Actions       []Action            `json:"actions"` // newest first
+	Login         bool                `json:"login"`
+	May           bool                `json:"-"`
+	You           string              `json:"-"`
+	Secret        string              `json:"password,omitempty"` // of an account just made, shown once
+	For           string              `json:"account,omitempty"`
 }
 
 type accountRow struct {
@@ -45,6 +47,11 @@ func (d *Dashboard) readSettings(r *http.Request) (*settings, error) {
 	if d.Configuration != nil {
 		c := d.Configuration()
 		s.Configuration = &c
+	}
+	if d.Abilities != nil {
+		if s.Models, err = d.Abilities(r.Context()); err != nil {
+			return nil, err
+		}
 	}
 	err = d.Database.View(r.Context(), func(tx *store.Tx) (err error) { s.Actions, err = listActions(tx, actionsShown); return err })
 	return s, err
