@@ -184,8 +184,6 @@ func (s *server) controlRoutes(a *app) http.Handler {
 	mux.HandleFunc("POST /batches/cancel", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, struct{}{}, s.batches.Load().Cancel(r.Context(), r.URL.Query().Get("id")))
 	})
-	mux.HandleFunc("POST /keys", s.controlNewKey)
-	mux.HandleFunc("POST /keys/revoke", s.controlRevokeKey)
 	mux.HandleFunc("POST /forget", s.controlForget)
 	mux.HandleFunc("POST /redact", s.controlRedact)
 	mux.HandleFunc("POST /do", func(w http.ResponseWriter, r *http.Request) {

@@ -2,18 +2,17 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"occam/internal/config"
-	"occam/internal/cost"
-	"occam/internal/gateway"
 	"occam/internal/store"
 )
 
@@ -22,89 +21,113 @@ func (a *app) keysCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "keys", Short: "Virtual keys: what apps send instead of the provider's key", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.PersistentFlags().StringVar(&path, "config", "occam.yaml", "configuration file")
-	cmd.AddCommand(a.createKeyCommand(&path),
+	cmd.AddCommand(a.createKeyCommand(&path), a.limitKeyCommand(&path),
 		&cobra.Command{Use: "list", Short: "Every key with its limits; never its secret", Args: noArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return a.listKeys(cmd.Context(), path) }},
 		&cobra.Command{Use: "revoke ID", Short: "Make a key invalid for good", Args: cobra.ExactArgs(1),
-			RunE: func(cmd *cobra.Command, args []string) error { return a.revokeKey(cmd.Context(), path, args[0]) }})
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return a.changeKey(cmd.Context(), path, args[0], url.Values{"do": {"revoke"}})
+			}})
 	return cmd
 }
 
 func (a *app) createKeyCommand(path *string) *cobra.Command {
-	var limits store.KeyLimits
-	var budget float64
+	var limits limitFlags
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Make a key and show its secret, once", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if limits.Period != "day" && limits.Period != "month" {
-				return usageError("--period is %q: it must be day or month", limits.Period)
+			form, err := limits.form()
+			if err != nil {
+				return err
 			}
-			if limits.Budget = cost.FromUSD(budget); budget < 0 {
-				return usageError("--budget must not be negative")
-			}
-			return a.createKey(cmd.Context(), *path, newKey{args[0], limits})
+			form.Set("name", args[0])
+			return a.createKey(cmd.Context(), *path, form)
 		},
 	}
-	flags := cmd.Flags()
-	flags.Float64Var(&budget, "budget", 0, "dollars a period (default: no limit)")
-	flags.StringVar(&limits.Period, "period", "month", "day or month, in UTC")
-	flags.IntVar(&limits.RequestsPerMinute, "requests-per-minute", 0, "default: no limit")
-	flags.IntVar(&limits.TokensPerMinute, "tokens-per-minute", 0, "default: no limit")
-	flags.IntVar(&limits.Escalations, "escalations-per-minute", 0, "a task's requests that may go to a model that costs money (default: no limit)")
-	flags.StringVar(&limits.Degrade, "degrade", "", "cheaper model that answers when the budget has no room for the one asked for")
-	flags.StringSliceVar(&limits.Models, "models", nil, "models it may name (default: all)")
-	flags.StringSliceVar(&limits.Tasks, "tasks", nil, "tasks it may use (default: all)")
+	limits.add(cmd)
 	return cmd
 }
 
-// A newKey is what is asked for of a key.
-type newKey struct {
-	Name   string          `json:"name"`
-	Limits store.KeyLimits `json:"limits"`
-}
-
-// A madeKey is a key with its secret, which is told once.
-type madeKey struct {
-	ID     string `json:"id"`
-	Name   string `json:"name"`
-	Secret string `json:"secret"`
-}
-
-func makeKey(ctx context.Context, s *store.Store, k newKey) (made madeKey, err error) {
-	err = s.Update(ctx, func(tx *store.Tx) error {
-		key, secret, err := tx.Keys().Create(k.Name, gateway.RoleApp, k.Limits)
-		made = madeKey{key.ID, key.Name, secret}
-		return err
-	})
-	return made, err
-}
-
-func revokeKey(ctx context.Context, s *store.Store, id string) error {
-	return s.Update(ctx, func(tx *store.Tx) error { return tx.Keys().Revoke(id) })
-}
-
-func (a *app) createKey(ctx context.Context, path string, k newKey) error {
-	var made madeKey
-	err := a.changeStored(ctx, path,
-		func(client *http.Client) error { return command(ctx, client, http.MethodPost, "/keys", k, &made) },
-		func(s *store.Store) (err error) { made, err = makeKey(ctx, s, k); return err })
-	if err != nil {
-		return err
-	}
-	if a.json {
-		return a.printJSON(made)
-	}
-	fmt.Fprintf(a.stdout, "%s\n", made.Secret)
-	fmt.Fprintf(a.stderr, "key %s (%s): this secret is shown once and is not stored\n", made.ID, made.Name)
-	return nil
-}
-
-func (a *app) revokeKey(ctx context.Context, path, id string) error {
-	return a.changeStored(ctx, path,
-		func(client *http.Client) error {
-			return command(ctx, client, http.MethodPost, "/keys/revoke?id="+url.QueryEscape(id), nil, &struct{}{})
+func (a *app) limitKeyCommand(path *string) *cobra.Command {
+	var limits limitFlags
+	cmd := &cobra.Command{
+		Use: "limits ID", Short: "Give a key other limits: what is not named is not limited", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			form, err := limits.form()
+			if err != nil {
+				return err
+			}
+			form.Set("do", "limits")
+			return a.changeKey(cmd.Context(), *path, args[0], form)
 		},
-		func(s *store.Store) error { return revokeKey(ctx, s, id) })
+	}
+	limits.add(cmd)
+	return cmd
+}
+
+// limitFlags are the limits of a key as flags.
+type limitFlags struct {
+	budget                                float64
+	period, degrade                       string
+	requests, tokens, escalations, labels int
+	models, tasks                         []string
+}
+
+func (l *limitFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.Float64Var(&l.budget, "budget", 0, "dollars a period (default: no limit)")
+	flags.StringVar(&l.period, "period", "month", "day or month, in UTC")
+	flags.IntVar(&l.requests, "requests-per-minute", 0, "default: no limit")
+	flags.IntVar(&l.tokens, "tokens-per-minute", 0, "default: no limit")
+	flags.IntVar(&l.escalations, "escalations-per-minute", 0, "a task's requests that may go to a model that costs money (default: no limit)")
+	flags.IntVar(&l.labels, "labels-per-day", 0, "labels that it may give (default: no limit)")
+	flags.StringVar(&l.degrade, "degrade", "", "cheaper model that answers when the budget has no room for the one asked for")
+	flags.StringSliceVar(&l.models, "models", nil, "models it may name (default: all)")
+	flags.StringSliceVar(&l.tasks, "tasks", nil, "tasks it may use (default: all)")
+}
+
+// form is what the admin API takes.
+func (l *limitFlags) form() (url.Values, error) {
+	if l.period != "day" && l.period != "month" {
+		return nil, usageError("--period is %q: it must be day or month", l.period)
+	}
+	if l.budget < 0 {
+		return nil, usageError("--budget must not be negative")
+	}
+	form := url.Values{"period": {l.period}, "degrade": {l.degrade}, "models": {strings.Join(l.models, ",")}, "tasks": {strings.Join(l.tasks, ",")}}
+	if l.budget > 0 {
+		form.Set("budget", strconv.FormatFloat(l.budget, 'f', -1, 64))
+	}
+	for name, n := range map[string]int{"requests_per_minute": l.requests, "tokens_per_minute": l.tokens, "escalations_per_minute": l.escalations, "labels_per_day": l.labels} {
+		if n != 0 {
+			form.Set(name, strconv.Itoa(n))
+		}
+	}
+	return form, nil
+}
+
+func (a *app) createKey(ctx context.Context, path string, form url.Values) error {
+	type made struct{ ID, Name, Secret string }
+	call := func(c *admin, out any) error { return c.post(ctx, "/api/keys", form, out) }
+	return show(ctx, a, path, call, func(k made) {
+		fmt.Fprintf(a.stdout, "%s\n", k.Secret)
+		fmt.Fprintf(a.stderr, "key %s (%s): this secret is shown once and is not stored\n", k.ID, k.Name)
+	})
+}
+
+// changeKey changes a key as it is now.
+func (a *app) changeKey(ctx context.Context, path, id string, form url.Values) error {
+	route := "/api/keys/" + url.PathEscape(id)
+	call := func(c *admin, out any) error {
+		var now struct{ Name, Version string }
+		if err := c.get(ctx, route, &now); err != nil {
+			return err
+		}
+		form.Set("version", now.Version)
+		form.Set("confirm", now.Name)
+		return c.post(ctx, route, form, out)
+	}
+	return show(ctx, a, path, call, func(struct{}) { fmt.Fprintf(a.stdout, "key %s: done, from the next request on\n", id) })
 }
 
 // changeStored lets the server that runs on the data make a change, so that it counts from the next request on, or makes it in the
@@ -123,29 +146,6 @@ func (a *app) changeStored(ctx context.Context, path string, there func(*http.Cl
 	}
 	defer s.Close()
 	return here(s)
-}
-
-// controlNewKey makes a key for a command. The next request may use it.
-func (s *server) controlNewKey(w http.ResponseWriter, r *http.Request) {
-	var k newKey
-	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&k)
-	var made madeKey
-	if err == nil {
-		made, err = makeKey(r.Context(), s.store, k)
-	}
-	if err == nil {
-		err = s.rewire(nil)
-	}
-	reply(w, made, err)
-}
-
-// controlRevokeKey makes a key invalid for a command. The next request may not use it.
-func (s *server) controlRevokeKey(w http.ResponseWriter, r *http.Request) {
-	err := revokeKey(r.Context(), s.store, r.URL.Query().Get("id"))
-	if err == nil {
-		err = s.rewire(nil)
-	}
-	reply(w, struct{}{}, err)
 }
 
 // keyRow is one row of `occam keys list --json`.

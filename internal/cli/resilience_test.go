@@ -235,7 +235,7 @@ func TestKeysWhileTheServerRuns(t *testing.T) {
 	if got := status("anything"); got != 200 {
 		t.Errorf("before the first key: %d", got)
 	}
-	var key madeKey
+	var key struct{ ID, Name, Secret string }
 	decode(t, mustRun(t, "", "keys", "create", "app", "--config", s.config, "--budget", "5", "--escalations-per-minute", "3", "--degrade", "gpt-4o-mini", "--json"), &key)
 	if status(key.Secret) != 200 || status("anything") != 401 {
 		t.Error("a new key does not count at once")

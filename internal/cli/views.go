@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"occam/internal/batch"
 	"occam/internal/config"
 	"occam/internal/cost"
 	"occam/internal/dashboard"
@@ -23,7 +24,8 @@ import (
 func (s *server) pages(ctx context.Context, a *app, cfg *config.Config, login bool) (*dashboard.Dashboard, error) {
 	o := dashboard.Options{Source: s.store, Database: s.store, Tasks: s.taskViews, Version: version, Now: a.now, Log: s.log, Done: s.done,
 		Book: func() *cost.Book { return s.wired.Load().book }, Verifier: s.store.Verify, Command: s.command, Groups: s.groups, MakeTask: s.makeTask,
-		Explain: s.explain, CheckData: s.checkData, Hosts: cfg.Dashboard.Hosts, Abilities: s.abilities, Configuration: func() dashboard.Configuration { return configuration(s.wired.Load().cfg) },
+		Explain: s.explain, CheckData: s.checkData, Hosts: cfg.Dashboard.Hosts, Abilities: s.abilities,
+		Batches: s.batchViews, CancelBatch: s.cancelBatch, KeysChanged: func() error { return s.rewire(nil) }, Configuration: func() dashboard.Configuration { return configuration(s.wired.Load().cfg) },
 		Charges: func(rows []finops.Row, w store.Window) ([]finops.Charge, error) {
 			wired := s.wired.Load()
 			return chargesIn(wired.cfg, wired.book, rows, w, a.now())
@@ -123,6 +125,32 @@ func (s *server) makeTask(ctx context.Context, m lifecycle.Making) error {
 	}
 	_, err := control.MakeTask(ctx, m)
 	return err
+}
+
+// batchViews is what the dashboard shows of the offline batches.
+func (s *server) batchViews(ctx context.Context) ([]dashboard.BatchView, error) {
+	all, err := batch.List(ctx, s.store)
+	views := make([]dashboard.BatchView, len(all))
+	for i, b := range all {
+		v := dashboard.BatchView{ID: b.ID, Endpoint: b.Endpoint, Status: b.Status, Key: b.KeyID, Created: b.Created, Ended: b.Ended, Total: b.Counts.Total,
+			Completed: b.Counts.Completed, Specialist: b.Counts.Specialist, Failed: b.Counts.Failed, MayCancel: b.Ended.IsZero() && b.Cancel.IsZero()}
+		for _, f := range b.Faults {
+			v.Faults = append(v.Faults, f.Message)
+		}
+		for _, p := range b.Parts {
+			v.Parts = append(v.Parts, dashboard.BatchPart{Provider: p.Provider, Model: p.Model, Lines: p.Lines, Done: p.Done, State: p.State, Remote: p.Remote})
+		}
+		views[i] = v
+	}
+	return views, err
+}
+
+func (s *server) cancelBatch(ctx context.Context, id string) error {
+	service := s.batches.Load()
+	if service == nil {
+		return errors.New("the batches do not run yet")
+	}
+	return service.Cancel(ctx, id)
 }
 
 // explain says what spoke for what a model, as the ledger names it, answers to a text.
