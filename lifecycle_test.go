@@ -171,7 +171,10 @@ func fromRows(rows, later []task.Example, truth func(e task.Example, shifted boo
 				continue
 			}
 			if o, ok := truth(e, shifted); ok {
-				used[text], used[e.Text] = true, used[e.Text] || later == nil
+				used[text] = true
+				if later == nil {
+					used[e.Text] = true
+				}
 				return text, o, true
 			}
 		}

@@ -1,16 +1,11 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
 	"occam/internal/store"
@@ -18,17 +13,14 @@ import (
 
 // A bell tells people through the log and, if one is configured, a webhook that takes Slack's {"text": …}.
 type bell struct {
-	webhook string // whoever has it may post: it never reaches a log
-	client  *http.Client
-	store   *store.Store
-	log     *slog.Logger
-	now     func() time.Time
+	hook  *poster
+	store *store.Store
+	log   *slog.Logger
+	now   func() time.Time
 }
 
 func newBell(webhook string, s *store.Store, log *slog.Logger, now func() time.Time) *bell {
-	// A redirect is not followed: it would carry the alert to who knows where.
-	client := &http.Client{Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	return &bell{webhook: webhook, client: client, store: s, log: log, now: now}
+	return &bell{hook: newPoster(webhook, ""), store: s, log: log, now: now}
 }
 
 // alertRecords is the kind of the store's records that remember what was told.
@@ -94,38 +86,6 @@ func (b *bell) remember(ctx context.Context, r *store.Record, t told) error {
 	})
 }
 
-// slackText keeps names that apps chose, such as a model's, from being read as a mention or a link.
-var slackText = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
-
 func (b *bell) post(ctx context.Context, text string) error {
-	if b.webhook == "" {
-		return nil
-	}
-	body, err := json.Marshal(map[string]string{"text": "occam: " + slackText.Replace(text)})
-	if err != nil {
-		return err
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, b.webhook, bytes.NewReader(body))
-	if err != nil {
-		return errors.New("its address is none") // the error would show it
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := b.client.Do(request)
-	if err != nil {
-		return withoutAddress(err)
-	}
-	defer response.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 4096))
-	if response.StatusCode/100 != 2 {
-		return fmt.Errorf("it answers %s", response.Status)
-	}
-	return nil
-}
-
-// withoutAddress takes the address out of an error of the HTTP client: a webhook's path is its password.
-func withoutAddress(err error) error {
-	if e, ok := errors.AsType[*url.Error](err); ok {
-		return e.Err
-	}
-	return err
+	return b.hook.send(ctx, map[string]string{"text": "occam: " + slackText.Replace(text)})
 }

@@ -34,6 +34,9 @@ func (c *Config) check() error {
 		if err := errors.Join(t.check(), t.checkTiers(c.Models)); err != nil {
 			return fmt.Errorf("tasks.%s: %w", name, err)
 		}
+		if (t.OnDoubt == "review" || t.OnDoubt == "both") && !c.Capture.Prompts {
+			return fmt.Errorf("tasks.%s: on_doubt: %s needs capture.prompts: true: a person can only judge what is kept", name, t.OnDoubt)
+		}
 	}
 	if c.Store != "sqlite" && !strings.HasPrefix(c.Store, "postgres://") && !strings.HasPrefix(c.Store, "postgresql://") {
 		return errors.New("store must be sqlite or postgres://user:pass@host/db")

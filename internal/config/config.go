@@ -36,6 +36,7 @@ type Config struct {
 	Capture    Capture             `yaml:"capture"`
 	Limits     Limits              `yaml:"limits"`
 	Alerts     Alerts              `yaml:"alerts"`
+	Reviews    Reviews             `yaml:"reviews"`
 	Charges    []Charge            `yaml:"charges"`
 	SelfTest   bool                `yaml:"self_test"` // at its start the server asks each model it names what it supports
 	Dashboard  Dashboard           `yaml:"dashboard"`
@@ -174,6 +175,14 @@ func (d *Day) UnmarshalYAML(data []byte) (err error) {
 // MarshalYAML implements yaml.BytesMarshaler.
 func (d Day) MarshalYAML() ([]byte, error) { return []byte(d.Format(time.DateOnly)), nil }
 
+// Reviews says who is told that a request waits for a person, and that its answer is there.
+type Reviews struct {
+	Needed   string `yaml:"needed"`   // webhook for people, Slack-compatible; default: alerts.webhook
+	Answered string `yaml:"answered"` // webhook for the app
+	Secret   string `yaml:"secret"`   // signs what Answered gets: X-Occam-Signature is sha256= and the HMAC of the body, in hex
+	URL      string `yaml:"url"`      // of the dashboard, as people reach it
+}
+
 // Limits bounds what one process takes on, and how long it waits for whom.
 type Limits struct {
 	BodyBytes      int64    `yaml:"body_bytes"`
@@ -298,6 +307,9 @@ func Parse(data []byte, getenv func(string) string) (*Config, error) {
 func (c *Config) expand(getenv func(string) string) {
 	c.Listen, c.DataDir, c.Store = expand(c.Listen, getenv), expand(c.DataDir, getenv), expand(c.Store, getenv)
 	c.Alerts.Webhook = expand(c.Alerts.Webhook, getenv)
+	for _, value := range []*string{&c.Reviews.Needed, &c.Reviews.Answered, &c.Reviews.Secret, &c.Reviews.URL} {
+		*value = expand(*value, getenv)
+	}
 	for name, p := range c.Providers {
 		p.BaseURL, p.APIKey = expand(p.BaseURL, getenv), expand(p.APIKey, getenv)
 		c.Providers[name] = p

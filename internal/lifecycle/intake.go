@@ -230,7 +230,7 @@ func (c *Controller) Doubt(d Doubt) {
 		return
 	}
 	e := store.Example{ID: d.RequestID, RequestID: d.RequestID, Task: d.Task, At: d.At, Text: d.Input, InputHash: hash64(d.Input)}
-	r := store.Review{ID: d.RequestID, Task: d.Task, RequestID: d.RequestID, Example: d.RequestID, At: d.At, Priority: worthDoubt, Reason: "no tier may answer: " + d.Reason}
+	r := store.Review{ID: d.RequestID, Task: d.Task, RequestID: d.RequestID, Example: d.RequestID, At: d.At, Priority: WorthDoubt, Reason: "no tier may answer: " + d.Reason}
 	if d.Guess != nil {
 		r.Suggestion = suggestion(output(p.task.Fields, d.Guess))
 	}

@@ -13,7 +13,7 @@ import (
 // What a label of a request is worth: requests that wait for an answer first, then those where a certified answer was
 // contradicted, then a random slice, which alone says how right everybody is.
 const (
-	worthDoubt    = 3.0
+	WorthDoubt    = 4.0 // of a request that no tier may answer: its Priority is at least this
 	worthDisputed = 2.0 // plus the tier's confidence: the surer it was, the more there is to learn
 	worthRandom   = 1.0
 	randomSlice   = 20 // one in so many compared answers

@@ -25,6 +25,8 @@ type Status struct {
 	Target     task.Target        `json:"target"`
 	Generalist string             `json:"generalist"`
 	Fields     []task.Field       `json:"fields"`
+	Answer     string             `json:"answer,omitempty"` // how answers are written, "" for compact JSON
+	OnDoubt    string             `json:"on_doubt"`
 	Audit      float64            `json:"audit"` // share of answers that is audited now
 	Examples   store.ExampleCount `json:"examples"`
 	Training   TrainingStatus     `json:"training"`
@@ -112,7 +114,7 @@ func (c *Controller) show() {
 }
 
 func (c *Controller) status(s *subject, d Dropped) Status {
-	st := Status{Task: s.task.Name, Version: s.version, Record: s.record, Auto: s.task.Auto, Target: s.task.Target, Generalist: s.task.Generalist, Fields: s.task.Fields,
+	st := Status{Task: s.task.Name, Version: s.version, Record: s.record, Auto: s.task.Auto, Target: s.task.Target, Generalist: s.task.Generalist, Fields: s.task.Fields, Answer: s.task.Answer.String(), OnDoubt: s.task.OnDoubt,
 		Audit: s.published, Examples: s.counts, Dropped: d, Training: TrainingStatus{Progress: s.progress, Waiting: s.waiting}}
 	if r := c.training.Load(); r != nil && r.job.Task == s.task.Name {
 		st.Training.Running, st.Training.Share, st.Training.Waiting = true, float64(r.share.Load())/100, ""

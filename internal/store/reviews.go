@@ -173,3 +173,26 @@ func (d dialect) lockRow() string {
 	}
 	return ""
 }
+
+// Answered returns reviews of at least some priority that were answered since a moment and that no record of a kind names, oldest
+// first, at most limit: what is still to be passed on.
+func (g Reviews) Answered(priority float64, since time.Time, kind string, limit int) ([]Review, error) {
+	var all []Review
+	err := g.t.all(func(rows *sql.Rows) error {
+		var r Review
+		err := r.scan(rows.Scan)
+		all = append(all, r)
+		return err
+	}, `SELECT `+reviewColumns+` FROM reviews WHERE state = 'done' AND priority >= ? AND closed_at >= ?
+		AND NOT EXISTS (SELECT 1 FROM records WHERE kind = ? AND name = reviews.id) ORDER BY closed_at, id LIMIT ?`,
+		priority, nanos(since), kind, limit)
+	return all, err
+}
+
+// Urgent counts a task's open reviews of at least some priority, and says when the newest came.
+func (g Reviews) Urgent(taskName string, priority float64) (n int64, newest time.Time, err error) {
+	var at int64
+	err = g.t.one([]any{&n, &at}, `SELECT COUNT(*), COALESCE(MAX(at), 0) FROM reviews WHERE task = ? AND state = 'waiting' AND priority >= ?`,
+		taskName, priority)
+	return n, moment(at), err
+}
