@@ -54,7 +54,7 @@ func newWiring(cfg *config.Config, before *wiring) (*wiring, error) {
 
 func upstreamOptions(name string, p config.Provider, l config.Limits) engine.Options {
 	return engine.Options{
-		Name: name, Kind: p.Type, BaseURL: p.BaseURL, Key: p.APIKey, Simulated: p.Simulated, PricedAs: p.Prices, Hosted: p.Hosting != nil,
+		Name: name, Kind: p.Type, Messages: p.Messages, BaseURL: p.BaseURL, Key: p.APIKey, Simulated: p.Simulated, PricedAs: p.Prices, Hosted: p.Hosting != nil,
 		Timeouts: engine.Timeouts{
 			Connect:   time.Duration(cmp.Or(p.Timeouts.Connect, l.ConnectTimeout)),
 			FirstByte: time.Duration(cmp.Or(p.Timeouts.FirstByte, l.FirstByte)),

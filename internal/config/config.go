@@ -50,7 +50,8 @@ type Provider struct {
 	Type      string   `yaml:"type"` // "openai" (any compatible server), "azure" or "anthropic"
 	BaseURL   string   `yaml:"base_url"`
 	APIKey    string   `yaml:"api_key"`
-	Prices    string   `yaml:"prices"` // whose prices in the price book apply; default: the provider's own name
+	Prices    string   `yaml:"prices"`   // whose prices in the price book apply; default: the provider's own name
+	Messages  bool     `yaml:"messages"` // an OpenAI-compatible server that speaks Anthropic's /v1/messages too: they are passed through
 	Hosting   *Hosting `yaml:"hosting"`
 	Training  *bool    `yaml:"training"`  // false: the provider's terms forbid training on its answers
 	Simulated bool     `yaml:"simulated"` // every figure it causes is labelled so

@@ -29,6 +29,7 @@ type Options struct {
 	PricedAs  string // its name in the price book; "": Name
 	BaseURL   string // up to and with the version: https://api.openai.com/v1
 	Key       string // "" or "none": no Authorization header
+	Messages  bool   // speaks Anthropic's messages too, whatever its Kind: those are passed through
 	Simulated bool   // everything that comes from it is labelled so
 	Hosted    bool   // its hardware is rented by the hour: its tokens cost nothing more
 	Timeouts  Timeouts
@@ -64,6 +65,7 @@ type Upstream struct {
 	Hosted    bool
 
 	kind      string
+	messages  bool
 	base      *url.URL
 	auth      http.Header // what proves who sends
 	timeouts  Timeouts
@@ -100,7 +102,7 @@ func NewUpstream(o Options) (*Upstream, error) {
 	if o.Kind != "" && o.Kind != OpenAI && o.Kind != Azure && o.Kind != Anthropic {
 		return nil, fmt.Errorf("engine: provider %s: type %q must be openai, azure or anthropic", o.Name, o.Kind)
 	}
-	u := &Upstream{Name: o.Name, PricedAs: cmp.Or(o.PricedAs, o.Name), kind: cmp.Or(o.Kind, OpenAI), Simulated: o.Simulated, Hosted: o.Hosted, base: base, timeouts: o.Timeouts.complete()}
+	u := &Upstream{Name: o.Name, PricedAs: cmp.Or(o.PricedAs, o.Name), kind: cmp.Or(o.Kind, OpenAI), messages: o.Messages, Simulated: o.Simulated, Hosted: o.Hosted, base: base, timeouts: o.Timeouts.complete()}
 	if o.Key != "" && o.Key != "none" {
 		if strings.ContainsFunc(o.Key, func(r rune) bool { return r <= ' ' || r > '~' }) {
 			return nil, fmt.Errorf("engine: provider %s: api_key has white space or non-ASCII characters", o.Name)
@@ -213,7 +215,6 @@ func isTLS(err error) bool {
 // A Call is one request to an upstream.
 type Call struct {
 	API    openai.API  // shape of the body; "" for what is passed on without knowing it
-	Usage  bool        // the body asks for usage in the stream
 	Method string      // "" is POST
 	Path   string      // below the base URL: "/chat/completions"
 	Query  string      // without the question mark
@@ -228,6 +229,7 @@ type Reply struct {
 	Status int
 	Header http.Header
 	Length int64 // of the body, -1 if unknown
+	Usage  bool  // it was translated: as a stream it ends with usage, asked for or not
 	Body   io.ReadCloser
 }
 
@@ -245,7 +247,7 @@ const finishPatience = 100 * time.Millisecond
 
 // Send makes one exchange. A reply with any status is a Reply; the error is always a *Failure.
 func (u *Upstream) Send(ctx context.Context, c *Call) (*Reply, error) {
-	prepared, err := u.prepare(c)
+	prepared, translation, err := u.prepare(c)
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +255,10 @@ func (u *Upstream) Send(ctx context.Context, c *Call) (*Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := u.translate(c, reply); err != nil {
+	if translation == nil {
+		return reply, nil
+	}
+	if err := u.translate(translation, reply); err != nil {
 		_ = reply.Body.Close()
 		return nil, err
 	}

@@ -121,8 +121,7 @@ func (x *exchange) dispatch(ctx context.Context, c *call, a *paid) (*engine.Repl
 	header := forwarded(x.r.Header, a.ID)
 	x.opts.Telemetry.call(a, header)
 	asked := x.asks(c)
-	return a.target.Upstream.Send(ctx, &engine.Call{API: asked.API, Path: cmp.Or(x.path, asked.API.Path()),
-		Usage: c.edit.Usage || asked.IncludeUsage, Body: a.body, Header: header})
+	return a.target.Upstream.Send(ctx, &engine.Call{API: asked.API, Path: cmp.Or(x.path, asked.API.Path()), Body: a.body, Header: header})
 }
 
 // callContext is the context of a call upstream: it ends with the app's request, unless policy says to drain.

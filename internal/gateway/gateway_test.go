@@ -285,7 +285,7 @@ func (w *world) publish() {
 
 func (w *world) upstream(name, url string) *engine.Upstream {
 	w.t.Helper()
-	u, err := engine.NewUpstream(engine.Options{Name: name, BaseURL: url, Key: "sk-provider-secret"})
+	u, err := engine.NewUpstream(engine.Options{Name: name, BaseURL: url, Key: "sk-provider-secret", Messages: true})
 	if err != nil {
 		w.t.Fatal(err)
 	}

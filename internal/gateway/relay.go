@@ -21,7 +21,7 @@ func (x *exchange) relay(c *call) {
 	}
 	defer reply.Body.Close()
 	if reply.Status == http.StatusOK && isEventStream(reply.Header) {
-		x.stream(a, reply, c.edit.Usage && !x.request.IncludeUsage)
+		x.stream(a, reply, (c.edit.Usage || reply.Usage) && !x.request.IncludeUsage)
 		return
 	}
 	x.whole(a, reply)

@@ -279,6 +279,7 @@ func (m *Meter) See(data []byte) {
 		return
 	}
 	switch { // the last usage counts; they are never added up
+	case chunk.Kind == "message_start" && chunk.Usage == (cost.Usage{}): // nothing is known yet: a translated stream begins so
 	case chunk.Billed && chunk.partial && m.Billed:
 		m.Usage.Output, m.Usage.Reasoning = chunk.Usage.Output, chunk.Usage.Reasoning
 	case chunk.Billed:

@@ -8,7 +8,8 @@ const maxEvent = 64 << 10
 // A Splitter finds server-sent events in a stream of bytes that is pushed through it in pieces of any size. It changes
 // nothing: it says what it saw and how much may go on to the client.
 type Splitter struct {
-	line     []byte // the unfinished line, at most maxEvent bytes of it
+	Max      int    // most bytes of one event that are kept; 0: maxEvent
+	line     []byte // the unfinished line, at most so many bytes of it
 	data     []byte // data of the unfinished event, when it has more than one data line
 	lines    int    // data lines of the unfinished event
 	event    string // its type
@@ -38,15 +39,22 @@ func (s *Splitter) Push(p []byte, event func(Event)) {
 			s.keep(line)
 			line = s.line
 		}
-		s.overlong = s.overlong || len(line) > maxEvent
+		s.overlong = s.overlong || len(line) > s.most()
 		s.endLine(bytes.TrimSuffix(line, []byte("\r")), start, event)
 		s.line = s.line[:0]
 		at += i + 1
 	}
 }
 
+func (s *Splitter) most() int {
+	if s.Max > 0 {
+		return s.Max
+	}
+	return maxEvent
+}
+
 func (s *Splitter) keep(p []byte) {
-	if len(s.line)+len(p) > maxEvent {
+	if len(s.line)+len(p) > s.most() {
 		s.overlong = true
 		return
 	}
@@ -78,7 +86,7 @@ func (s *Splitter) dataLine(data []byte, at int, event func(Event)) {
 		s.data = append(s.data[:0], data...)
 		return
 	}
-	if len(s.data)+len(data) < maxEvent {
+	if len(s.data)+len(data) < s.most() {
 		s.data = append(append(s.data, '\n'), data...)
 	}
 }

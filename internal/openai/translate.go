@@ -12,163 +12,239 @@ const defaultMaxTokens = 8192
 
 type object = map[string]any
 
-// ChatToMessages translates the body of a chat completion request into one for Anthropic's messages: text, images, tools,
-// stop sequences, sampling and the answer's schema. What that API has no word for is an *Error.
+// ChatToMessages translates the body of a chat completion request into one for Anthropic's messages: text, images, tools, stop
+// sequences, sampling and the answer's schema. What that API has no word for is an *Error that names the member.
 func ChatToMessages(body []byte) ([]byte, error) {
-	var in struct {
-		Model               string          `json:"model"`
-		Messages            []chatMessage   `json:"messages"`
-		MaxTokens           int64           `json:"max_tokens"`
-		MaxCompletionTokens int64           `json:"max_completion_tokens"`
-		Stream              bool            `json:"stream"`
-		Temperature         *float64        `json:"temperature"`
-		TopP                *float64        `json:"top_p"`
-		Stop                json.RawMessage `json:"stop"`
-		N                   int             `json:"n"`
-		Tools               []chatTool      `json:"tools"`
-		ToolChoice          json.RawMessage `json:"tool_choice"`
-		ResponseFormat      json.RawMessage `json:"response_format"`
-		User                string          `json:"user"`
+	in := strictly(body, "", "Anthropic's messages")
+	out := object{"max_tokens": defaultMaxTokens}
+	copyMembers(in, out, map[string]string{"model": "model", "top_p": "top_p"})
+	var limit int64
+	for _, name := range []string{"max_tokens", "max_completion_tokens"} {
+		if in.get(name, &limit) && limit > 0 {
+			out["max_tokens"] = limit
+		}
 	}
-	if err := json.Unmarshal(body, &in); err != nil {
-		return nil, BadRequest("", "The request cannot be translated for Anthropic: "+err.Error()+".")
+	chatSampling(in, out)
+	for name, values := range chatDefaults {
+		in.neutral(name, values...)
 	}
-	if in.N > 1 {
-		return nil, BadRequest("n", "This model gives one answer a request: n must be 1.")
+	var user string
+	for _, name := range []string{"user", "safety_identifier"} {
+		if in.get(name, &user) && user != "" {
+			out["metadata"] = object{"user_id": user}
+		}
 	}
-	limit := max(in.MaxTokens, in.MaxCompletionTokens)
-	if limit == 0 {
-		limit = defaultMaxTokens
-	}
-	out := object{"model": in.Model, "max_tokens": limit}
-	if in.Stream {
-		out["stream"] = true
-	}
-	if in.Temperature != nil {
-		out["temperature"] = min(*in.Temperature, 1)
-	}
-	if in.TopP != nil {
-		out["top_p"] = *in.TopP
-	}
-	if in.User != "" {
-		out["metadata"] = object{"user_id": in.User}
-	}
-	if stop := oneOrMany(in.Stop); len(stop) > 0 {
-		out["stop_sequences"] = stop
-	}
-	var format struct {
-		JSONSchema struct{ Schema json.RawMessage } `json:"json_schema"`
-	}
-	if err := json.Unmarshal(orNull(in.ResponseFormat), &format); err == nil && format.JSONSchema.Schema != nil {
-		out["output_config"] = object{"format": object{"type": "json_schema", "schema": format.JSONSchema.Schema}}
-	}
-	addTools(out, in.Tools, in.ToolChoice)
-	if err := addTurns(out, in.Messages); err != nil {
+	chatFormat(in, out)
+	chatTools(in, out)
+	var messages []json.RawMessage
+	in.get("messages", &messages)
+	addTurns(in, out, messages)
+	if err := in.check(); err != nil {
 		return nil, err
 	}
-	return json.Marshal(out)
+	return mustJSON(out), nil
 }
 
-func orNull(raw json.RawMessage) json.RawMessage {
-	if raw == nil {
-		return json.RawMessage("null")
+// chatDefaults are values of members that ask for nothing.
+var chatDefaults = map[string][]string{"n": {"1"}, "logprobs": {"false"}, "top_logprobs": {"0"}, "frequency_penalty": {"0", "0.0"},
+	"presence_penalty": {"0", "0.0"}, "logit_bias": {"{}"}, "store": {"false"}, "service_tier": {`"auto"`, `"default"`}, "modalities": {`["text"]`},
+	"functions": {"[]"}, "function_call": {`"none"`, `"auto"`}, "verbosity": {`"medium"`}, "metadata": {"{}"}, "reasoning_effort": {`"none"`}}
+
+// chatSampling translates what is said of one answer's making.
+func chatSampling(in *strict, out object) {
+	var stream bool
+	if in.get("stream", &stream) && stream {
+		out["stream"] = true
 	}
-	return raw
-}
-
-func oneOrMany(raw json.RawMessage) (many []string) {
-	var one string
-	if raw != nil && json.Unmarshal(raw, &one) == nil && one != "" {
-		return []string{one}
+	var options json.RawMessage
+	if in.get("stream_options", &options) {
+		o := strictly(options, "stream_options", in.into)
+		delete(o.left, "include_usage") // the translation adds it
+		o.neutral("include_obfuscation", "false")
+		in.merge(o.check())
 	}
-	_ = json.Unmarshal(orNull(raw), &many) // anything else is no stop sequence
-	return many
-}
-
-type chatMessage struct {
-	Role       string          `json:"role"`
-	Content    json.RawMessage `json:"content"`
-	ToolCallID string          `json:"tool_call_id"`
-	ToolCalls  []struct {
-		ID       string
-		Function struct{ Name, Arguments string }
-	} `json:"tool_calls"`
-}
-
-type chatTool struct {
-	Function struct {
-		Name, Description string
-		Parameters        json.RawMessage
-	}
-}
-
-func addTools(out object, tools []chatTool, choice json.RawMessage) {
-	var list []object
-	for _, t := range tools {
-		tool := object{"name": t.Function.Name, "input_schema": json.RawMessage(`{"type":"object"}`)}
-		if t.Function.Parameters != nil {
-			tool["input_schema"] = t.Function.Parameters
+	var temperature float64
+	if in.get("temperature", &temperature) {
+		if out["temperature"] = temperature; temperature > 1 {
+			in.fail("temperature", "it goes up to 1 there")
 		}
-		if t.Function.Description != "" {
-			tool["description"] = t.Function.Description
-		}
-		list = append(list, tool)
 	}
-	if list == nil {
+	var stop json.RawMessage
+	if !in.get("stop", &stop) {
 		return
 	}
-	out["tools"] = list
-	var word string
-	var named struct{ Function struct{ Name string } }
-	switch {
-	case json.Unmarshal(orNull(choice), &word) == nil && word == "required":
-		out["tool_choice"] = object{"type": "any"}
-	case word == "none":
-		out["tool_choice"] = object{"type": "none"}
-	case json.Unmarshal(orNull(choice), &named) == nil && named.Function.Name != "":
-		out["tool_choice"] = object{"type": "tool", "name": named.Function.Name}
+	var one string
+	var many []string
+	if json.Unmarshal(stop, &one) == nil {
+		many = []string{one}
+	} else if json.Unmarshal(stop, &many) != nil {
+		in.fail("stop", "it is neither a text nor a list of texts")
 	}
+	if len(many) > 0 {
+		out["stop_sequences"] = many
+	}
+}
+
+// chatFormat translates the answer's format.
+func chatFormat(in *strict, out object) {
+	var raw, inner, schema json.RawMessage
+	if !in.get("response_format", &raw) {
+		return
+	}
+	f := strictly(raw, "response_format", in.into)
+	var kind string
+	f.get("type", &kind)
+	switch kind {
+	case "text":
+	case "json_schema":
+		f.get("json_schema", &inner)
+		s := strictly(inner, "response_format.json_schema", in.into)
+		delete(s.left, "name")   // answers do not show it
+		delete(s.left, "strict") // it always is there
+		if !s.get("schema", &schema) {
+			s.fail("schema", "it is missing")
+		}
+		s.neutral("description", `""`)
+		in.merge(s.check())
+		out["output_config"] = object{"format": object{"type": "json_schema", "schema": schema}}
+	default:
+		f.fail("type", "there is no such format")
+	}
+	in.merge(f.check())
+}
+
+func chatTools(in *strict, out object) {
+	var tools []json.RawMessage
+	if in.get("tools", &tools) && len(tools) > 0 {
+		list := make([]object, len(tools))
+		for i, raw := range tools {
+			list[i] = chatTool(in, raw, fmt.Sprintf("tools[%d]", i))
+		}
+		out["tools"] = list
+	}
+	var raw json.RawMessage
+	choice := object{}
+	if in.get("tool_choice", &raw) {
+		choice = toolChoice(in, raw)
+	}
+	parallel := true
+	if in.get("parallel_tool_calls", &parallel) && !parallel {
+		if choice["type"] == nil {
+			choice["type"] = "auto"
+		}
+		choice["disable_parallel_tool_use"] = true
+	}
+	if len(choice) > 0 && out["tools"] != nil {
+		out["tool_choice"] = choice
+	}
+}
+
+func toolChoice(in *strict, raw json.RawMessage) object {
+	var word, name string
+	if json.Unmarshal(raw, &word) == nil {
+		kind, ok := map[string]string{"auto": "auto", "none": "none", "required": "any"}[word]
+		if !ok {
+			in.fail("tool_choice", "it is none of auto, none and required")
+		}
+		return object{"type": kind}
+	}
+	c := strictly(raw, "tool_choice", in.into)
+	c.neutral("type", `"function"`)
+	var function json.RawMessage
+	c.get("function", &function)
+	f := strictly(function, "tool_choice.function", in.into)
+	f.get("name", &name)
+	in.merge(c.check())
+	in.merge(f.check())
+	return object{"type": "tool", "name": name}
+}
+
+func chatTool(in *strict, raw json.RawMessage, at string) object {
+	t := strictly(raw, at, in.into)
+	t.neutral("type", `"function"`)
+	var function json.RawMessage
+	t.get("function", &function)
+	in.merge(t.check())
+	f := strictly(function, at+".function", in.into)
+	tool := object{"input_schema": json.RawMessage(`{"type":"object"}`)}
+	f.neutral("strict", "false")
+	copyMembers(f, tool, map[string]string{"name": "name", "description": "description", "parameters": "input_schema", "strict": "strict"})
+	in.merge(f.check())
+	return tool
 }
 
 // addTurns translates the messages. Anthropic wants the system prompt apart, and tool results in a user's turn.
-func addTurns(out object, messages []chatMessage) error {
+func addTurns(in *strict, out object, messages []json.RawMessage) {
 	var system []string
 	turns := []object{}
-	for i, m := range messages {
-		blocks, err := contentBlocks(m.Content)
-		if err != nil {
-			return BadRequest(fmt.Sprintf("messages[%d].content", i), "The content cannot be translated for Anthropic: "+err.Error()+".")
-		}
-		switch m.Role {
+	for i, raw := range messages {
+		m := strictly(raw, fmt.Sprintf("messages[%d]", i), in.into)
+		var role, call string
+		m.get("role", &role)
+		m.neutral("name", `""`)
+		var content json.RawMessage
+		m.get("content", &content)
+		blocks := contentBlocks(m, content)
+		switch role {
 		case "system", "developer":
 			for _, b := range blocks {
 				if text, ok := b["text"].(string); ok {
 					system = append(system, text)
+				} else {
+					m.fail("content", "a system prompt is text")
 				}
 			}
-			continue
 		case "tool":
-			turns = appendTurn(turns, "user", object{"type": "tool_result", "tool_use_id": m.ToolCallID, "content": blocks})
-			continue
+			m.get("tool_call_id", &call)
+			turns = appendTurn(turns, "user", object{"type": "tool_result", "tool_use_id": call, "content": blocks})
 		case "assistant":
-			for _, c := range m.ToolCalls {
-				input := json.RawMessage(c.Function.Arguments)
-				if !json.Valid(input) {
-					input = json.RawMessage("{}")
-				}
-				blocks = append(blocks, object{"type": "tool_use", "id": c.ID, "name": c.Function.Name, "input": input})
-			}
+			turns = appendTurn(turns, role, append(blocks, assistantBlocks(m)...)...)
 		case "user":
+			turns = appendTurn(turns, role, blocks...)
 		default:
-			return BadRequest(fmt.Sprintf("messages[%d].role", i), "The role "+m.Role+" is not known.")
+			m.fail("role", "the role '"+role+"' is not known")
 		}
-		turns = appendTurn(turns, m.Role, blocks...)
+		in.merge(m.check())
 	}
 	if system != nil {
 		out["system"] = strings.Join(system, "\n\n")
 	}
 	out["messages"] = turns
-	return nil
+}
+
+// assistantBlocks are what a model said beside its text.
+func assistantBlocks(m *strict) (blocks []object) {
+	var refusal string
+	if m.get("refusal", &refusal) && refusal != "" {
+		blocks = append(blocks, object{"type": "text", "text": refusal})
+	}
+	m.neutral("annotations", "[]")
+	m.neutral("audio", "{}")
+	var calls []json.RawMessage
+	m.get("tool_calls", &calls)
+	for i, raw := range calls {
+		c := strictly(raw, fmt.Sprintf("%s.tool_calls[%d]", m.at, i), m.into)
+		c.neutral("type", `"function"`)
+		delete(c.left, "index")
+		var id, name, arguments string
+		var function json.RawMessage
+		c.get("id", &id)
+		c.get("function", &function)
+		f := strictly(function, c.path("function"), m.into)
+		f.get("name", &name)
+		f.get("arguments", &arguments)
+		if arguments == "" {
+			arguments = "{}"
+		}
+		if !json.Valid([]byte(arguments)) {
+			f.fail("arguments", "they are no JSON")
+			arguments = "{}"
+		}
+		m.merge(c.check())
+		m.merge(f.check())
+		blocks = append(blocks, object{"type": "tool_use", "id": id, "name": name, "input": json.RawMessage(arguments)})
+	}
+	return blocks
 }
 
 // appendTurn joins turns of one role: Anthropic takes them in alternation.
@@ -183,36 +259,43 @@ func appendTurn(turns []object, role string, blocks ...object) []object {
 	return append(turns, object{"role": role, "content": blocks})
 }
 
-func contentBlocks(raw json.RawMessage) ([]object, error) {
-	var text string
-	if raw == nil || string(raw) == "null" {
-		return nil, nil
+// contentBlocks translates the content of a chat's message.
+func contentBlocks(m *strict, raw json.RawMessage) (blocks []object) {
+	var one string
+	if raw == nil {
+		return nil
 	}
-	if json.Unmarshal(raw, &text) == nil {
-		if text == "" {
-			return nil, nil
+	if json.Unmarshal(raw, &one) == nil {
+		if one == "" {
+			return nil
 		}
-		return []object{{"type": "text", "text": text}}, nil
+		return []object{{"type": "text", "text": one}}
 	}
-	var parts []struct {
-		Type, Text string
-		ImageURL   struct{ URL string } `json:"image_url"`
+	var parts []json.RawMessage
+	if json.Unmarshal(raw, &parts) != nil {
+		m.fail("content", "it is neither a text nor a list of parts")
 	}
-	if err := json.Unmarshal(raw, &parts); err != nil {
-		return nil, errors.New("it is neither a text nor a list of parts")
-	}
-	var blocks []object
-	for _, p := range parts {
-		switch p.Type {
-		case "text":
-			blocks = append(blocks, object{"type": "text", "text": p.Text})
+	for i, raw := range parts {
+		p := strictly(raw, fmt.Sprintf("%s.content[%d]", m.at, i), m.into)
+		var kind, said, address string
+		var image json.RawMessage
+		switch p.get("type", &kind); kind {
+		case "text", "refusal":
+			p.get(kind, &said)
+			blocks = append(blocks, object{"type": "text", "text": said})
 		case "image_url":
-			blocks = append(blocks, object{"type": "image", "source": imageSource(p.ImageURL.URL)})
+			p.get("image_url", &image)
+			u := strictly(image, p.path("image_url"), m.into)
+			u.get("url", &address)
+			u.neutral("detail", `"auto"`)
+			p.merge(u.check())
+			blocks = append(blocks, object{"type": "image", "source": imageSource(address)})
 		default:
-			return nil, fmt.Errorf("it has a part of type %q", p.Type)
+			p.fail("type", "a part of the type '"+kind+"' has no counterpart")
 		}
+		m.merge(p.check())
 	}
-	return blocks, nil
+	return blocks
 }
 
 func imageSource(url string) object {
@@ -370,6 +453,9 @@ func (s *MessageStream) seeUsage(u messageUsage) {
 		s.usage.Input, s.usage.CacheRead, s.usage.CacheWrite = u.Input, u.CacheRead, u.CacheWrite
 	}
 }
+
+// End adds nothing: a stream that ends without Anthropic's end mark was cut.
+func (s *MessageStream) End(dst []byte) []byte { return dst }
 
 func (s *MessageStream) end(dst []byte) []byte {
 	if usage := s.usage.chat(); s.IncludeUsage && usage != nil {

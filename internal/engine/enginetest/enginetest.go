@@ -83,7 +83,7 @@ func send(t *testing.T, u *engine.Upstream, stream bool) (*engine.Reply, error) 
 	if stream {
 		body = strings.Replace(chat, "{", `{"stream":true,"stream_options":{"include_usage":true},`, 1)
 	}
-	return u.Send(context.Background(), &engine.Call{API: openai.Chat, Usage: true, Path: openai.Chat.Path(), Body: []byte(body),
+	return u.Send(context.Background(), &engine.Call{API: openai.Chat, Path: openai.Chat.Path(), Body: []byte(body),
 		Header: http.Header{"Content-Type": {"application/json"}}})
 }
 
