@@ -195,12 +195,31 @@ func (p *planner) withModel(ctx context.Context, w way, name string) (_ way, pro
 	}
 	var short *calibration.Shortfall
 	if errors.As(tier.Err, &short) {
+		p.lacks(short, len(rows))
 		return w, "not certified on what reaches it: " + short.Error(), nil
 	}
 	if dropped != "" {
 		return w, dropped, nil
 	}
 	return p.joined(w, path, name, source, have, tier), "", nil
+}
+
+// lacks notes how many calibration rows would do for a tier that only lacked labels, if as many of them reach it as now.
+func (p *planner) lacks(short *calibration.Shortfall, reach int) {
+	if short.Needed > 0 && reach > 0 {
+		needed := short.Needed * len(p.after.rows) / reach
+		if p.after.lacking == 0 || needed < p.after.lacking {
+			p.after.lacking = needed
+		}
+	}
+}
+
+// tierNeeded is how many labelled rows in all would do for a tier that only lacked labels, where all is what there is now.
+func (t *Trained) tierNeeded(all int) int64 {
+	if t.after == nil || t.after.lacking == 0 || len(t.after.rows) == 0 {
+		return 0
+	}
+	return int64(t.after.lacking) * int64(all) / int64(len(t.after.rows))
 }
 
 // joined is the way with a model that was certified on it.

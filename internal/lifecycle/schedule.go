@@ -20,6 +20,8 @@ type Progress struct {
 	Why      string    `json:"why"`       // the last run was begun
 	Result   string    `json:"result"`    // of the last run, in a sentence
 
+	// TierNeeded is how many rows would do for a tier that only lacked labels in the last run; 0: there is none.
+	TierNeeded int64           `json:"tier_needed,omitempty"`
 	Arithmetic string          `json:"arithmetic,omitempty"` // how Needed comes about
 	Choice     *cascade.Choice `json:"choice,omitempty"`     // the plans that the last run considered
 }
@@ -71,6 +73,9 @@ func WantsTraining(r Record, target task.Target, p Progress, s store.ExampleCoun
 func wantsRetraining(p Progress, s store.ExampleCount, now time.Time) (string, bool) {
 	if s.ByPerson >= p.ByPerson+newLabels {
 		return fmt.Sprintf("people gave %d labels since the last run", s.ByPerson-p.ByPerson), true
+	}
+	if p.TierNeeded > 0 && s.Uniform >= p.TierNeeded {
+		return fmt.Sprintf("a tier lacked labels in the last run; there are %d labelled requests now", s.Uniform), true
 	}
 	if now.Sub(p.At) >= retrainAfter && float64(s.Uniform) >= retrainMore*float64(p.Rows) {
 		return fmt.Sprintf("the model is older than %d days and there is more to learn from", int(retrainAfter.Hours()/24)), true

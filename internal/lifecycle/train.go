@@ -89,6 +89,7 @@ type reached struct {
 	outcomes    []calibration.Outcome
 	others      []task.Example // whose labels have no part in any certificate
 	scores      []float64
+	lacking     int // rows with which some tier that is not certified would be; 0: none
 }
 
 // Counts says where the examples went.

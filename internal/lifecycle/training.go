@@ -215,7 +215,7 @@ func (c *Controller) train(ctx context.Context, r *run) {
 		err = cause
 	}
 	p := r.progress
-	p.Result, p.Needed, p.Arithmetic, p.Choice = made.result, made.needed, made.arithmetic, made.choice
+	p.Result, p.Needed, p.Arithmetic, p.Choice, p.TierNeeded = made.result, made.needed, made.arithmetic, made.choice, made.tierNeeded
 	if err != nil {
 		p.Result = err.Error()
 	}
@@ -243,6 +243,7 @@ type made struct {
 	result string
 	needed int64
 
+	tierNeeded int64           // rows that would do for a tier that only lacked labels
 	arithmetic string          // of needed
 	choice     *cascade.Choice // the plans there were
 }
@@ -291,7 +292,7 @@ func (c *Controller) makeModel(ctx context.Context, r *run) (made, error) {
 	if verdict.Refusal != "" {
 		result = "refused: " + verdict.Refusal
 	}
-	return made{row: &row, result: result, choice: trained.Choice}, err
+	return made{row: &row, result: result, choice: trained.Choice, tierNeeded: trained.tierNeeded(len(curated.Examples))}, err
 }
 
 // plan certifies the tiers after the specialist and chooses the cheapest plan that keeps the promise.

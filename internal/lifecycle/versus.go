@@ -27,6 +27,38 @@ type Versus struct {
 // beats reports whether the lead is more than chance explains.
 func (v Versus) beats() bool { return v.OnlyNew > v.OnlyOld && v.P <= beatLevel }
 
+// loses reports whether the new model's lag is more than chance explains.
+func (v Versus) loses() bool {
+	return v.OnlyOld > v.OnlyNew && calibration.BinCDF(v.OnlyNew, v.OnlyNew+v.OnlyOld, 0.5) <= beatLevel
+}
+
+// planSaving is the share of a plan's cost that another plan with other tiers must save to take its place.
+const planSaving = 0.05
+
+// cheaper reports whether the chosen plan has other tiers than the live one and costs clearly less than such a plan would today.
+func (t *Trained) cheaper(live *LoadedModel) (saving string, ok bool) {
+	if t.Choice == nil || live.Choice == nil {
+		return "", false
+	}
+	chosen, now := t.Choice.Chosen(), live.Choice.Chosen()
+	if chosen == nil || now == nil {
+		return "", false
+	}
+	rest := t.Choice.Rest
+	for i := range t.Choice.Candidates {
+		same := &t.Choice.Candidates[i]
+		if same.Name(rest) != now.Name(rest) || same == chosen {
+			continue
+		}
+		mine, priced := t.Choice.Cost(chosen)
+		theirs, also := t.Choice.Cost(same)
+		if priced && also && mine < theirs*(1-planSaving) {
+			return fmt.Sprintf("%s at $%.4g instead of %s at $%.4g", chosen.Name(rest), mine, now.Name(rest), theirs), true
+		}
+	}
+	return "", false
+}
+
 // tried is a model with its certificate, as far as a comparison needs them.
 type tried struct {
 	model interface {
@@ -78,6 +110,9 @@ func judge(t *Trained, live *LoadedModel) (Contender, *Versus) {
 		return Contender{Reason: reason}, nil
 	}
 	v := versus(t.Task.Fields, t.test, tried{t.Model, t.Certificate}, tried{live.Model, live.Certificate})
+	if saving, ok := t.cheaper(live); ok && !v.loses() {
+		return Contender{Reason: reason + "; its plan is cheaper than the live one: " + saving}, &v
+	}
 	if !v.beats() {
 		return Contender{Refusal: fmt.Sprintf("it does not beat the live model on %d locked rows: %d answered right against %d, %d only by the new one, %d only by the live one (McNemar p = %.2g, at most %.2g is needed)",
 			v.Rows, v.New, v.Old, v.OnlyNew, v.OnlyOld, v.P, beatLevel)}, &v

@@ -27,13 +27,15 @@ type author struct {
 	truth   task.Output // what the oracle says, with the mistakes that this provider makes; nil if it says nothing
 	defs    map[string]json.RawMessage
 	depth   int
+	skill   Skill
+	unsure  bool // a mistake that its log-probabilities give away
 }
 
 const schemaDepthMax = 32
 
 // newAuthor asks the oracle once and decides about a mistake: the same input gets the same one whatever else is asked.
-func newAuthor(o *Options, seed uint64, input string) *author {
-	a := &author{options: o, r: rand.New(rand.NewPCG(seed, 7)), input: input}
+func newAuthor(o *Options, seed uint64, model, input string) *author {
+	a := &author{options: o, skill: o.skill(model), r: rand.New(rand.NewPCG(seed, 7)), input: input}
 	if o.Oracle == nil {
 		return a
 	}
@@ -177,9 +179,10 @@ func (a *author) mistake(schema json.RawMessage) {
 		return
 	}
 	dice := rand.New(rand.NewPCG(hash(a.options.Seed, []byte(a.input)), 11))
-	if dice.Float64() >= a.options.MistakeRate {
+	if dice.Float64() >= a.skill.MistakeRate {
 		return
 	}
+	a.unsure = rand.New(rand.NewPCG(hash(a.options.Seed, []byte(a.input)), 13)).Float64() < a.skill.Unsure
 	var n node
 	if json.Unmarshal(schema, &n) != nil {
 		return

@@ -50,7 +50,7 @@ func TestEverySchemaIsAnsweredInItsShape(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		schema := schemas(3).Draw(t, "schema")
 		root := `{"type":"object","properties":{"x":` + schema + `,"y":{"type":"string"}},"$defs":{"shared":{"enum":["s"]}}}`
-		text := newAuthor(o, rapid.Uint64().Draw(t, "seed"), "input").json(json.RawMessage(root))
+		text := newAuthor(o, rapid.Uint64().Draw(t, "seed"), "gpt-4o", "input").json(json.RawMessage(root))
 		var got map[string]any
 		if err := json.Unmarshal([]byte(text), &got); err != nil {
 			t.Fatalf("%s is answered with %s: %v", root, text, err)
@@ -117,7 +117,7 @@ func conforms(v any, schema map[string]any) error {
 
 func TestEndlessSchemaEnds(t *testing.T) {
 	schema := `{"type":"object","properties":{"x":{"$ref":"#/$defs/loop"}},"$defs":{"loop":{"type":"object","properties":{"x":{"$ref":"#/$defs/loop"}}}}}`
-	if text := newAuthor(&Options{}, 1, "").json(json.RawMessage(schema)); !json.Valid([]byte(text)) {
+	if text := newAuthor(&Options{}, 1, "", "").json(json.RawMessage(schema)); !json.Valid([]byte(text)) {
 		t.Errorf("answer %s", text)
 	}
 }
@@ -130,7 +130,7 @@ func TestPlausibleMistakes(t *testing.T) {
 	seen := map[string]bool{}
 	for seed := range uint64(300) {
 		o := &Options{Seed: seed, MistakeRate: 1, Oracle: func(string) task.Output { return input }, Confusable: sample.Confusable}
-		out := parseOutput(t, newAuthor(o, 1, text).json(task.Schema(fields)))
+		out := parseOutput(t, newAuthor(o, 1, "", text).json(task.Schema(fields)))
 		if sameOutput(out, input) {
 			t.Fatalf("seed %d: no mistake in %v", seed, out)
 		}

@@ -81,6 +81,7 @@ type choice struct {
 	tool    *toolCall
 	finish  string
 	tokens  []string // of content, or of the tool call's arguments
+	unsure  bool     // its log-probabilities give a mistake away
 }
 
 type toolCall struct {
@@ -193,7 +194,7 @@ func (r *chatRequest) input() string {
 
 // compose makes the whole answer before anything is sent.
 func (p *Provider) compose(call *call, request *chatRequest) *reply {
-	a := &reply{id: call.dialect.idPrefix + "sim_" + strings.TrimPrefix(call.id, "req_sim_"), created: call.start.Unix(), model: request.Model,
+	a := &reply{id: call.dialect.idPrefix + "sim_" + strings.TrimPrefix(call.id, "req_sim_"), created: call.start.Unix(), model: p.options.alias(request.Model),
 		logprobs: request.Logprobs}
 	a.prompt = p.counter.prompt(request)
 	a.cached = p.prefix.cached(request, &p.counter, a.prompt)
@@ -205,7 +206,7 @@ func (p *Provider) compose(call *call, request *chatRequest) *reply {
 		count = *request.N
 	}
 	for i := range count {
-		author := newAuthor(&p.options, call.seed+uint64(i), request.input())
+		author := newAuthor(&p.options, call.seed+uint64(i), request.Model, request.input())
 		a.choices = append(a.choices, p.choose(author, request))
 	}
 	return a
@@ -228,7 +229,7 @@ func (p *Provider) choose(a *author, request *chatRequest) choice {
 	default:
 		c.content = a.text()
 	}
-	c.tokens = p.counter.split(c.content)
+	c.tokens, c.unsure = p.counter.split(c.content), a.unsure
 	if limit := request.limit(); int64(len(c.tokens)) > limit {
 		c.tokens, c.finish = c.tokens[:limit], "length"
 		c.content = strings.Join(c.tokens, "")
@@ -333,7 +334,7 @@ func (a *reply) object() object {
 			message.set("content", nil)
 			message.set("tool_calls", []any{c.tool.object()})
 		}
-		choices[i] = object{{"index", i}, {"message", message}, {"logprobs", a.logprobsOf(c.tokens)}, {"finish_reason", c.finish}}
+		choices[i] = object{{"index", i}, {"message", message}, {"logprobs", a.logprobsOf(c.tokens, c.unsure)}, {"finish_reason", c.finish}}
 	}
 	return object{{"id", a.id}, {"object", "chat.completion"}, {"created", a.created}, {"model", a.model}, {"choices", choices},
 		{"usage", a.usage(a.completion())}, {"service_tier", "default"}, {"system_fingerprint", systemFingerprint}}
@@ -343,14 +344,19 @@ func (t *toolCall) object() object {
 	return object{{"id", t.id}, {"type", "function"}, {"function", object{{"name", t.name}, {"arguments", t.arguments}}}}
 }
 
-// logprobsOf gives every token the same log-probability: a simulated model has none of its own.
-func (a *reply) logprobsOf(tokens []string) any {
+// logprobsOf gives every token the same log-probability, and a lower one where the model is to know of its mistake: a simulated
+// model has none of its own.
+func (a *reply) logprobsOf(tokens []string, unsure bool) any {
 	if !a.logprobs {
 		return nil
 	}
+	each := -0.01
+	if unsure {
+		each = -0.5
+	}
 	content := make([]object, len(tokens))
 	for i, t := range tokens {
-		content[i] = object{{"token", t}, {"logprob", -0.01}, {"bytes", byteList(t)}, {"top_logprobs", []any{}}}
+		content[i] = object{{"token", t}, {"logprob", each}, {"bytes", byteList(t)}, {"top_logprobs", []any{}}}
 	}
 	return object{{"content", content}, {"refusal", nil}}
 }

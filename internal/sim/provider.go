@@ -51,6 +51,13 @@ type Options struct {
 	// the input only, so that a repeated request gets the same answer.
 	MistakeRate float64
 
+	// Skills are the mistake rates of single models, instead of MistakeRate. A mistake that a worse model makes is not always made by
+	// a better one, but every mistake of the better one is made by the worse.
+	Skills map[string]Skill
+
+	// Alias is what a model calls itself in its answers; nil: by the name it was asked for.
+	Alias func(model string) string
+
 	// Confusable lists what a category is plausibly taken for. Without it, or where it returns nothing, a wrong category is
 	// any other one of the schema.
 	Confusable func(category string) []string
@@ -65,6 +72,27 @@ type Options struct {
 
 	// Script chooses the fault of each request that would be billed, in order of arrival. nil for none.
 	Script Script
+}
+
+// A Skill is how well one model answers.
+type Skill struct {
+	MistakeRate float64
+	// Unsure is the share of its mistakes that its log-probabilities give away.
+	Unsure float64
+}
+
+func (o *Options) skill(model string) Skill {
+	if s, ok := o.Skills[model]; ok {
+		return s
+	}
+	return Skill{MistakeRate: o.MistakeRate}
+}
+
+func (o *Options) alias(model string) string {
+	if o.Alias == nil {
+		return model
+	}
+	return o.Alias(model)
 }
 
 // A Provider is an http.Handler. Its methods may be called while it serves.

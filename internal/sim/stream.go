@@ -81,7 +81,7 @@ func (s *streamer) choice(ctx context.Context, index int) {
 		if c.tool != nil {
 			d = object{{"tool_calls", []any{object{{"index", 0}, {"function", object{{"arguments", token}}}}}}}
 		}
-		s.delta(ctx, index, d, nil, s.reply.logprobsOf([]string{token}))
+		s.delta(ctx, index, d, nil, s.reply.logprobsOf([]string{token}, s.reply.choices[index].unsure))
 	})
 	if whole {
 		s.delta(ctx, index, object{}, c.finish, nil)
