@@ -221,7 +221,7 @@ func (c *Choice) verdict(p *Candidate, chosen bool, best int) string {
 	case chosen && priced && len(p.Stages) > 0:
 		return "chosen: the cheapest that keeps the promise"
 	case chosen && priced:
-		return "chosen: no tier makes it cheaper"
+		return "chosen: no proven tier makes it cheaper"
 	case chosen:
 		return "chosen: unpriced, but its tiers cost nothing by the call"
 	case !priced:

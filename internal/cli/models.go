@@ -12,6 +12,7 @@ import (
 
 	"occam/internal/calibration"
 	"occam/internal/lifecycle"
+	"occam/internal/store"
 )
 
 func (a *app) modelsCommand() *cobra.Command {
@@ -23,6 +24,11 @@ func (a *app) modelsCommand() *cobra.Command {
 		&cobra.Command{Use: "list [TASK]", Short: "Every stored model, newest first", Args: atMostOne,
 			RunE: func(cmd *cobra.Command, args []string) error {
 				return a.listModels(cmd.Context(), path, strings.Join(args, ""))
+			}},
+		&cobra.Command{Use: "certificate MODEL", Short: "A model's certificates as JSON, with their entries in the ledger's chain",
+			Args: oneArg("a model's hash, or its beginning"),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return a.exportCertificate(cmd.Context(), path, args[0])
 			}},
 		&cobra.Command{Use: "show MODEL", Short: "One model: its certificate in full, and what was measured", Args: oneArg("a model's hash, or its beginning"),
 			RunE: func(cmd *cobra.Command, args []string) error { return a.showModel(cmd.Context(), path, args[0]) }},
@@ -63,7 +69,15 @@ type modelReport struct {
 	Mode        string                   `json:"mode,omitempty"`  // in the cascade
 	Certificate *calibration.Certificate `json:"certificate"`
 	Hash        string                   `json:"certificate_hash,omitempty"`
+	Notices     []chained                `json:"ledger,omitempty"` // what happened to its certificates, as the ledger's chain has it
 	lifecycle.ModelReport
+}
+
+// chained is a notice with its place in the ledger's chain.
+type chained struct {
+	Lane int64 `json:"lane"`
+	Seq  int64 `json:"entry"`
+	store.Notice
 }
 
 // modelReports reads the stored models with their places in their tasks.
@@ -81,11 +95,20 @@ func (a *app) modelReports(ctx context.Context, path, taskName string) ([]modelR
 	if err != nil {
 		return nil, err
 	}
+	notices, err := r.store.Notices(ctx, taskName)
+	if err != nil {
+		return nil, err
+	}
 	all := make([]modelReport, len(stored))
 	for i, m := range stored {
 		all[i] = modelReport{Model: m.Hash, Task: m.Task, Tier: m.Tier, Bytes: m.Bytes, Stored: m.Created, Certificate: m.Certificate, ModelReport: m.Report}
 		if m.Certificate != nil {
 			all[i].Hash = m.Certificate.Hash()
+		}
+		for _, n := range notices {
+			if n.Subject == m.ID || strings.HasPrefix(n.Subject, m.ID+"/") {
+				all[i].Notices = append(all[i].Notices, chained{n.Lane, n.Seq, n})
+			}
 		}
 		for _, st := range tasks {
 			for _, placed := range st.Models {
@@ -123,28 +146,72 @@ func (a *app) listModels(ctx context.Context, path, taskName string) error {
 	return w.Flush()
 }
 
-func (a *app) showModel(ctx context.Context, path, prefix string) error {
+// findModel returns the one model whose name or hash begins with what a person gave.
+func (a *app) findModel(ctx context.Context, path, prefix string) (*modelReport, error) {
 	all, err := a.modelReports(ctx, path, "")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var found []modelReport
-	for _, m := range all {
+	var found []*modelReport
+	for i := range all {
+		m := &all[i]
 		if strings.HasPrefix(m.Model, prefix) || strings.HasPrefix(m.Specialist, prefix) || m.Task+"@"+modelNamed(m.Specialist) == prefix {
 			found = append(found, m)
 		}
 	}
 	switch {
 	case len(found) == 0:
-		return fmt.Errorf("there is no model %s: see `occam models list`", prefix)
+		return nil, fmt.Errorf("there is no model %s: see `occam models list`", prefix)
 	case len(found) > 1:
-		return fmt.Errorf("%d models begin with %s: give more of the hash", len(found), prefix)
+		return nil, fmt.Errorf("%d models begin with %s: give more of the hash", len(found), prefix)
+	}
+	return found[0], nil
+}
+
+func (a *app) showModel(ctx context.Context, path, prefix string) error {
+	m, err := a.findModel(ctx, path, prefix)
+	if err != nil {
+		return err
 	}
 	if a.json {
-		return a.printJSON(found[0])
+		return a.printJSON(m)
 	}
-	printModel(a.stdout, &found[0])
+	printModel(a.stdout, m)
 	return nil
+}
+
+// A certificateReport is what `occam models certificate` exports: everything that is promised, and what the ledger's chain says
+// happened to it.
+type certificateReport struct {
+	Model        string             `json:"model"`
+	Task         string             `json:"task"`
+	Certificates []certificateEntry `json:"certificates"`
+	Ledger       []chained          `json:"ledger"`
+}
+
+type certificateEntry struct {
+	Tier        string                   `json:"tier"`
+	Hash        string                   `json:"hash"` // SHA-256 of the certificate's JSON
+	Certificate *calibration.Certificate `json:"certificate"`
+}
+
+// exportCertificate prints a model's certificates as JSON, whether or not --json was given: it is for machines and for keeping.
+func (a *app) exportCertificate(ctx context.Context, path, prefix string) error {
+	m, err := a.findModel(ctx, path, prefix)
+	if err != nil {
+		return err
+	}
+	r := certificateReport{Model: m.Model, Task: m.Task, Ledger: m.Notices}
+	if m.Certificate != nil && (len(m.Tiers) == 0 || m.Certificate.Tier != m.Tiers[0].Name) {
+		r.Certificates = append(r.Certificates, certificateEntry{m.Certificate.Tier, m.Hash, m.Certificate})
+	}
+	for _, t := range m.Tiers {
+		r.Certificates = append(r.Certificates, certificateEntry{t.Name, t.Certificate.Hash(), t.Certificate})
+	}
+	if len(r.Certificates) == 0 {
+		return fmt.Errorf("model %s has no certificate: it may answer nothing", modelNamed(m.Model))
+	}
+	return a.printJSON(r)
 }
 
 func printModel(w io.Writer, m *modelReport) {
@@ -173,7 +240,38 @@ func printModel(w io.Writer, m *modelReport) {
 	for _, f := range m.Findings {
 		fmt.Fprintf(w, "  finding: %s\n", f.Detail)
 	}
-	printFullCertificate(w, m.Certificate, m.Hash)
+	printTruth(w, m.Truth)
+	if m.Choice != nil {
+		fmt.Fprint(w, m.Choice.Text())
+	}
+	if m.Certificate == nil || len(m.Tiers) == 0 || m.Certificate.Tier != m.Tiers[0].Name {
+		printFullCertificate(w, m.Certificate, m.Hash)
+	}
+	for _, t := range m.Tiers {
+		printFullCertificate(w, t.Certificate, t.Certificate.Hash())
+	}
+	for _, n := range m.Notices {
+		fmt.Fprintf(w, "ledger entry %d/%d  %s  %s %s: %s\n", n.Lane, n.Seq, n.At.Format(time.DateTime), n.Kind, modelNamed(n.Hash), n.Text)
+	}
+}
+
+// printTruth sets agreement with the teacher and accuracy against people's labels side by side.
+func printTruth(w io.Writer, t *calibration.Truth) {
+	if t == nil {
+		return
+	}
+	fmt.Fprintf(w, "  of the answers it would give on %d rows that no certificate saw:\n", t.Rows)
+	fmt.Fprintf(w, "    against the teacher: %.2f %% differ, at most %.2f %%\n", 100*t.Differ, 100*t.DifferHigh)
+	if t.Judged == 0 {
+		fmt.Fprintln(w, "    against people: no row was labelled by a person, so accuracy is not known; agreement is not truth")
+		return
+	}
+	fmt.Fprintf(w, "    against people (%d rows): wrong between %.2f %% and %.2f %%\n", t.Judged, 100*t.Low, 100*t.High)
+	fmt.Fprintf(w, "      by people's labels alone at most %.2f %%; free of assumptions, from agreement and the teacher's errors, %.2f %% to %.2f %%; agreement corrected on the judged rows at most %.2f %%\n",
+		100*t.Direct, 100*t.FreeLow, 100*t.FreeHigh, 100*t.Assisted)
+	fmt.Fprintf(w, "      the teacher itself is wrong in %.2f %% to %.2f %%; where they differ in being right: %d for the specialist, %d for the teacher\n",
+		100*t.TeacherLow, 100*t.TeacherTop, t.Versus.Gains, t.Versus.Harms)
+	fmt.Fprintln(w, "      (if the rows that people judged were chosen regardless of the answers)")
 }
 
 // printFullCertificate prints everything that is promised, on what evidence, and while what holds.
@@ -190,12 +288,15 @@ func printFullCertificate(w io.Writer, c *calibration.Certificate, hash string) 
 	line("promise", "%s risk <= %.4g: %s", c.Promise, c.Risk, promise[c.Promise])
 	line("confidence", "%.4g (this certification spent %.3g of the %.3g that may fail)", 1-c.Delta, c.Level, c.Delta)
 	line("task", "%s, tier %s, scope %s (what counts as wrong)", c.Task, c.Tier, c.Scope)
-	line("specialist", "%s", c.Specialist)
+	line("specialist", "%s %s", c.Specialist, c.Model)
 	line("score", "%s", c.Score)
 	line("answers when", "score >= %.6g and in-scope score >= %.6g", c.Threshold, c.Floor)
 	line("evidence", "%d calibration rows (%s), %d accepted, %d wrong; upper bound %.4f; method %s", c.N, c.Split, c.Accepted, c.Errors, c.Upper, c.Method)
 	line("coverage", "%.2f %%", 100*c.Coverage)
 	line("labels", "%s", orDash(c.Labels))
+	for _, source := range c.Sources {
+		line("labels of", "%s, prompt %s: %d calibration rows", source.Name, orDash(source.Prompt), source.Rows)
+	}
 	line("teacher", "%s, prompt %s", orDash(c.Teacher), orDash(c.PromptHash))
 	if !c.From.IsZero() {
 		line("window", "%s to %s", c.From.Format(time.DateTime), c.To.Format(time.DateTime))
@@ -207,6 +308,17 @@ func printFullCertificate(w io.Writer, c *calibration.Certificate, hash string) 
 	}
 	for _, row := range c.Classes {
 		line("class", "%s: %d accepted, %d wrong, upper bound %.4f; %s", row.Name, row.Accepted, row.Errors, row.Upper, row.Note)
+	}
+	for _, f := range c.Alone {
+		if f.Certified {
+			line("field alone", "%s: %s risk <= %.4g from score %.6g on, %.2f %% of requests; %d accepted, %d wrong, upper bound %.4f", f.Field, c.Promise, c.Risk,
+				f.Threshold, 100*f.Coverage, f.Accepted, f.Errors, f.Upper)
+			continue
+		}
+		line("field alone", "%s: not certified, about %d more labels; %s", f.Field, f.More, f.Why)
+	}
+	for tier, limit := range c.Below {
+		line("reached by", "requests that tier %s scored below %.6g", modelNamed(tier), limit)
 	}
 	for _, condition := range c.ValidIf {
 		line("valid while", "%s", condition)

@@ -199,6 +199,13 @@ func printTask(w io.Writer, r *taskReport) {
 		e.Examples, e.Labelled, e.ByPerson, e.Uniform, e.Barred)
 	if t := r.Training; t.Looks > 0 {
 		fmt.Fprintf(w, "  training: run %d at %s because %s: %s\n", t.Looks, t.At.Format(time.DateTime), t.Why, orDash(t.Result))
+		if t.Needed > 0 {
+			fmt.Fprintf(w, "  a certificate takes about %d labelled requests drawn at random, %d more than there are: %s\n", t.Needed,
+				max(0, t.Needed-r.Examples.Uniform), t.Arithmetic)
+		}
+		if t.Choice != nil {
+			fmt.Fprint(w, indented(t.Choice.Text()))
+		}
 	}
 	for _, m := range r.Models {
 		printPlaced(w, &m)
@@ -209,6 +216,11 @@ func printTask(w io.Writer, r *taskReport) {
 	}
 }
 
+// indented puts two blanks before every line.
+func indented(text string) string {
+	return "  " + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n  ") + "\n"
+}
+
 func printPlaced(w io.Writer, m *lifecycle.ModelStatus) {
 	fmt.Fprintf(w, "  %s %s (%s)", m.Place, modelNamed(m.Model), orDash(m.Mode))
 	if m.Void != "" {
@@ -217,12 +229,22 @@ func printPlaced(w io.Writer, m *lifecycle.ModelStatus) {
 	}
 	fmt.Fprintf(w, "; on %d locked rows accuracy %s, covers %.1f %%, served accuracy %s\n", m.Evaluation.N, percent(m.Evaluation.Accuracy),
 		100*m.Evaluation.Coverage, percent(m.Evaluation.ServedAccuracy))
-	e := m.Evidence
+	printEvidence(w, m.Evidence)
+	for _, t := range m.Tiers {
+		fmt.Fprintf(w, "    then %s (%s), which answers as %s%s\n", t.Name, orDash(t.Mode), t.Version, map[bool]string{true: "; may not answer: " + t.Void}[t.Void != ""])
+		printEvidence(w, t.Evidence)
+	}
+}
+
+func printEvidence(w io.Writer, e *lifecycle.EvidenceStatus) {
 	if e == nil {
 		return
 	}
 	fmt.Fprintf(w, "    audits: %d, %d wrong, %d failed; the error rate is in [%.4f, %.4f] (up to %.3g allowed); alarm at %.0f, now %.3g\n",
 		e.Audits, e.Wrong, e.Missing, e.Low, e.High, e.Allowed, e.Limit, e.Change)
+	if e.Alarm {
+		fmt.Fprintf(w, "    ALARM after %d audits: %s\n", e.AlarmAt, e.Reason)
+	}
 	for _, x := range e.Warnings {
 		fmt.Fprintf(w, "    warning without labels: %s was %.3g and is %.3g since, noticed at request %d\n", x.Sign, x.Usual, x.Now, x.At)
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"occam/internal/calibration"
+	"occam/internal/cascade"
 	"occam/internal/config"
 	"occam/internal/cost"
 	"occam/internal/datacheck"
@@ -22,7 +24,7 @@ type trainFlags struct {
 	tiers               []string
 	refit, skipBad      bool
 	curve               bool
-	accuracy            float64
+	accuracy, volume    float64
 	promise             string
 	seed                uint64
 }
@@ -43,6 +45,7 @@ func (a *app) trainCommand() *cobra.Command {
 	flags.BoolVar(&f.skipBad, "skip-bad", false, "report lines that cannot be used and go on without them")
 	flags.BoolVar(&f.curve, "curve", false, "also measure what more labels would bring: about two more trainings")
 	flags.Float64Var(&f.accuracy, "accuracy", 0, "target accuracy, such as 0.97 (default: the task's, or 0.97)")
+	flags.Float64Var(&f.volume, "volume", 1_000_000, "requests a month, for the table of plans")
 	flags.StringVar(&f.promise, "promise", "", "served or system (default: the task's, or served)")
 	flags.Uint64Var(&f.seed, "seed", 1, "seed of the split and of training")
 	return cmd
@@ -70,6 +73,9 @@ func (a *app) train(ctx context.Context, f trainFlags) error {
 	data := summarise(f.data, datacheck.Quick(t.Fields, examples))
 	trained, err := a.runTraining(ctx, t, examples, f.refit, f.seed)
 	if err != nil {
+		return err
+	}
+	if err := trained.Plan(ctx, a.planOffline(t, f.volume)); err != nil {
 		return err
 	}
 	if f.curve {
@@ -139,6 +145,7 @@ type trainReport struct {
 	Chosen      string                   `json:"chosen"`
 	Certificate *calibration.Certificate `json:"certificate"`
 	Shortfall   string                   `json:"shortfall,omitempty"` // why nothing is certified
+	Choice      *cascade.Choice          `json:"choice"`              // every plan with its price, and which one was chosen
 	Model       string                   `json:"model"`
 }
 
@@ -158,6 +165,17 @@ var assumedUsage = cost.Usage{Input: 500, Output: 50}
 
 const assumedGeneralist = "gpt-4o"
 
+// planOffline is what is known of a plan's costs without traffic.
+func (a *app) planOffline(t *task.Task, volume float64) lifecycle.PlanOptions {
+	o := lifecycle.PlanOptions{Now: a.now(), Volume: volume, VolumeFrom: "assumed, see --volume", Generalist: cascade.Price{Unknown: true}}
+	t.Generalist = cmp.Or(t.Generalist, assumedGeneralist)
+	if price, priced := cost.Default().Lookup("", t.Generalist, a.now()); priced {
+		o.Generalist = cascade.Price{PerCall: price.Cost(assumedUsage, a.now()).USD(),
+			From: fmt.Sprintf("%d tokens in, %d out, assumed", assumedUsage.Input, assumedUsage.Output)}
+	}
+	return o
+}
+
 func newTrainReport(t *lifecycle.Trained, path string, at time.Time) trainReport {
 	e := t.Evaluation
 	tier := tierReport{
@@ -168,7 +186,7 @@ func newTrainReport(t *lifecycle.Trained, path string, at time.Time) trainReport
 	if generalist == "" {
 		generalist = assumedGeneralist
 	}
-	report := trainReport{Task: t.Task.Name, Examples: t.Counts, Chosen: "generalist", Certificate: t.Certificate, Model: path}
+	report := trainReport{Task: t.Task.Name, Examples: t.Counts, Chosen: "generalist", Certificate: t.Certificate, Choice: t.Choice, Model: path}
 	if price, priced := cost.Default().Lookup("", generalist, at); priced {
 		full := price.Cost(assumedUsage, at).USD() * 1000
 		mixed := full * (1 - e.Coverage)
@@ -206,9 +224,16 @@ func (a *app) printTrainReport(r trainReport, t *lifecycle.Trained) {
 			size = fmt.Sprintf("%.1f MB", float64(tier.Bytes)/1e6)
 			accuracy, covers, served = percent(tier.Accuracy), fmt.Sprintf("%.1f %%", 100*tier.Coverage), percent(tier.ServedAccuracy)
 		}
-		fmt.Fprintf(w, "  %-10s %9s  %-22s %8s  %-22s %8.3f  %s\n", tier.Name, size, accuracy, covers, served, *tier.USDPer1k, tier.Verdict)
+		price := "unpriced"
+		if tier.USDPer1k != nil {
+			price = fmt.Sprintf("%.3f", *tier.USDPer1k)
+		}
+		fmt.Fprintf(w, "  %-10s %9s  %-22s %8s  %-22s %8s  %s\n", tier.Name, size, accuracy, covers, served, price, tier.Verdict)
 	}
 	fmt.Fprintf(w, "  * assuming %d tokens in, %d out; what the tier may not answer goes to the generalist\n\n", assumedUsage.Input, assumedUsage.Output)
+	if r.Choice != nil {
+		fmt.Fprintln(w, r.Choice.Text())
+	}
 	a.printCertificate(t)
 	fmt.Fprintf(w, "Wrote %s. Next: occam eval --model %s --data test.jsonl\n", r.Model, r.Model)
 }

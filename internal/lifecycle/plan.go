@@ -152,7 +152,7 @@ func (p *planner) withLinear(w way) (way, string) {
 	r := p.after
 	w.stages = append(slices.Clone(w.stages), cascade.Stage{Tier: linear, Reach: 1, Size: w.at})
 	if p.Certificate == nil {
-		return w, "not certified: " + p.Shortfall.Error()
+		return w, p.uncertified(linear, p.Shortfall)
 	}
 	c := p.Certificate
 	stage := &w.stages[len(w.stages)-1]
@@ -196,12 +196,21 @@ func (p *planner) withModel(ctx context.Context, w way, name string) (_ way, pro
 	var short *calibration.Shortfall
 	if errors.As(tier.Err, &short) {
 		p.lacks(short, len(rows))
-		return w, "not certified on what reaches it: " + short.Error(), nil
+		return w, p.uncertified(w.stages[len(w.stages)-1].Tier+" after "+cmp.Or(w.before, "nothing"), short), nil
 	}
 	if dropped != "" {
 		return w, dropped, nil
 	}
 	return p.joined(w, path, name, source, have, tier), "", nil
+}
+
+// uncertified says in a few words what a tier lacks, and in a note with the arithmetic.
+func (p *planner) uncertified(what string, short *calibration.Shortfall) string {
+	p.choice.Notes = append(p.choice.Notes, what+": "+short.Error())
+	if short.More > 0 {
+		return fmt.Sprintf("not certified: about %d more labels are needed", short.More)
+	}
+	return "not certified: its error rate is too high for the target"
 }
 
 // lacks notes how many calibration rows would do for a tier that only lacked labels, if as many of them reach it as now.
