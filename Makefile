@@ -3,7 +3,7 @@ SHELL := bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 RACE := ./internal/store/... ./internal/engine/... ./internal/gateway/... ./internal/lifecycle/... ./internal/sim/... ./internal/cascade/... ./internal/specialist/...
 
-.PHONY: test setup lint unit race chaos focus build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger proof
+.PHONY: bench-million bench-crossfit test setup lint unit race chaos focus build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger proof
 
 test: setup lint unit race ## install what the tests need and run all of them
 
@@ -35,6 +35,12 @@ build:
 
 bench-specialist: ## accuracy, calibration, coverage, training time and size on public data, beside LinearSVC and fastText
 	OCCAM_BENCH=1 go test -count=1 -timeout 60m -run 'TestBenchmark|TestReferences|TestOrderIDs' -v ./internal/specialist
+
+bench-million: ## train on a million texts of 500 words, streamed from disk, and print the peak memory; 4 GB of disk, about half an hour
+	OCCAM_BENCH=million go test -count=1 -timeout 6h -run TestMillion -v ./internal/lifecycle
+
+bench-crossfit: ## how often the certificate of occam train --refit is broken, in 200 draws of each of three populations; writes docs/guarantees.md
+	OCCAM_BENCH=crossfit go test -count=1 -timeout 3h -run TestCrossFitTable -v ./internal/sim/guarantee
 
 bench: bench-specialist bench-guarantee bench-gateway bench-data bench-ledger ## every table of the docs; hours on two cores
 

@@ -42,9 +42,14 @@ func (a *app) reportProblems(problems []task.Problem) {
 	}
 }
 
+// fieldsOf infers the fields of examples, where they are needed.
+func fieldsOf(examples []task.Example) func() ([]task.Field, error) {
+	return func() ([]task.Field, error) { return task.InferFields(examples) }
+}
+
 // inferTask builds a task from its data alone; the task is named after the file, or after its folder when the file is called train.
-func inferTask(path string, examples []task.Example) (*task.Task, error) {
-	fields, err := task.InferFields(examples)
+func inferTask(path string, infer func() ([]task.Field, error)) (*task.Task, error) {
+	fields, err := infer()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

@@ -87,7 +87,7 @@ func (a *app) dataCheck(ctx context.Context, path string, f dataFlags) error {
 	if err != nil {
 		return err
 	}
-	t, err := a.taskFor(trainFlags{data: path, taskFile: f.taskFile}, examples)
+	t, err := a.taskFor(trainFlags{data: path, taskFile: f.taskFile}, fieldsOf(examples))
 	if err != nil {
 		return err
 	}
@@ -288,7 +288,7 @@ func (a *app) dataCurve(ctx context.Context, path string, f dataFlags) error {
 		return err
 	}
 	a.reportProblems(problems)
-	t, err := a.taskFor(trainFlags{data: path, taskFile: f.taskFile}, examples)
+	t, err := a.taskFor(trainFlags{data: path, taskFile: f.taskFile}, fieldsOf(examples))
 	if err != nil {
 		return err
 	}

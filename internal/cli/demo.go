@@ -161,7 +161,7 @@ func (d *demo) ownData(dir string) error {
 	if err != nil {
 		return err
 	}
-	if d.task, err = inferTask(filepath.Join(dir, "train.jsonl"), rows); err != nil {
+	if d.task, err = inferTask(filepath.Join(dir, "train.jsonl"), fieldsOf(rows)); err != nil {
 		return err
 	}
 	d.rows, d.system = rows, genericPrompt(d.task)

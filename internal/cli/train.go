@@ -16,6 +16,7 @@ import (
 	"occam/internal/cost"
 	"occam/internal/datacheck"
 	"occam/internal/lifecycle"
+	"occam/internal/specialist"
 	"occam/internal/task"
 )
 
@@ -27,6 +28,7 @@ type trainFlags struct {
 	accuracy, volume    float64
 	promise             string
 	seed                uint64
+	memory              int64 // MB
 }
 
 func (a *app) trainCommand() *cobra.Command {
@@ -48,6 +50,7 @@ func (a *app) trainCommand() *cobra.Command {
 	flags.Float64Var(&f.volume, "volume", 1_000_000, "requests a month, for the table of plans")
 	flags.StringVar(&f.promise, "promise", "", "served or system (default: the task's, or served)")
 	flags.Uint64Var(&f.seed, "seed", 1, "seed of the split and of training")
+	flags.Int64Var(&f.memory, "memory", 4096, "MB that training may take, about; larger data (about 1/64 of it and more) are streamed from disk")
 	return cmd
 }
 
@@ -58,11 +61,16 @@ func (a *app) train(ctx context.Context, f trainFlags) error {
 	if i := slices.IndexFunc(f.tiers, func(t string) bool { return t != "linear" }); i >= 0 {
 		return usageError("tier %q cannot be trained by this version: it trains linear", f.tiers[i])
 	}
+	if large, err := lifecycle.Large(f.data, f.memory<<20); err != nil {
+		return err
+	} else if large {
+		return a.trainLarge(ctx, f)
+	}
 	examples, err := a.readExamples(f.data, f.skipBad)
 	if err != nil {
 		return err
 	}
-	t, err := a.taskFor(f, examples)
+	t, err := a.taskFor(f, fieldsOf(examples))
 	if err != nil {
 		return err
 	}
@@ -83,14 +91,19 @@ func (a *app) train(ctx context.Context, f trainFlags) error {
 			return err
 		}
 	}
+	return a.finishTraining(f, trained, func(r *trainReport) { r.Data = data })
+}
+
+// finishTraining writes the model and the report.
+func (a *app) finishTraining(f trainFlags, trained *lifecycle.Trained, complete func(*trainReport)) error {
 	if f.out == "" {
-		f.out = t.Name + ".occam"
+		f.out = trained.Task.Name + ".occam"
 	}
 	if err := trained.Save(f.out); err != nil {
 		return err
 	}
 	report := newTrainReport(trained, f.out, a.now())
-	report.Data = data
+	complete(&report)
 	if a.json {
 		return a.printJSON(report)
 	}
@@ -98,13 +111,14 @@ func (a *app) train(ctx context.Context, f trainFlags) error {
 	return nil
 }
 
-func (a *app) taskFor(f trainFlags, examples []task.Example) (*task.Task, error) {
+// taskFor reads the task file, or makes a task of the fields that the data show.
+func (a *app) taskFor(f trainFlags, infer func() ([]task.Field, error)) (*task.Task, error) {
 	var t *task.Task
 	var err error
 	if f.taskFile != "" {
 		t, err = config.LoadTask(f.taskFile)
 	} else {
-		t, err = inferTask(f.data, examples)
+		t, err = inferTask(f.data, infer)
 	}
 	if err != nil {
 		return nil, err
@@ -147,6 +161,7 @@ type trainReport struct {
 	Shortfall   string                   `json:"shortfall,omitempty"` // why nothing is certified
 	Choice      *cascade.Choice          `json:"choice"`              // every plan with its price, and which one was chosen
 	Model       string                   `json:"model"`
+	Stream      *specialist.StreamUse    `json:"stream,omitempty"` // of data that did not fit the memory allowed
 }
 
 type tierReport struct {
@@ -216,6 +231,10 @@ func (a *app) printTrainReport(r trainReport, t *lifecycle.Trained) {
 	fmt.Fprintf(w, "data  train %d, calibration %d, test %d", r.Examples.Train, r.Examples.Calibration, r.Examples.Test)
 	fmt.Fprintf(w, "; %d duplicates removed, %d rows without every label\n", r.Examples.Duplicates, r.Examples.Unlabelled)
 	r.Data.print(w)
+	if u := r.Stream; u != nil {
+		fmt.Fprintf(w, "streamed from disk: %d rows read %s; the vocabulary, one of two heads and spans learned from %d of them; %d more calibrated\n",
+			u.Examples, times(u.Passes), u.Sample, u.Tuning)
+	}
 	fmt.Fprintln(w)
 	fmt.Fprintf(w, "  %-10s %9s  %-22s %8s  %-22s %8s  %s\n", "tier", "size", "accuracy [95 %]", "covers", "served accuracy [95 %]", "$/1k*", "verdict")
 	for _, tier := range r.Tiers {

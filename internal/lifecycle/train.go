@@ -163,16 +163,7 @@ func trainHeldOut(ctx context.Context, opt TrainOptions, t *Trained, r rows) err
 		return err
 	}
 	t.Model = model
-	test, calibrationRows := predictAll(model, split.Test), predictAll(model, split.Calibration)
-	floor := floorOf(test)
-	scores := gated(test, floor)
-	t.after = &reached{rows: split.Calibration, others: split.Test, scores: scores}
-	if err := t.certify(opt, calibration.Grid(scores, gridSize), calibrationRows, floor, "held-out"); err != nil {
-		return err
-	}
-	t.evaluate(opt, split.Test)
-	t.Curve = calibration.Curve(outcomesOf(opt.Task.Fields, test, split.Test, floor), gridSize)
-	return nil
+	return t.certifyHeldOut(opt, split.Calibration, split.Test)
 }
 
 // trainCrossFitted uses every row for the weights and certifies from predictions of models that did not see the row.

@@ -37,6 +37,7 @@ type embedding struct {
 	sum, keep, hid []float32 // embedDim: the text's embedding, its dropout mask, the masked embedding
 	back           []float32 // embedDim: the loss's gradient at sum
 	gradient       []float32 // by column
+	positive       [][]int32 // by field: the columns that are right in the example at hand; nil where it has no label
 }
 
 func newEmbedding(rows, columns int, rng *rand.Rand) *embedding {
@@ -73,9 +74,11 @@ func (m *embedding) learn(t *trainer, examples []int32, rng *rand.Rand, stop fun
 				return
 			}
 			m.drop(t.data, int(i), rng)
-			if len(m.row) > 0 {
-				m.step(t, int(i), embedRate*(1-float32(step)/steps))
+			m.positive = m.positive[:0]
+			for f := range t.targets {
+				m.positive = append(m.positive, t.targets[f].columns[i])
 			}
+			m.step(t, embedRate*(1-float32(step)/steps))
 			step++
 		}
 	}
@@ -129,8 +132,11 @@ func (m *embedding) drop(d *dataset, i int, rng *rand.Rand) {
 	}
 }
 
-// step goes one step down the gradient of one example's loss.
-func (m *embedding) step(t *trainer, i int, rate float32) {
+// step goes one step down the gradient of the loss of the example that was drawn.
+func (m *embedding) step(t *trainer, rate float32) {
+	if len(m.row) == 0 {
+		return
+	}
 	sumRows(m.sum, m.feature, m.row, m.value)
 	for k, x := range m.sum {
 		m.hid[k] = x * m.keep[k]
@@ -138,9 +144,9 @@ func (m *embedding) step(t *trainer, i int, rate float32) {
 	clear(m.back)
 	length := dot(m.hid, m.hid) / embedDim
 	for f := range t.heads {
-		if h := &t.heads[f]; h.Count > 0 && t.targets[f].known[i] {
-			m.lossGradient(h, t.fields[f].Kind, t.targets[f].columns[i])
-			m.updateOutputs(h, length, rate)
+		if m.positive[f] != nil {
+			m.lossGradient(&t.heads[f], t.fields[f].Kind, m.positive[f])
+			m.updateOutputs(&t.heads[f], length, rate)
 		}
 	}
 	for k := range m.back {

@@ -18,6 +18,7 @@ type Options struct {
 	Workers  int                   // goroutines; 0 for one per CPU. The result does not depend on it
 	Progress func(done, total int) // called from one goroutine at a time, if not nil
 	Warn     func(Warning)         // told of examples that could not be learned from, if not nil
+	Memory   int64                 // bytes that TrainStream's sample may take, about; 0 for 2 GiB
 }
 
 // A Warning is a problem of some examples that did not stop training.
@@ -83,11 +84,14 @@ type trainer struct {
 	vocab    *vocabulary
 	columns  int
 	heads    []head
-	targets  []targets     // by field
-	spans    []*spanRanker // by field, rules only until final
+	column   []map[string]int32 // by field and value's JSON
+	targets  []targets          // by field
+	spans    []*spanRanker      // by field, rules only until final
 	ready    [][]spanExample
 	fold     []int32 // by example
 	folds    int
+	final    int     // the pass whose weights are kept
+	stream   *stream // nil where the data are held in memory
 	progress func(work int)
 
 	// What the fold models say of the examples that they did not see.
@@ -180,12 +184,13 @@ const maxNamed = 5 // rows that an error names
 
 // readLabels checks every label and turns it into targets.
 func (t *trainer) readLabels(examples []task.Example) error {
-	t.targets = make([]targets, len(t.fields))
+	t.targets, t.column = make([]targets, len(t.fields)), make([]map[string]int32, len(t.fields))
 	for i, f := range t.fields {
 		column := map[string]int32{}
 		for c, v := range t.heads[i].values {
 			column[string(v.AppendJSON(nil))] = int32(c)
 		}
+		t.column[i] = column
 		g := targets{known: make([]bool, len(examples)), truth: make([]task.Value, len(examples)), columns: make([][]int32, len(examples))}
 		labelled := 0
 		var bad []string
@@ -302,6 +307,7 @@ func (t *trainer) assignFolds() {
 		return 1
 	})
 	t.folds = max(2, min(t.folds, len(groups)))
+	t.final = t.folds
 	t.fold = make([]int32, len(t.texts))
 	for at, g := range groups {
 		for _, i := range g.members {

@@ -9,12 +9,15 @@ import (
 	"occam/internal/task"
 )
 
-// A pass trains all heads once. Pass k < folds leaves fold k out and is asked about it; pass number folds is the final one
-// and uses every example. Passes fall into jobs that do not depend on each other: one per SVM column, one for the embedding
+// A pass trains all heads once. Pass k < folds leaves fold k out and is asked about it; the weights of pass t.final are kept: it
+// is number folds, which uses every example, or, where the data are streamed, the only one. Passes fall into jobs that do not depend on each other: one per SVM column, one for the embedding
 // and one for the spans.
 
 // uses reports whether a pass trains on example i.
 func (t *trainer) uses(pass, i int) bool { return int(t.fold[i]) != pass }
+
+// scored reports whether some pass was asked about example i.
+func (t *trainer) scored(i int32) bool { return t.stream == nil || t.fold[i] == 0 }
 
 // passes runs the first n passes. The longest jobs start first, so that no worker is left with one at the end.
 func (t *trainer) passes(ctx context.Context, n int) error {
@@ -25,7 +28,7 @@ func (t *trainer) passes(ctx context.Context, n int) error {
 			t.guesses[f] = make([]spanGuess, len(t.texts))
 		}
 	}
-	if n > t.folds {
+	if n > t.final {
 		t.svmWeights, t.svmBias = make([]float32, len(t.data.vocabRow)*t.stride()), make([]float32, t.columns)
 	}
 	t.countProgress(n)
@@ -58,7 +61,7 @@ func (t *trainer) stride() int { return (t.columns + lanes - 1) &^ (lanes - 1) }
 
 // countProgress makes t.progress report finished work, of which a column counts one.
 func (t *trainer) countProgress(passes int) {
-	if t.progress = func(int) {}; t.opt.Progress == nil {
+	if t.progress = func(int) {}; t.opt.Progress == nil || t.stream != nil { // a stream reports by itself
 		return
 	}
 	total, done := passes*(2*t.columns+1), 0
@@ -85,10 +88,13 @@ func (t *trainer) embeddingPass(ctx context.Context, pass int) {
 			examples = append(examples, int32(i))
 		}
 	}
-	m.learn(t, examples, rng, func() bool { return ctx.Err() != nil })
-	if pass == t.folds {
+	if t.stream != nil {
+		t.stream.teach(ctx, t, m, rng)
+	} else {
+		m.learn(t, examples, rng, func() bool { return ctx.Err() != nil })
+	}
+	if pass == t.final {
 		t.embedded = m
-		return
 	}
 	for i := range t.texts {
 		if !t.uses(pass, i) {
@@ -143,12 +149,11 @@ func (t *trainer) columnPass(s *svmSolver, pass int, g columnGroup) {
 		examples, sides = append(examples, int32(i)), append(sides, side)
 	}
 	s.solve(t.data, examples, t.norms, sides, g.count, rand.New(rand.NewPCG(t.opt.Seed, uint64(g.first)+2)))
-	if pass == t.folds {
+	if pass == t.final {
 		copy(t.svmBias[g.first:], s.bias[:g.count])
 		for r := range t.data.vocabRow {
 			copy(t.svmWeights[r*t.stride()+g.first:], s.weights[r*lanes:][:g.count])
 		}
-		return
 	}
 	for i := range t.texts {
 		if !t.uses(pass, i) {
@@ -173,9 +178,8 @@ func (t *trainer) spanPass(pass int) {
 		}
 		fitted := spanRanker{field: ranker.field, rules: ranker.rules} // not a copy: the final pass writes ranker.weights meanwhile
 		fitted.weights = learnRanker(t.ready[f], examples, rand.New(rand.NewPCG(t.opt.Seed, 1<<32+uint64(f))))
-		if pass == t.folds {
+		if pass == t.final {
 			ranker.weights = fitted.weights // no other pass reads them
-			continue
 		}
 		for i := range t.texts {
 			if !t.uses(pass, i) {
@@ -200,7 +204,7 @@ func (t *trainer) blend() {
 		}
 		var rows []int
 		for i, known := range t.targets[f].known {
-			if known {
+			if known && t.scored(int32(i)) {
 				rows = append(rows, i)
 			}
 		}
@@ -224,12 +228,12 @@ func (t *trainer) blend() {
 
 // train runs all passes and assembles the model.
 func (t *trainer) train(ctx context.Context) (*Model, error) {
-	if err := t.passes(ctx, t.folds+1); err != nil {
+	if err := t.passes(ctx, t.final+1); err != nil {
 		return nil, err
 	}
 	m := &Model{fields: slices.Clone(t.fields), vocab: *t.vocab, linear: t.mergeHeads(), spans: make([]*spanRanker, len(t.fields))}
 	copy(m.spans, t.spans)
-	c := t.calibrate(func(int32) bool { return true })
+	c := t.calibrate(t.scored)
 	m.heads, m.joint, m.scope = c.heads, c.joint, c.scope
 	m.seal()
 	return m, nil

@@ -11,17 +11,34 @@ import (
 // and strings that repeat (Category). A null of a Category means "not labelled"; a null of a Span means "there is none".
 // Fields are ordered by kind (categories first), then by name.
 func InferFields(examples []Example) ([]Field, error) {
-	columns := map[string]*column{}
-	for _, e := range examples {
-		for name, v := range e.Labels {
-			c := columns[name]
-			if c == nil {
-				c = &column{values: map[string]int{}}
-				columns[name] = c
-			}
-			c.add(v, e.Text)
-		}
+	var x Inference
+	for i := range examples {
+		x.Add(&examples[i])
 	}
+	return x.Fields()
+}
+
+// An Inference is InferFields for examples that come one at a time and are not kept. The zero value is ready.
+type Inference struct{ columns map[string]*column }
+
+// Add looks at one example.
+func (x *Inference) Add(e *Example) {
+	if x.columns == nil {
+		x.columns = map[string]*column{}
+	}
+	for name, v := range e.Labels {
+		c := x.columns[name]
+		if c == nil {
+			c = &column{values: map[string]int{}}
+			x.columns[name] = c
+		}
+		c.add(v, e.Text)
+	}
+}
+
+// Fields returns what InferFields would of all examples that were added.
+func (x *Inference) Fields() ([]Field, error) {
+	columns := x.columns
 	if len(columns) == 0 {
 		return nil, errors.New(`task: no example has labels: add "labels", such as {"category":"refund_status"}`)
 	}
@@ -47,8 +64,12 @@ func InferFields(examples []Example) ([]Field, error) {
 type column struct {
 	nulls, bools, sets, strings int
 	inText                      int // strings that stand in their text
-	values                      map[string]int
+	values                      map[string]int // at most maxDistinct of them
+	overflow                    int            // strings that found no room there
 }
+
+// maxDistinct values of one label are counted; a label with more is no category.
+const maxDistinct = 100_000
 
 func (c *column) add(v Value, text string) {
 	switch {
@@ -63,7 +84,11 @@ func (c *column) add(v Value, text string) {
 		}
 	default:
 		c.strings++
-		c.values[v.Text()]++
+		if _, known := c.values[v.Text()]; known || len(c.values) < maxDistinct {
+			c.values[v.Text()]++
+		} else {
+			c.overflow++
+		}
 		if strings.Contains(text, v.Text()) {
 			c.inText++
 		}
@@ -94,7 +119,7 @@ func (c *column) field(name string) (Field, error) {
 
 // looksLikeSpan: nearly all values stand in their text, and they seldom repeat.
 func (c *column) looksLikeSpan() bool {
-	return c.inText*10 >= c.strings*8 && len(c.values)*5 >= c.strings
+	return c.inText*10 >= c.strings*8 && (len(c.values)+c.overflow)*5 >= c.strings
 }
 
 func sortedKeys(counts map[string]int) []string {

@@ -104,14 +104,22 @@ type exampleLine struct {
 }
 
 func (x *exampleReader) addLine(number int, line []byte) {
-	if !utf8.Valid(line) {
-		x.problem(number, "not valid UTF-8: save the file as UTF-8")
+	example, err := ParseLine(line, number)
+	if err != nil {
+		x.problem(number, err.Error())
 		return
+	}
+	x.add(example)
+}
+
+// ParseLine reads one line of JSON, of either form that ReadExamples takes. The error says what is wrong with it.
+func ParseLine(line []byte, number int) (Example, error) {
+	if !utf8.Valid(line) {
+		return Example{}, errors.New("not valid UTF-8: save the file as UTF-8")
 	}
 	var parsed exampleLine
 	if err := json.Unmarshal(line, &parsed); err != nil {
-		x.problem(number, "not a JSON object with \"text\" and \"labels\": "+err.Error())
-		return
+		return Example{}, fmt.Errorf("not a JSON object with \"text\" and \"labels\": %w", err)
 	}
 	example := Example{Line: number, Source: parsed.Source, ID: idText(parsed.ID, number)}
 	var err error
@@ -124,12 +132,13 @@ func (x *exampleReader) addLine(number int, line []byte) {
 		example.Text = *parsed.Text
 		example.Labels, err = labelValues(parsed.Labels)
 	}
-	if err != nil {
-		x.problem(number, err.Error())
-		return
+	if err == nil && strings.TrimSpace(example.Text) == "" {
+		err = errEmptyText
 	}
-	x.add(example)
+	return example, err
 }
+
+var errEmptyText = errors.New("the text is empty")
 
 func idText(raw json.RawMessage, line int) string {
 	var id string
@@ -253,7 +262,7 @@ func csvExample(header, row []string, text, id, line int) Example {
 
 func (x *exampleReader) add(e Example) {
 	if strings.TrimSpace(e.Text) == "" {
-		x.problem(e.Line, "the text is empty")
+		x.problem(e.Line, errEmptyText.Error())
 		return
 	}
 	if first, twice := x.lineOfID[e.ID]; twice {

@@ -17,7 +17,7 @@ type Split struct {
 func SplitExamples(examples []Example, seed uint64, calibration, test float64) Split {
 	var s Split
 	for _, e := range examples {
-		switch u := unitHash(seed, NearKey(e.Text)); {
+		switch u := Draw(seed, e.Text); {
 		case u < test:
 			s.Test = append(s.Test, e)
 		case u < test+calibration:
@@ -29,12 +29,26 @@ func SplitExamples(examples []Example, seed uint64, calibration, test float64) S
 	return s
 }
 
+// Draw is where SplitExamples sees a text, in [0, 1): below the test share it tests, then it calibrates, then it trains.
+func Draw(seed uint64, text string) float64 { return unitHash(seed, NearKey(text)) }
+
+// Identity is a hash of all that Deduplicate looks at.
+func (e *Example) Identity() uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(e.identity()))
+	return h.Sum64()
+}
+
+func (e *Example) identity() string {
+	return strings.Join(strings.Fields(e.Text), " ") + "\x00" + e.Labels.key()
+}
+
 // Deduplicate drops examples whose text and labels repeat an earlier one's; it returns the rest and how many it dropped.
 func Deduplicate(examples []Example) ([]Example, int) {
 	seen := make(map[string]bool, len(examples))
 	kept := make([]Example, 0, len(examples))
 	for _, e := range examples {
-		key := strings.Join(strings.Fields(e.Text), " ") + "\x00" + e.Labels.key()
+		key := e.identity()
 		if !seen[key] {
 			seen[key] = true
 			kept = append(kept, e)
