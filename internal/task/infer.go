@@ -63,7 +63,7 @@ func (x *Inference) Fields() ([]Field, error) {
 // column gathers what the examples say of one label.
 type column struct {
 	nulls, bools, sets, strings int
-	inText                      int // strings that stand in their text
+	inText                      int            // strings that stand in their text
 	values                      map[string]int // at most maxDistinct of them
 	overflow                    int            // strings that found no room there
 }
