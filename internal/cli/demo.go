@@ -178,7 +178,7 @@ const refitBelow = 3000
 
 func (d *demo) train(ctx context.Context) error {
 	refit := len(d.rows) < refitBelow
-	trained, err := d.runTraining(ctx, d.task, d.rows, refit, demoTrainSeed)
+	trained, err := d.runTraining(ctx, d.task, d.rows, trainFlags{refit: refit, seed: demoTrainSeed})
 	if err != nil {
 		return err
 	}

@@ -96,15 +96,7 @@ type predictLine struct {
 	Reason     cascade.Reason  `json:"reason"`
 
 	Reasons []specialist.Reason `json:"reasons,omitempty"` // with --explain
-	Nearest []nearest           `json:"nearest,omitempty"` // with --examples
-}
-
-// nearest is a training example that is much like the text.
-type nearest struct {
-	ID       string      `json:"id"`
-	Text     string      `json:"text"`
-	Labels   task.Output `json:"labels"`
-	Likeness float64     `json:"likeness"`
+	Nearest []specialist.Alike  `json:"nearest,omitempty"` // of --examples, or of those that the model file holds
 }
 
 // nearestShown is how many examples an explanation names.
@@ -201,7 +193,10 @@ func (l *predictor) answer(line []byte, out io.Writer) error {
 		answer.Reasons = l.Model.Explain(*in.Text)
 		for _, n := range l.Model.Nearest(*in.Text, l.examples, nearestShown) {
 			e := l.examples[n.Index]
-			answer.Nearest = append(answer.Nearest, nearest{e.ID, e.Text, e.Labels, n.Likeness})
+			answer.Nearest = append(answer.Nearest, specialist.Alike{ID: e.ID, Text: e.Text, Labels: e.Labels, Likeness: n.Likeness})
+		}
+		if l.examples == nil {
+			answer.Nearest = l.Model.Alike(*in.Text, nearestShown)
 		}
 	}
 	enc := json.NewEncoder(out)

@@ -29,6 +29,7 @@ type trainFlags struct {
 	promise             string
 	seed                uint64
 	memory              int64 // MB
+	keep                int
 }
 
 func (a *app) trainCommand() *cobra.Command {
@@ -50,6 +51,7 @@ func (a *app) trainCommand() *cobra.Command {
 	flags.Float64Var(&f.volume, "volume", 1_000_000, "requests a month, for the table of plans")
 	flags.StringVar(&f.promise, "promise", "", "served or system (default: the task's, or served)")
 	flags.Uint64Var(&f.seed, "seed", 1, "seed of the split and of training")
+	flags.IntVar(&f.keep, "keep-examples", 0, "labelled examples that the model file shall hold, for explanations to name: whoever may ask for those reads them")
 	flags.Int64Var(&f.memory, "memory", 4096, "MB that training may take, about; larger data (about 1/64 of it and more) are streamed from disk")
 	return cmd
 }
@@ -79,7 +81,7 @@ func (a *app) train(ctx context.Context, f trainFlags) error {
 		return fmt.Errorf("%d labels of %s are not allowed by the schema of task %s", len(problems), f.data, t.Name)
 	}
 	data := summarise(f.data, datacheck.Quick(t.Fields, examples))
-	trained, err := a.runTraining(ctx, t, examples, f.refit, f.seed)
+	trained, err := a.runTraining(ctx, t, examples, f)
 	if err != nil {
 		return err
 	}
@@ -143,9 +145,10 @@ func checkTarget(target task.Target) error {
 }
 
 // runTraining trains with one progress line a stage.
-func (a *app) runTraining(ctx context.Context, t *task.Task, examples []task.Example, refit bool, seed uint64) (*lifecycle.Trained, error) {
+func (a *app) runTraining(ctx context.Context, t *task.Task, examples []task.Example, f trainFlags) (*lifecycle.Trained, error) {
 	progress, finish := a.stages()
-	trained, err := lifecycle.Train(ctx, lifecycle.TrainOptions{Task: t, Examples: examples, Refit: refit, Seed: seed, Now: a.now, Progress: progress})
+	trained, err := lifecycle.Train(ctx, lifecycle.TrainOptions{Task: t, Examples: examples, Refit: f.refit, Seed: f.seed,
+		Keep: f.keep, Now: a.now, Progress: progress})
 	finish()
 	return trained, err
 }

@@ -5,6 +5,7 @@ package engine
 import (
 	"fmt"
 
+	"occam/internal/specialist"
 	"occam/internal/task"
 )
 
@@ -31,4 +32,34 @@ func Predict(m Predictor, text string, p *task.Prediction) (err error) {
 type Distributor interface {
 	Predictor
 	Probabilities(dst []float64, text string, field int) []float64
+}
+
+// An Explainer is a Predictor that says what spoke for and against its answers, and names the training examples most like a text,
+// as far as its model file holds them. It is safe for concurrent use.
+type Explainer interface {
+	Predictor
+	Explain(text string) []specialist.Reason
+	Alike(text string, n int) []specialist.Alike
+}
+
+// An Explanation is what an Explainer says of one text.
+type Explanation struct {
+	Reasons []specialist.Reason
+	Nearest []specialist.Alike
+}
+
+const nearestShown = 3
+
+// Explain asks a specialist for reasons; one that gives none returns nil. As in Predict, a panic becomes an error.
+func Explain(m Predictor, text string) (e *Explanation, err error) {
+	explainer, ok := m.(Explainer)
+	if !ok {
+		return nil, nil
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			e, err = nil, fmt.Errorf("engine: the specialist crashed on explaining this input: %v", r)
+		}
+	}()
+	return &Explanation{Reasons: explainer.Explain(text), Nearest: explainer.Alike(text, nearestShown)}, nil
 }

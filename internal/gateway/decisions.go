@@ -33,6 +33,8 @@ type asked struct {
 	model     string
 	text      string
 	questions []question
+	explain   bool                // the request wants to know why
+	why       *engine.Explanation // of the answer, where it does
 }
 
 // decisions answers POST /v1/decisions.
@@ -71,6 +73,11 @@ func (x *exchange) decide(path string, parse func([]byte) (*asked, error), write
 	if tier == nil {
 		x.elsewhere(path, body, q, fmt.Sprintf("No specialist may decide this with the required certainty (%s).", x.reason))
 		return
+	}
+	if q.explain {
+		if q.why, err = engine.Explain(tier.Specialist, x.input); err != nil {
+			x.opts.Log.Error("a decision is not explained", "task", x.task.Name, "error", err)
+		}
 	}
 	x.give(&attempt, write(make([]byte, 0, 1024), q, x.task.Task, odds))
 	x.audit(tier, p)
@@ -233,6 +240,7 @@ func parseDecisions(body []byte) (*asked, error) {
 	var in struct {
 		Model     string          `json:"model"`
 		Input     json.RawMessage `json:"input"`
+		Explain   bool            `json:"explain"`
 		Questions []struct {
 			Type, Instructions string
 			Name               *string
@@ -242,7 +250,7 @@ func parseDecisions(body []byte) (*asked, error) {
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, err
 	}
-	q := &asked{model: in.Model}
+	q := &asked{model: in.Model, explain: in.Explain}
 	var err error
 	if q.text, err = inputText(in.Input); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 
+	"occam/internal/specialist"
 	"occam/internal/task"
 )
 
@@ -51,14 +52,20 @@ func appendDecisions(dst []byte, q *asked, t *task.Task, odds [][]float64) []byt
 		Probability   *float64 `json:"probability,omitempty"`
 		Probabilities []option `json:"probabilities,omitempty"`
 		Confidence    *float64 `json:"confidence,omitempty"`
+
+		Reasons []specialist.Reason `json:"reasons,omitempty"` // where the request says "explain": true
 	}
 	out := struct {
-		Model   string   `json:"model"`
-		Answers []answer `json:"answers"`
-		Usage   noTokens `json:"usage"`
+		Model   string             `json:"model"`
+		Answers []answer           `json:"answers"`
+		Nearest []specialist.Alike `json:"nearest,omitempty"` // training examples, with "explain": true and where the model file holds some
+		Usage   noTokens           `json:"usage"`
 	}{Model: q.model}
+	if q.why != nil {
+		out.Nearest = q.why.Nearest
+	}
 	for k, one := range q.questions {
-		a := answer{Type: one.Type, Name: one.Name}
+		a := answer{Type: one.Type, Name: one.Name, Reasons: q.reasons(t.Fields[one.field].Name)}
 		if t.Fields[one.field].Kind == task.Boolean {
 			p := yes(odds[k])
 			a.Probability = &p
@@ -69,6 +76,19 @@ func appendDecisions(dst []byte, q *asked, t *task.Task, odds [][]float64) []byt
 		out.Answers = append(out.Answers, a)
 	}
 	return appendAny(dst, out)
+}
+
+// reasons are those of one field; none where the request asks for none.
+func (q *asked) reasons(field string) (of []specialist.Reason) {
+	if q.why == nil {
+		return nil
+	}
+	for _, r := range q.why.Reasons {
+		if r.Field == field {
+			of = append(of, r)
+		}
+	}
+	return of
 }
 
 // appendSystemOne writes the shape of /v1/systemone. Its confidence says how peaked the distribution is, from 0 for uniform

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"occam/internal/openai"
+	"occam/internal/specialist"
 	"occam/internal/store"
 	"occam/internal/task"
 )
@@ -174,6 +175,36 @@ func TestTypedDecisions(t *testing.T) {
 	}
 	if free := w.book.freeRows(2); len(free) != 2 || res.Header.Get("X-Occam-Reason") != "certified" || len(w.seen()) != 0 {
 		t.Errorf("%+v %v", free, res.Header)
+	}
+}
+
+func (k *knower) Explain(text string) []specialist.Reason {
+	return []specialist.Reason{{Field: "category", Value: task.String("refund"), Margin: 2, Words: []specialist.WordWeight{{Text: text[:6], End: 6, Weight: 1.5}}},
+		{Field: "urgent", Value: task.Bool(true), Margin: 1}}
+}
+
+func (k *knower) Alike(_ string, n int) []specialist.Alike {
+	return []specialist.Alike{{ID: "7", Text: "refund A-2", Labels: task.Output{"category": task.String("refund")}, Likeness: .8}}[:min(n, 1)]
+}
+
+func TestDecisionsAreExplained(t *testing.T) {
+	w, _ := decisionWorld(t)
+	if _, body := w.postTo("/v1/decisions", decisionBody); strings.Contains(body, "reasons") || strings.Contains(body, "nearest") {
+		t.Errorf("explained without being asked: %s", body)
+	}
+	res, body := w.postTo("/v1/decisions", strings.Replace(decisionBody, "{", `{"explain":true,`, 1))
+	var d struct {
+		Answers []struct{ Reasons []specialist.Reason }
+		Nearest []specialist.Alike
+	}
+	if err := json.Unmarshal([]byte(body), &d); err != nil || res.StatusCode != 200 {
+		t.Fatalf("%d %s %v", res.StatusCode, body, err)
+	}
+	if r := d.Answers[0].Reasons; len(r) != 1 || r[0].Field != "category" || r[0].Words[0].Text != "refund" || len(d.Answers[1].Reasons) != 1 {
+		t.Errorf("reasons: %s", body)
+	}
+	if len(d.Nearest) != 1 || d.Nearest[0].Text != "refund A-2" || d.Nearest[0].Likeness != .8 {
+		t.Errorf("nearest: %s", body)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -45,6 +46,9 @@ type TrainOptions struct {
 	Said map[string]task.Output
 	// Lock sets a test share aside also with Refit, so that two models can be compared on rows that neither saw.
 	Lock bool
+	// Keep is how many labelled rows, drawn at random, the model file shall hold for explanations to name. Whoever may ask for those
+	// reads them.
+	Keep int
 	// Look counts the certifications of this task so far, this one included: each is allowed to fail less often. 0: the only one.
 	Look int
 	// Teacher and PromptHash name the model whose answers are the labels; "" where people made them.
@@ -138,8 +142,22 @@ func Train(ctx context.Context, opt TrainOptions) (*Trained, error) {
 			t = without
 		}
 	}
+	if opt.Keep > 0 {
+		t.Model.Keep(drawn(labelled, opt.Keep, opt.Seed))
+	}
 	t.Seconds = opt.Now().Sub(started).Seconds()
 	return t, nil
+}
+
+// drawn returns n of the rows, at random.
+func drawn(rows []task.Example, n int, seed uint64) []task.Example {
+	order := rand.New(rand.NewPCG(seed, 6)).Perm(len(rows))[:min(n, len(rows))]
+	slices.Sort(order)
+	picked := make([]task.Example, len(order))
+	for i, at := range order {
+		picked[i] = rows[at]
+	}
+	return picked
 }
 
 // rows are the examples of one run by what they may do.

@@ -169,7 +169,7 @@ type Neighbour struct {
 	Likeness float64 `json:"likeness"`
 }
 
-// Nearest returns the k examples most like a text, the most alike first. The model file holds no training texts, so the
+// Nearest returns the k examples most like a text, the most alike first. The model file need not hold them, so the
 // caller names them; the cost is one feature extraction per example.
 func (m *Model) Nearest(text string, examples []task.Example, k int) []Neighbour {
 	var x extractor

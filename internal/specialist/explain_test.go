@@ -1,6 +1,7 @@
 package specialist
 
 import (
+	"bytes"
 	"math"
 	"strings"
 	"testing"
@@ -66,5 +67,29 @@ func TestNearest(t *testing.T) {
 	}
 	if got := m.Nearest("", examples, 1000); len(got) != len(examples) {
 		t.Errorf("%d neighbours of %d examples", len(got), len(examples))
+	}
+}
+
+func TestAlikeNamesTheExamplesThatTheFileHolds(t *testing.T) {
+	fields, examples := tickets(200)
+	m := train(t, fields, examples, Options{})
+	if got := m.Alike("reset my password", 3); got != nil {
+		t.Errorf("a file that holds no examples names %v", got)
+	}
+	if bytes.Contains(m.Encode(nil), []byte("outrageous")) {
+		t.Error("the file holds a training text that nobody asked it to")
+	}
+	m.Keep(examples[:50])
+	again, _, err := Decode(m.Encode(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.Hash() != m.Hash() {
+		t.Error("what is kept changes the hash of the weights")
+	}
+	e := examples[17]
+	got := again.Alike(e.Text, 3)
+	if len(got) != 3 || got[0].Text != e.Text || math.Abs(got[0].Likeness-1) > 1e-6 || !got[0].Labels["topic"].Equal(e.Labels["topic"]) || !got[0].Labels["tags"].Equal(e.Labels["tags"]) {
+		t.Errorf("alike: %+v", got)
 	}
 }

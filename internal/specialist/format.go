@@ -29,7 +29,7 @@ var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
-// Sections in file order. Everything but sectionMeta decides answers and is hashed.
+// Sections in file order. Everything but the last two decides answers and is hashed. sectionKept is there only after Keep.
 const (
 	sectionDescription = "desc"
 	sectionIDF         = "idf "
@@ -39,6 +39,7 @@ const (
 	sectionBias        = "bias"
 	sectionSpans       = "span"
 	sectionMeta        = "meta"
+	sectionKept        = "exmp"
 )
 
 // description is the JSON section: all that is not bulk.
@@ -106,6 +107,9 @@ func hashSections(sections []section) []byte {
 // it is covered by the file's checksum, not by Hash.
 func (m *Model) Encode(meta json.RawMessage) []byte {
 	sections := append(m.sections(), section{sectionMeta, meta})
+	if m.kept != nil {
+		sections = append(sections, section{sectionKept, m.kept.encoded})
+	}
 	size := headerSize + entrySize*len(sections)
 	for _, s := range sections {
 		size = align(size) + len(s.data)
@@ -149,6 +153,9 @@ func Decode(data []byte) (*Model, json.RawMessage, error) {
 		return nil, nil, errors.New("specialist: the model file's weights do not match their hash; restore the file or train again")
 	}
 	m.hash = hex.EncodeToString(hash)
+	if encoded := sections[sectionKept]; len(encoded) > 0 {
+		m.kept = &kept{encoded: encoded}
+	}
 	return m, sections[sectionMeta], nil
 }
 

@@ -22,6 +22,7 @@ type Model struct {
 	joint  platt
 	scope  scope
 	hash   string
+	kept   *kept // nil: the file holds no examples
 
 	pool sync.Pool // of *scratch
 }
