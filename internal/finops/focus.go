@@ -79,9 +79,21 @@ func (f focusRow) record() []string {
 	}
 	out := make([]string, len(focusColumns))
 	for i, c := range focusColumns {
-		out[i] = f[c]
+		out[i] = plainCell(f[c])
 	}
 	return out
+}
+
+// plainCell keeps a spreadsheet from taking a name that somebody chose, such as a model's, for a formula: an apostrophe before it
+// makes it text (OWASP, CSV Injection). Numbers stay numbers.
+func plainCell(text string) string {
+	if text == "" || !strings.ContainsRune("=+-@\t\r\n|%", rune(text[0])) {
+		return text
+	}
+	if _, err := strconv.ParseFloat(text, 64); err == nil {
+		return text
+	}
+	return "'" + text
 }
 
 // A meter is one kind of token of a row, with its share of the cost.

@@ -216,3 +216,40 @@ func TestFOCUSValidator(t *testing.T) {
 	}
 	t.Log(totals[0])
 }
+
+// TestFOCUSHoldsNoFormula (S16): names that begin like a formula are text in a spreadsheet, whichever column they stand in, and
+// negative amounts stay numbers.
+func TestFOCUSHoldsNoFormula(t *testing.T) {
+	var out bytes.Buffer
+	var rows []Row
+	for _, start := range []string{"=", "+", "-", "@", "\t", "\r", "=cmd|' /C calc'!A", "-2+3+cmd|' /C calc'!A", "@SUM(1+1)*cmd", "+1+1"} {
+		name := start + "x"
+		rows = append(rows, Row{Start: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), Task: name, Tier: name, Provider: name, Model: name, Key: name, Attempts: 1, Answered: true,
+			Cost: 5, CostLow: 5, CostHigh: 5, Usage: cost.Usage{Input: 1}})
+	}
+	if _, err := WriteFOCUS(&out, FocusAccount{ID: "=acme", Name: "@acme", Span: time.Hour}, cost.Default(), rows, nil); err != nil {
+		t.Fatal(err)
+	}
+	lines, err := csv.NewReader(&out).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := 0
+	for _, line := range lines[1:] {
+		for i, cell := range line {
+			if cell == "" || !strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
+				names += strings.Count(cell, "'")
+				continue
+			}
+			if _, err := strconv.ParseFloat(cell, 64); err != nil {
+				t.Errorf("%s is %q: a spreadsheet takes it for a formula", lines[0][i], cell)
+			}
+		}
+	}
+	if names < 50 {
+		t.Errorf("only %d names were made text", names)
+	}
+	if plainCell("-0.5") != "-0.5" || plainCell("gpt-4o") != "gpt-4o" {
+		t.Error("what is no formula was changed")
+	}
+}
