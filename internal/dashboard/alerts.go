@@ -52,7 +52,11 @@ func (d *Dashboard) alerts(ctx context.Context, o *overview, views []TaskView) (
 	if err != nil {
 		return nil, err
 	}
-	if waiting > 0 {
+	switch waiting {
+	case 0:
+	case 1:
+		add(false, "/review", "", "A text waits for a person.")
+	default:
 		add(false, "/review", "", "%s texts wait for a person.", count(waiting))
 	}
 	keys, err := d.nearlySpent(ctx)

@@ -156,9 +156,11 @@ func smaller(t *testing.T, data []byte) []byte {
 	order := slices.SortedFunc(maps.Keys(counts), func(p, q color.RGBA) int {
 		return cmp.Or(counts[q]-counts[p], int(p.R)-int(q.R), int(p.G)-int(q.G), int(p.B)-int(q.B))
 	})
-	var palette color.Palette
-	for _, c := range order[:min(len(order), 256)] {
-		palette = append(palette, c)
+	var palette color.Palette // frequent colours first, but none that is nearly another: rare ones, such as a line's, have room then
+	for _, c := range order {
+		if len(palette) < 256 && !slices.ContainsFunc(palette, func(p color.Color) bool { return near(p.(color.RGBA), c) }) {
+			palette = append(palette, c)
+		}
 	}
 	nearest := map[color.RGBA]uint8{}
 	few := image.NewPaletted(b, palette)
@@ -178,6 +180,11 @@ func smaller(t *testing.T, data []byte) []byte {
 	return out.Bytes()
 }
 
+func near(p, q color.RGBA) bool {
+	d := func(a, b uint8) int { return max(int(a), int(b)) - min(int(a), int(b)) }
+	return d(p.R, q.R)+d(p.G, q.G)+d(p.B, q.B) < 14
+}
+
 // escalated finds a request that the specialist passed on.
 func escalated(t *testing.T, s *store.Store) string {
 	t.Helper()
@@ -195,10 +202,12 @@ func escalated(t *testing.T, s *store.Store) string {
 // fixturePages starts a dashboard with something of everything and returns the addresses of all pages.
 func fixturePages(t *testing.T) map[string]string {
 	t.Helper()
-	s, empty, loss := openStore(t), openStore(t), openStore(t)
-	seed(t, s, traffic{requests: 700, days: 18, task: "ticket-triage", local: 0.84, simulated: true})
+	clock := fixedNow.AddDate(0, 0, -18)
+	s, empty, loss := openStoreAt(t, &clock), openStore(t), openStore(t)
+	live(t, s, &clock)
 	seed(t, s, traffic{requests: 80, days: 18, from: 10000, simulated: true})
 	seed(t, s, traffic{requests: 60, days: 9, from: 20000, task: "language", simulated: true})
+	seed(t, s, traffic{requests: 700, days: 18, task: "ticket-triage", local: 0.84, simulated: true})
 	seed(t, loss, traffic{requests: 200, days: 10, task: "ticket-triage", local: 0.6, perLocal: 4_000_000})
 	flush(t, s)
 	language := TaskView{Name: "language", Generalist: "gpt-4o", State: "observing"}

@@ -26,9 +26,16 @@ import (
 // fixedNow is the time in all fixtures.
 var fixedNow = time.Date(2026, 11, 21, 15, 4, 5, 0, time.UTC)
 
-func openStore(t testing.TB) *store.Store {
+func openStore(t testing.TB) *store.Store { return openStoreAt(t, nil) }
+
+// openStoreAt opens a store whose clock the caller sets.
+func openStoreAt(t testing.TB, clock *time.Time) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), "sqlite:"+t.TempDir(), store.Options{Durability: store.Normal})
+	o := store.Options{Durability: store.Normal}
+	if clock != nil {
+		o.Now = func() time.Time { return *clock }
+	}
+	s, err := store.Open(t.Context(), "sqlite:"+t.TempDir(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,6 +285,20 @@ func someKeys(t testing.TB, s *store.Store) string {
 		return nil
 	}))
 	return first
+}
+
+// live takes ticket-triage through its life, and the clock to now.
+func live(t testing.TB, s *store.Store, clock *time.Time) {
+	t.Helper()
+	for i, step := range [][2]string{{"observing", "the task is new: the generalist answers"}, {"candidate", "model 4f1c9a2b was trained: 97.4 % of its answers are right at least, covers 84.2 %"},
+		{"shadow", "promoted by hand"}, {"canary", "300 comparisons, 4 differ: no more than allowed"}, {"live", "200 comparisons, 3 differ: no more than allowed"}} {
+		must(t, s.Update(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Tasks().Advance(store.TaskState{Name: "ticket-triage", State: step[0], Version: int64(i)}, step[1], []string{"occam", "occam", "admin", "occam", "occam"}[i])
+			return err
+		}))
+		*clock = clock.Add(36 * time.Hour)
+	}
+	*clock = fixedNow
 }
 
 // A served dashboard is one with its address.

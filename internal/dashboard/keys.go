@@ -134,6 +134,20 @@ func one(yes bool) int {
 	return 0
 }
 
+// keyNames are the names of keys by their identifiers, as far as there are any.
+func (d *Dashboard) keyNames(ctx context.Context) (map[string]string, error) {
+	names := map[string]string{}
+	if d.Database == nil {
+		return names, nil
+	}
+	var all []store.Key
+	err := d.Database.View(ctx, func(tx *store.Tx) (err error) { all, err = tx.Keys().List(); return err })
+	for _, k := range all {
+		names[k.ID] = k.Name
+	}
+	return names, err
+}
+
 // spentByKey sums up what every key spent today and this month.
 func (d *Dashboard) spentByKey(ctx context.Context) (map[string]map[string]dollars, error) {
 	spent := map[string]map[string]dollars{}

@@ -139,17 +139,18 @@ func whyOf(q *store.Request, answer *store.Attempt) string {
 }
 
 type requestList struct {
-	Rows    []row    `json:"requests"`
-	Next    string   `json:"next_cursor,omitempty"`
-	Cursor  string   `json:"-"`
-	Filter  filter   `json:"-"`
-	Tasks   []string `json:"-"` // to choose from
-	Tiers   []string `json:"-"`
-	Models  []string `json:"-"`
-	Keys    []string `json:"-"`
-	Ledger  bool     `json:"-"` // false: the ledger holds nothing at all
-	NextURL string   `json:"-"`
-	NewURL  string   `json:"-"`
+	Rows    []row             `json:"requests"`
+	Next    string            `json:"next_cursor,omitempty"`
+	Cursor  string            `json:"-"`
+	Filter  filter            `json:"-"`
+	Tasks   []string          `json:"-"` // to choose from
+	Tiers   []string          `json:"-"`
+	Models  []string          `json:"-"`
+	Keys    []string          `json:"-"`
+	Names   map[string]string `json:"-"` // of Keys
+	Ledger  bool              `json:"-"` // false: the ledger holds nothing at all
+	NextURL string            `json:"-"`
+	NewURL  string            `json:"-"`
 	now     time.Time
 }
 
@@ -185,6 +186,9 @@ func (d *Dashboard) requests(r *http.Request) (any, error) {
 	if next != "" {
 		values.Set("cursor", next)
 		list.NextURL = "/requests?" + values.Encode()
+	}
+	if list.Names, err = d.keyNames(ctx); err != nil {
+		return nil, err
 	}
 	return list, d.fillChoices(r, list)
 }
@@ -315,9 +319,10 @@ func (a attemptView) who() string {
 
 type story struct {
 	row
-	Steps []attemptView `json:"steps"`
-	Text  string        `json:"text,omitempty"` // the task's input, where it was kept
-	Parts []textPart    `json:"-"`              // Text with the words that mattered most
+	Steps   []attemptView `json:"steps"`
+	KeyName string        `json:"key_name,omitempty"`
+	Text    string        `json:"text,omitempty"` // the task's input, where it was kept
+	Parts   []textPart    `json:"-"`              // Text with the words that mattered most
 }
 
 // request loads one request with its whole story.
@@ -339,6 +344,11 @@ func (d *Dashboard) request(r *http.Request) (any, error) {
 	for i := range q.Attempts {
 		s.Steps = append(s.Steps, stepOf(&q.Attempts[i], views))
 	}
+	names, err := d.keyNames(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	s.KeyName = names[s.Key]
 	return s, d.explainSteps(r.Context(), s)
 }
 

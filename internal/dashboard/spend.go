@@ -22,6 +22,7 @@ type spend struct {
 	Month     string                  `json:"month"`
 	Previous  string                  `json:"-"`
 	Next      string                  `json:"-"`
+	Course    *lineChart              `json:"-"`
 	Parts     []part                  `json:"spent"`
 	Forecast  *finops.Quantiles       `json:"month_forecast_nano_usd"` // null before there are seven days
 	Unusual   []finops.Anomaly        `json:"anomalies"`
@@ -44,7 +45,8 @@ type part struct {
 
 // A slice is what one task, model, key or day cost.
 type slice struct {
-	Name     string  `json:"name"` // "" is none
+	Name     string  `json:"name"`            // "" is none
+	Label    string  `json:"label,omitempty"` // of a key: its name
 	Cost     dollars `json:"cost_usd"`
 	Requests int64   `json:"requests"`
 	Attempts int64   `json:"attempts"`
@@ -91,9 +93,63 @@ func (d *Dashboard) spend(r *http.Request) (any, error) {
 		p.count(&rows[i])
 	}
 	p.Parts = partsOf(statement)
+	labels, err := d.keyNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range p.ByKey {
+		p.ByKey[i].Label = labels[p.ByKey[i].Name]
+	}
 	slices.SortFunc(p.ByDay, func(a, b slice) int { return cmp.Compare(b.Name, a.Name) })
 	p.Calendar = shutdowns(book, now)
-	return p, d.fillSeries(ctx, p, window, now)
+	if err := d.fillSeries(ctx, p, window, now); err != nil {
+		return nil, err
+	}
+	p.Course = p.course(window, now)
+	return p, nil
+}
+
+// course draws how the month's spend adds up, and where it will end.
+func (p *spend) course(w store.Window, now time.Time) *lineChart {
+	if len(p.ByDay) == 0 {
+		return nil
+	}
+	day := func(at time.Time) float64 { return at.Sub(w.From).Hours() / 24 }
+	soFar := line{Name: "spent", Points: []xy{{0, 0}}}
+	total, byDay := 0.0, map[string]dollars{}
+	for _, s := range p.ByDay {
+		byDay[s.Name] = s.Cost
+	}
+	c := &lineChart{ID: "course", Title: "How the month adds up", Simulated: p.Simulated > 0, Description: "Spend of the month so far, added up day by day, in dollars."}
+	end := now
+	if now.After(w.To) {
+		end = w.To
+	}
+	for at := w.From; at.Before(end); at = at.AddDate(0, 0, 1) {
+		total += cost.Amount(byDay[at.Format(time.DateOnly)]).USD()
+		x := min(day(at.AddDate(0, 0, 1)), day(end))
+		soFar.Points = append(soFar.Points, xy{x, total})
+		c.Samples = append(c.Samples, x)
+	}
+	c.Lines, c.X = []line{soFar}, axis{Name: "day of the month", Max: day(w.To), Ticks: []float64{0, 7, 14, 21, 28}, Format: func(d float64) string {
+		return w.From.Add(time.Duration(d * 24 * float64(time.Hour))).Format("2 Jan")
+	}}
+	top := total
+	if q := p.Forecast; q != nil {
+		for i, f := range []struct {
+			name string
+			end  cost.Amount
+		}{{"9 of 10 months end below", q.P90}, {"expected", q.P50}, {"1 of 10 months ends below", q.P10}} {
+			c.Lines = append(c.Lines, line{Name: f.name, Series: i + 1, Points: []xy{{day(now), total}, {day(w.To), max(f.end.USD(), total)}}})
+			top = max(top, f.end.USD())
+		}
+		c.Samples = append(c.Samples, (day(now)+day(w.To))/2, day(w.To))
+		c.Note = "The band spans 8 cases of 10 at the month’s end; the way there is drawn straight."
+		c.Description += " " + c.Note
+	}
+	step, _ := niceSteps(max(top*1.05, 1e-9), false)
+	c.Y = linear("dollars", max(top*1.05, 1e-9), func(v float64) string { return axisDollars(step, v) })
+	return c
 }
 
 func partsOf(s finops.Statement) []part {
