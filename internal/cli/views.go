@@ -69,9 +69,13 @@ func taskView(st *lifecycle.Status) dashboard.TaskView {
 		}
 		v.Tiers = append(v.Tiers, dashboard.TierView{
 			Name: "linear", Model: st.Task + "@" + m.Specialist[:8], Mode: cmp.Or(m.Mode, "off"), Bytes: int64(m.Bytes), Certificate: m.Certificate,
-			Shortfall: m.Void, MinConfidence: m.MinConfidence, Curve: m.Curve, Evaluation: evaluationView(m.Evaluation),
+			Shortfall: m.Void, MinConfidence: m.MinConfidence, Curve: m.Curve, Evaluation: evaluationView(m.Evaluation), Truth: m.Truth,
 		})
+		for _, t := range m.Tiers {
+			v.Tiers = append(v.Tiers, dashboard.TierView{Name: t.Name, Model: t.Version, Mode: cmp.Or(t.Mode, "off"), Certificate: t.Certificate, Shortfall: t.Void})
+		}
 		if m.Place == "lead" {
+			v.Choice = m.Choice
 			v.Confusions = confusionViews(m.Evaluation.Confusions)
 			v.Alarm, v.Audits = evidenceView(m.Evidence)
 		}

@@ -10,6 +10,7 @@ import (
 	"image/color"
 	"image/png"
 	"maps"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -199,6 +200,24 @@ func escalated(t *testing.T, s *store.Store) string {
 	return ""
 }
 
+// withLogin serves a dashboard that asks for a login to somebody who has logged in as an admin, and returns its address.
+func withLogin(t *testing.T, o Options) string {
+	t.Helper()
+	o.Login, o.Version = true, "test"
+	for name, role := range map[string]Role{"rita": Reviewer, "eva": Viewer} {
+		_, err := SetAccount(t.Context(), o.Database, "operator", Admin, "")
+		must(t, err)
+		_, err = SetAccount(t.Context(), o.Database, name, role, "")
+		must(t, err)
+	}
+	done := make(chan struct{})
+	o.Done, o.Now = done, func() time.Time { return fixedNow }
+	d := New(o)
+	server := httptest.NewServer(d.guard(d.Trusted()))
+	t.Cleanup(func() { close(done); server.Close() })
+	return server.URL
+}
+
 // fixturePages starts a dashboard with something of everything and returns the addresses of all pages.
 func fixturePages(t *testing.T) map[string]string {
 	t.Helper()
@@ -207,7 +226,7 @@ func fixturePages(t *testing.T) map[string]string {
 	live(t, s, &clock)
 	seed(t, s, traffic{requests: 80, days: 18, from: 10000, simulated: true})
 	seed(t, s, traffic{requests: 60, days: 9, from: 20000, task: "language", simulated: true})
-	seed(t, s, traffic{requests: 700, days: 18, task: "ticket-triage", local: 0.84, simulated: true})
+	seed(t, s, traffic{requests: 700, days: 18, task: "ticket-triage", local: 0.84, simulated: true, live: fixedNow.AddDate(0, 0, -12)})
 	seed(t, loss, traffic{requests: 200, days: 10, task: "ticket-triage", local: 0.6, perLocal: 4_000_000})
 	flush(t, s)
 	language := TaskView{Name: "language", Generalist: "gpt-4o", State: "observing"}
@@ -229,7 +248,7 @@ func fixturePages(t *testing.T) map[string]string {
 	return map[string]string{"overview": full + "/", "overview-loss": losing + "/", "overview-empty": bare + "/", "requests": full + "/requests",
 		"requests-filtered": full + "/requests?task=language&tier=generalist&from=2026-11-20", "request": full + "/requests/" + story,
 		"task": full + "/tasks/ticket-triage", "task-new": full + "/tasks/language", "data": full + "/tasks/ticket-triage/data", "groups": full + "/groups",
-		"groups-empty": none + "/groups", "keys": full + "/keys", "key": full + "/keys/" + key, "keys-empty": none + "/keys", "settings": full + "/settings", "batches": full + "/batches",
+		"groups-empty": none + "/groups", "keys": full + "/keys", "key": full + "/keys/" + key, "keys-empty": none + "/keys", "settings": withLogin(t, o) + "/settings", "batches": full + "/batches",
 		"spend": full + "/spend", "ledger": full + "/ledger", "review": full + "/review", "breakeven": full + "/breakeven",
 		"breakeven-task": full + "/breakeven?task=ticket-triage", "login": guarded + "/login", "not-found": full + "/nowhere"}
 }

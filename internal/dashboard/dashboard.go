@@ -76,6 +76,8 @@ type TierView struct {
 	Bytes       int64                    `json:"bytes,omitempty"`
 	Certificate *calibration.Certificate `json:"certificate,omitempty"` // nil: it may not answer
 	Shortfall   string                   `json:"shortfall,omitempty"`   // why there is no certificate
+	// Truth is agreement with the teacher beside accuracy against people's labels; nil where no model taught it.
+	Truth *calibration.Truth `json:"truth,omitempty"`
 	// MinConfidence is the calibrated confidence at the certificate's threshold, 0 when it is not known.
 	MinConfidence float64             `json:"min_confidence,omitempty"`
 	Curve         []calibration.Point `json:"curve,omitempty"`      // observed, on the calibration rows

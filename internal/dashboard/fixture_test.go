@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"occam/internal/calibration"
+	"occam/internal/cascade"
 	"occam/internal/cost"
 	"occam/internal/datacheck"
 	"occam/internal/gateway"
@@ -51,7 +52,8 @@ type traffic struct {
 	local     float64 // share answered by the specialist
 	perLocal  cost.Amount
 	simulated bool
-	from      int // number of the first request, so that identifiers differ
+	live      time.Time // before it the specialist answered nothing
+	from      int       // number of the first request, so that identifiers differ
 }
 
 const specialistModel = "ticket-triage@4f1c9a2b77d0"
@@ -78,11 +80,11 @@ func seed(t testing.TB, s *store.Store, q traffic) {
 		at := fixedNow.Add(-time.Duration(q.requests+q.from-i) * time.Duration(q.days) * 24 * time.Hour / time.Duration(q.requests+1))
 		reference := each + cost.Amount(rng.IntN(200_000))
 		seq := 0
-		served := rng.Float64() < q.local
+		served := rng.Float64() < q.local && at.After(q.live)
 		if q.local > 0 {
 			a := q.attempt(i, seq, at)
 			a.Tier, a.Model, a.Latency, a.Confidence, a.Reason = "linear", specialistModel, time.Duration(200+rng.IntN(300))*time.Microsecond,
-				0.4+0.3*rng.Float64(), "below_threshold"
+				0.4+0.3*rng.Float64(), map[bool]string{true: "below_threshold", false: "shadow"}[at.After(q.live)]
 			if served {
 				a.Answered, a.Status, a.Reference, a.Reason, a.Confidence = true, 200, reference, "certified", 0.83+0.165*rng.Float64()
 			}
@@ -123,16 +125,23 @@ func seed(t testing.TB, s *store.Store, q traffic) {
 // ticketTask is a task with a certified specialist.
 func ticketTask() TaskView {
 	certificate := &calibration.Certificate{Task: "ticket-triage", Specialist: "4f1c9a2b77d0", Promise: calibration.Served, Risk: 0.03, Delta: 0.05,
-		Method: "fallback-4", Split: "held-out", Labels: "import", Threshold: 2.31, N: 2000, Accepted: 1684, Errors: 33, Upper: 0.0264, Coverage: 0.842, IssuedAt: fixedNow.AddDate(0, 0, -12)}
+		Method: "fallback-4", Split: "held-out", Labels: "gpt-4o-2024-08-06", Teacher: "gpt-4o-2024-08-06", Threshold: 2.31, N: 2000, Accepted: 1684, Errors: 33, Upper: 0.0264, Coverage: 0.842, IssuedAt: fixedNow.AddDate(0, 0, -12)}
 	var curve []calibration.Point
 	for i := range 40 {
 		c := float64(i+1) / 40
 		curve = append(curve, calibration.Point{Threshold: 6 - 8*c, Coverage: c, Served: 0.006 + 0.027*c*c*c*c, System: c * (0.006 + 0.027*c*c*c*c)})
 	}
-	return TaskView{Name: "ticket-triage", Generalist: "gpt-4o", State: "live", Target: task.DefaultTarget, Since: fixedNow.AddDate(0, 0, -12),
+	choice := &cascade.Choice{Promise: "at least 97 % of every tier's answers are right", Volume: 40_000, VolumeFrom: "from this month", Audit: 0.02, Rest: "gpt-4o", Generalist: "gpt-4o",
+		Prices: map[string]cascade.Price{"linear": {}, "gpt-4o-mini": {PerCall: 0.0001}, "gpt-4o": {PerCall: 0.00186}},
+		Candidates: []cascade.Candidate{{}, {Stages: []cascade.Stage{{Tier: "linear", Reach: 1, Coverage: 0.845, Wrong: 0.0264, Size: 1}}},
+			{Stages: []cascade.Stage{{Tier: "linear", Reach: 1, Coverage: 0.845, Wrong: 0.0264, Size: 1}, {Tier: "gpt-4o-mini", Reach: 0.155, Coverage: 0.09, Size: 2}}, Problem: "gpt-4o-mini is not certified: it needs 210 more labels"}},
+		Escalations: []cascade.Escalation{{From: "linear", To: "gpt-4o", Rows: 310, Gains: 96, Harms: 14, P: 2.1e-15, Pays: true, Against: "imports", Verdict: "pays: the next tier is right far more often"}}}
+	choice.Decide()
+	return TaskView{Name: "ticket-triage", Choice: choice, Generalist: "gpt-4o", State: "live", Target: task.DefaultTarget, Since: fixedNow.AddDate(0, 0, -12),
 		Fields:   []task.Field{{Name: "category", Kind: task.Category, Values: categories()}, {Name: "order_id", Kind: task.Span, Nullable: true}},
 		Commands: []string{"rollback", "pause"}, Confusions: confusions(), Audits: audits(),
 		Tiers: []TierView{{Name: "linear", Model: specialistModel, Mode: "live", Bytes: 6_200_000, Certificate: certificate, MinConfidence: 0.81,
+			Truth: &calibration.Truth{Rows: 2000, Judged: 400, Differ: 0.031, DifferHigh: 0.038, TeacherLow: 0.008, TeacherTop: 0.036, Low: 0.004, High: 0.041},
 			Curve: curve, Evaluation: &Evaluation{Rows: 2000, Right: 1862, Served: 1690, ServedRight: 1662, P50: 210 * time.Microsecond, P99: 640 * time.Microsecond}}}}
 }
 
@@ -247,6 +256,7 @@ func someTrouble(_ context.Context, name string, progress func(string, int, int)
 // checked runs a data check of ticket-triage to its end, and leaves some entries in the log of changes.
 func checked(t testing.TB, d *served, s *store.Store) {
 	t.Helper()
+	d.keepCheck(t.Context(), &verdict{At: fixedNow.Add(-2 * time.Hour), By: "admin", OK: true, Entries: 1254, Attempts: 977})
 	must(t, d.beginDataCheck("ticket-triage", "admin"))
 	for range 500 {
 		d.data.mu.Lock()
