@@ -1,6 +1,7 @@
 package cost
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -40,7 +41,7 @@ type priceRow struct {
 	ratesRow
 	Kind       Kind       `json:"kind,omitempty"`
 	BatchMult  *float64   `json:"batch_mult,omitempty"`
-	LongCtx    *longRow   `json:"long_ctx,omitempty"`
+	LongCtx    longRows   `json:"long_ctx,omitempty"`
 	TimeOfDay  []dailyRow `json:"time_of_day,omitempty"`
 	Train      *float64   `json:"train,omitempty"`
 	From       date       `json:"effective_from,omitzero"`
@@ -50,6 +51,18 @@ type priceRow struct {
 	Confidence Confidence `json:"confidence"`
 	Note       string     `json:"note,omitempty"`
 	Tunable    *bool      `json:"finetunable,omitempty"`
+}
+
+// longRows is one band or a list of them.
+type longRows []longRow
+
+func (l *longRows) UnmarshalJSON(raw []byte) error {
+	if len(raw) > 0 && raw[0] == '{' {
+		raw = slices.Concat([]byte("["), raw, []byte("]"))
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	return d.Decode((*[]longRow)(l))
 }
 
 type longRow struct {
@@ -153,9 +166,10 @@ func (row priceRow) price() (Price, error) {
 	var errs []error
 	must := func(r Rates, err error) Rates { errs = append(errs, err); return r }
 	p.Rates = must(row.rates())
-	if row.LongCtx != nil {
-		p.Long = []LongBand{{row.LongCtx.AboveInput, must(row.LongCtx.over(p.Rates))}}
+	for _, long := range row.LongCtx {
+		p.Long = append(p.Long, LongBand{long.AboveInput, must(long.over(p.Rates))})
 	}
+	slices.SortFunc(p.Long, func(x, y LongBand) int { return cmp.Compare(x.AboveInput, y.AboveInput) })
 	for _, d := range row.TimeOfDay {
 		from, err1 := minutes(d.From)
 		to, err2 := minutes(d.To)

@@ -1,7 +1,6 @@
 package cost
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,12 +36,17 @@ func ParseLiteLLM(r io.Reader, from time.Time) (book *Book, skipped []string, er
 		if name == "sample_spec" {
 			continue // documentation in the form of an entry
 		}
-		p, err := liteLLMEntry(file[name]).price(name)
+		row, err := liteLLMEntry(file[name]).row(name)
 		if err != nil {
 			skipped = append(skipped, name+": "+err.Error())
 			continue
 		}
-		p.From, p.Source, p.Confidence = from, "LiteLLM price map", Secondary
+		row.From, row.Source, row.Confidence = date{from}, "LiteLLM price map", Secondary
+		p, err := row.price()
+		if err != nil {
+			skipped = append(skipped, name+": "+err.Error())
+			continue
+		}
 		if !slices.ContainsFunc(b.prices[p.Model], func(q Price) bool { return q.Provider == p.Provider }) {
 			b.add(p)
 		}
@@ -62,84 +66,158 @@ func (e liteLLMEntry) text(key string) string {
 	return s
 }
 
-func (e liteLLMEntry) price(name string) (Price, error) {
+// liteLLMModes are the kinds of entries that are billed by text tokens.
+var liteLLMModes = map[string]Kind{"": Chat, "chat": Chat, "completion": Chat, "responses": Chat, "decisions": Decision}
+
+// row translates an entry. One that bills something besides text tokens is refused: priced by its tokens alone it would be too cheap.
+func (e liteLLMEntry) row(name string) (priceRow, error) {
 	provider := e.text("litellm_provider")
 	if provider == "" {
-		return Price{}, errors.New("no litellm_provider")
+		return priceRow{}, errors.New("no litellm_provider")
 	}
-	if mode := e.text("mode"); mode != "" && mode != "chat" && mode != "completion" && mode != "responses" {
-		return Price{}, fmt.Errorf("mode %s", mode)
+	kind, ok := liteLLMModes[e.text("mode")]
+	if !ok {
+		return priceRow{}, fmt.Errorf("mode %s", e.text("mode"))
 	}
-	p := Price{Provider: provider, Model: strings.TrimPrefix(name, provider+"/")}
+	row := priceRow{Model: strings.TrimPrefix(name, provider+"/"), Provider: provider, Kind: kind, ratesRow: e.rates("")}
 	if provider == "gemini" {
-		p.Provider = "google"
+		row.Provider = "google"
 	}
-	var err error
-	if p.Rates, err = e.rates(""); err != nil {
-		return p, err
+	tiers, err := e.tiers()
+	if err != nil {
+		return row, err
+	}
+	if row.In == nil && len(tiers) > 0 {
+		row.ratesRow, row.LongCtx = tiers[0].ratesRow, tiers[1:]
+	}
+	if row.In == nil || row.Out == nil {
+		return row, errNoTextPrice
+	}
+	if *row.In == 0 && *row.Out == 0 {
+		return row, errors.New("a price of zero, which in this map means free or not known")
+	}
+	if err := e.besidesTokens(*row.Out); err != nil {
+		return row, err
 	}
 	for key := range e {
 		band, ok := strings.CutPrefix(key, "input_cost_per_token_above_")
 		band, suffix := strings.CutSuffix(band, "k_tokens")
 		thousands, bad := strconv.ParseInt(band, 10, 64)
-		if !ok || !suffix || bad != nil || thousands < 1 || thousands > 1e6 {
-			continue
+		if ok && suffix && bad == nil && thousands >= 1 && thousands <= 1e6 {
+			row.LongCtx = append(row.LongCtx, longRow{AboveInput: thousands * 1000, ratesRow: e.rates("_above_" + band + "k_tokens")})
 		}
-		r, err := e.rates("_above_" + band + "k_tokens")
-		if err != nil {
-			return p, err
-		}
-		p.Long = append(p.Long, LongBand{thousands * 1000, r})
 	}
-	slices.SortFunc(p.Long, func(x, y LongBand) int { return cmp.Compare(x.AboveInput, y.AboveInput) })
 	in, hasIn := e.number("input_cost_per_token_batches")
 	out, hasOut := e.number("output_cost_per_token_batches")
-	if hasIn && hasOut && p.Input > 0 && p.Output > 0 {
-		p.BatchPermille = dearerShare(in*1e15/float64(p.Input), out*1e15/float64(p.Output))
+	if hasIn && hasOut {
+		row.BatchMult = dearerShare(in*1e6, *row.In, out*1e6, *row.Out)
 	}
 	if d := e.text("deprecation_date"); d != "" {
-		p.Shutdown, _ = time.Parse(time.DateOnly, d) // free text such as "date when…" means none
+		row.Shutdown.t, _ = time.Parse(time.DateOnly, d) // free text such as "date when…" means none
 	}
-	return p, nil
+	return row, nil
 }
 
-// dearerShare is the larger of two batch shares in thousandths; 0 (no batch price) unless it lies in (0, 1].
-func dearerShare(a, b float64) int64 {
-	s := math.Max(a, b)
-	if !(s > 0 && s <= 1) {
-		return 0
+var errNoTextPrice = errors.New("no price per text token")
+
+// besidesTokens names what a request is billed for besides its text tokens.
+func (e liteLLMEntry) besidesTokens(out float64) error {
+	if v, ok := e.number("input_cost_per_request"); ok && v > 0 {
+		return errors.New("billed by the request too")
 	}
-	return int64(math.Round(s * 1000))
+	if v, ok := e.number("citation_cost_per_token"); ok && v > 0 {
+		return errors.New("citations are billed too")
+	}
+	if v, ok := e.number("output_cost_per_reasoning_token"); ok && v*1e6 != out {
+		return errReasoning
+	}
+	return nil
+}
+
+var errReasoning = errors.New("reasoning has a price of its own, and occam counts it as output")
+
+// tiers reads "tiered_pricing", prices by ranges of the input's length, the first from 0; none where there is no such list.
+func (e liteLLMEntry) tiers() (tiers []longRow, err error) {
+	list, _ := e["tiered_pricing"].([]any)
+	for i, item := range list {
+		tier, _ := item.(map[string]any)
+		bounds, _ := tier["range"].([]any)
+		if len(bounds) == 0 {
+			return nil, errors.New("a price tier without a range")
+		}
+		start, ok := bounds[0].(float64)
+		if !ok || (start == 0) != (i == 0) {
+			return nil, errors.New("price tiers that do not begin at 0")
+		}
+		rates := liteLLMEntry(tier).rates("")
+		if rates.Out == nil {
+			return nil, errNoTextPrice
+		}
+		if err := liteLLMEntry(tier).besidesTokens(*rates.Out); err != nil {
+			return nil, err
+		}
+		tiers = append(tiers, longRow{AboveInput: int64(start), ratesRow: rates})
+	}
+	return tiers, nil
+}
+
+// dearerShare is the larger of two batch shares; nil (no batch price) unless it lies in (0, 1].
+func dearerShare(in, fullIn, out, fullOut float64) *float64 {
+	s := 0.0
+	for _, pair := range [][2]float64{{in, fullIn}, {out, fullOut}} {
+		if pair[1] > 0 {
+			s = math.Max(s, pair[0]/pair[1])
+		}
+	}
+	if !(s >= 0.001 && s <= 1) {
+		return nil
+	}
+	return &s
 }
 
 // rates reads prices per token. A long-context band inherits nothing: its cached price is its input price where not given.
-func (e liteLLMEntry) rates(suffix string) (Rates, error) {
-	in, okIn := e.number("input_cost_per_token" + suffix)
-	out, okOut := e.number("output_cost_per_token" + suffix)
-	if !okIn || !okOut {
-		return Rates{}, errors.New("no price per text token")
+func (e liteLLMEntry) rates(suffix string) ratesRow {
+	perMillion := func(key string) *float64 {
+		v, ok := e.number(key)
+		if !ok {
+			return nil
+		}
+		v *= 1e6
+		return &v
 	}
-	in, out = in*1e6, out*1e6
-	row := ratesRow{In: &in, Out: &out}
+	row := ratesRow{In: perMillion("input_cost_per_token" + suffix), Out: perMillion("output_cost_per_token" + suffix),
+		Cached: perMillion("cache_read_input_token_cost" + suffix), CacheWrite: perMillion("cache_creation_input_token_cost" + suffix)}
+	if row.Cached == nil && suffix == "" {
+		row.Cached = perMillion("input_cost_per_token_cache_hit") // the older name of it
+	}
 	// The map writes 0 for cache prices that do not exist; taken at its word it would make cached tokens free.
-	if v, ok := e.number("cache_read_input_token_cost" + suffix); ok && v > 0 {
-		v *= 1e6
-		row.Cached = &v
+	for _, r := range []**float64{&row.Cached, &row.CacheWrite} {
+		if *r != nil && **r <= 0 {
+			*r = nil
+		}
 	}
-	if v, ok := e.number("cache_creation_input_token_cost" + suffix); ok && v > 0 {
-		v *= 1e6
-		row.CacheWrite = &v
-	}
-	return row.rates()
+	return row
 }
 
 type genaiProvider struct {
 	ID     string `json:"id"`
 	Models []struct {
-		ID     string          `json:"id"`
-		Match  genaiClause     `json:"match"`
-		Prices json.RawMessage `json:"prices"`
+		ID       string          `json:"id"`
+		Match    genaiClause     `json:"match"`
+		Prices   json.RawMessage `json:"prices"`
+		Variants []genaiVariant  `json:"price_variants"`
 	} `json:"models"`
+}
+
+// genaiVariant is a price for requests that ask for something special. Of these occam knows batch processing.
+type genaiVariant struct {
+	When   map[string]string `json:"when"`
+	Prices genaiPrice        `json:"prices"`
+}
+
+// batch returns the prices of batch processing.
+func (v *genaiVariant) batch() (genaiPrice, bool) {
+	return v.Prices, len(v.When) == 1 && v.When["processing"] == "batch"
 }
 
 type genaiClause struct {
@@ -152,6 +230,9 @@ type genaiPrice struct {
 	Output     *genaiTiers `json:"output_mtok"`
 	CacheRead  *genaiTiers `json:"cache_read_mtok"`
 	CacheWrite *genaiTiers `json:"cache_write_mtok"`
+	Reasoning  *genaiTiers `json:"output_reasoning_mtok"`
+	Citations  *genaiTiers `json:"output_citation_mtok"`
+	Requests   float64     `json:"requests_kcount"`
 }
 
 // genaiTiers is a price: a number, or a base with higher tiers for long inputs.
@@ -194,8 +275,9 @@ type genaiConditional struct {
 	Prices genaiPrice `json:"prices"`
 }
 
-// ParseGenAIPrices reads the data.json of pydantic/genai-prices, dates and times of day included. Of its rules for matching
-// names only exact ones are taken, as aliases: a rule such as "starts with" would price models that nobody has looked at.
+// ParseGenAIPrices reads the data.json or data_v2.json of pydantic/genai-prices: dates, times of day, tiers by length and batch
+// prices. Of its rules for matching names only exact ones are taken, as aliases: a rule such as "starts with" would price models
+// that nobody has looked at. Models that bill something besides text tokens are left out, as of ParseLiteLLM.
 func ParseGenAIPrices(r io.Reader, version string) (book *Book, skipped []string, err error) {
 	var providers []genaiProvider
 	if err := json.NewDecoder(io.LimitReader(r, maxBookBytes)).Decode(&providers); err != nil {
@@ -208,7 +290,7 @@ func ParseGenAIPrices(r io.Reader, version string) (book *Book, skipped []string
 			if models++; models > maxModels {
 				return nil, nil, fmt.Errorf("genai-prices: more models than the limit of %d", maxModels)
 			}
-			rows, err := genaiRows(provider.ID, m.ID, m.Prices)
+			rows, err := genaiRows(provider.ID, m.ID, m.Prices, m.Variants)
 			if err != nil {
 				skipped = append(skipped, provider.ID+"/"+m.ID+": "+err.Error())
 				continue
@@ -239,66 +321,96 @@ func (c genaiClause) exact() []string {
 	return out
 }
 
-// genaiRows turns a price, or a list of prices with conditions, into dated rows; a later entry of the list goes first.
-func genaiRows(provider, model string, raw json.RawMessage) ([]Price, error) {
+// genaiRows turns a price, or a list of prices with conditions, into dated rows. Of the list a later entry goes first: a price by
+// time of day belongs to the dated price that it follows. A batch price is that of the newest row.
+func genaiRows(provider, model string, raw json.RawMessage, variants []genaiVariant) ([]Price, error) {
+	if provider == "" || model == "" {
+		return nil, errors.New("it has no name")
+	}
+	list, err := genaiList(raw)
+	if err != nil {
+		return nil, err
+	}
+	var rows []priceRow
+	for _, c := range list {
+		row, err := c.Prices.row()
+		if err != nil {
+			return nil, err
+		}
+		row.Provider, row.Model, row.Source, row.Confidence = provider, model, "genai-prices", Secondary
+		switch k := c.Constraint; {
+		case k != nil && k.StartTime != "":
+			from, err1 := utcClock(k.StartTime)
+			to, err2 := utcClock(k.EndTime)
+			if errors.Join(err1, err2) != nil || len(rows) == 0 || len(row.LongCtx)+len(rows[len(rows)-1].LongCtx) > 0 {
+				return nil, errors.New("a price by time of day that is not understood")
+			}
+			last := &rows[len(rows)-1]
+			last.TimeOfDay = slices.Insert(last.TimeOfDay, 0, dailyRow{from, to, row.ratesRow})
+			continue
+		case k != nil:
+			if row.From.t, err = time.Parse(time.DateOnly, (k.StartDate + k.Start + strings.Repeat(" ", 10))[:10]); err != nil {
+				return nil, errors.New("a condition that is not understood")
+			}
+		}
+		rows = append(rows, row)
+	}
+	slices.SortStableFunc(rows, func(x, y priceRow) int { return x.From.t.Compare(y.From.t) })
+	for _, v := range variants {
+		if batch, ok := v.batch(); ok && batch.Input != nil && batch.Output != nil {
+			newest := &rows[len(rows)-1]
+			newest.BatchMult = dearerShare(batch.Input.Base, *newest.In, batch.Output.Base, *newest.Out)
+		}
+	}
+	return datedPrices(rows)
+}
+
+// datedPrices ends each row where the next begins.
+func datedPrices(rows []priceRow) ([]Price, error) {
+	prices := make([]Price, len(rows))
+	for i, row := range rows {
+		if i+1 < len(rows) {
+			if row.To = rows[i+1].From; row.From.t.Equal(row.To.t) {
+				return nil, errors.New("two prices from the same date")
+			}
+		}
+		var err error
+		if prices[i], err = row.price(); err != nil {
+			return nil, err
+		}
+	}
+	return prices, nil
+}
+
+// genaiList reads a list of prices with conditions, or one price without any.
+func genaiList(raw json.RawMessage) ([]genaiConditional, error) {
 	var one genaiPrice
 	if err := json.Unmarshal(raw, &one); err == nil {
-		p, err := one.row(provider, model)
-		return []Price{p}, err
+		return []genaiConditional{{Prices: one}}, nil
 	}
 	var list []genaiConditional
 	if err := json.Unmarshal(raw, &list); err != nil || len(list) == 0 {
 		return nil, errors.New("prices are neither a price nor a list of prices")
 	}
-	var rows []Price
-	for _, c := range list {
-		p, err := c.Prices.row(provider, model)
-		if err != nil {
-			return nil, err
-		}
-		switch {
-		case c.Constraint == nil:
-			rows = append(rows, p)
-		case c.Constraint.StartTime != "":
-			band, err := dailyBand(c.Constraint.StartTime, c.Constraint.EndTime)
-			if err != nil || len(rows) == 0 || len(p.Long) > 0 {
-				return nil, errors.New("a price by time of day that is not understood")
-			}
-			band.Rates = p.Rates
-			rows[len(rows)-1].Daily = append([]DailyBand{band}, rows[len(rows)-1].Daily...)
-		default:
-			from, err := time.Parse(time.DateOnly, (c.Constraint.StartDate + c.Constraint.Start + strings.Repeat(" ",
-				10))[:10])
-			if err != nil {
-				return nil, errors.New("a condition that is not understood")
-			}
-			p.From = from
-			rows = append(rows, p)
-		}
-	}
-	slices.SortStableFunc(rows, comparePrices)
-	for i := range len(rows) - 1 {
-		if rows[i].From.Equal(rows[i+1].From) {
-			return nil, errors.New("two prices from the same date")
-		}
-		rows[i].To = rows[i+1].From
-	}
-	return rows, nil
+	return list, nil
 }
 
-func (g genaiPrice) row(provider, model string) (Price, error) {
-	p := Price{Provider: provider, Model: model, Source: "genai-prices", Confidence: Secondary}
-	at := func(input int64) (Rates, error) {
-		return ratesRow{In: g.Input.at(input), Out: g.Output.at(input), Cached: g.CacheRead.at(input),
-			CacheWrite: g.CacheWrite.at(input)}.rates()
+// row translates a price, its tiers as bands by length.
+func (g genaiPrice) row() (priceRow, error) {
+	switch {
+	case g.Input == nil || g.Output == nil:
+		return priceRow{}, errNoTextPrice
+	case g.Requests > 0:
+		return priceRow{}, errors.New("billed by the request too")
+	case g.Citations != nil:
+		return priceRow{}, errors.New("citations are billed too")
+	case g.Reasoning != nil && g.Reasoning.Base != g.Output.Base:
+		return priceRow{}, errReasoning
 	}
-	if provider == "" || model == "" || g.Input == nil || g.Output == nil {
-		return p, errors.New("no price per text token")
+	at := func(input int64) ratesRow {
+		return ratesRow{In: g.Input.at(input), Out: g.Output.at(input), Cached: g.CacheRead.at(input), CacheWrite: g.CacheWrite.at(input)}
 	}
-	var err error
-	if p.Rates, err = at(0); err != nil {
-		return p, err
-	}
+	row := priceRow{ratesRow: at(0)}
 	var starts []int64
 	for _, t := range []*genaiTiers{g.Input, g.Output, g.CacheRead, g.CacheWrite} {
 		if t == nil {
@@ -306,26 +418,23 @@ func (g genaiPrice) row(provider, model string) (Price, error) {
 		}
 		for _, tier := range t.Tiers {
 			if tier.Start <= 0 {
-				return p, errors.New("a tier that starts at no length")
+				return row, errors.New("a tier that starts at no length")
 			}
 			starts = append(starts, tier.Start)
 		}
 	}
 	slices.Sort(starts)
 	for _, s := range slices.Compact(starts) {
-		r, err := at(s + 1)
-		if err != nil {
-			return p, err
-		}
-		p.Long = append(p.Long, LongBand{s, r})
+		row.LongCtx = append(row.LongCtx, longRow{AboveInput: s, ratesRow: at(s + 1)})
 	}
-	return p, nil
+	return row, nil
 }
 
-// dailyBand reads clock times such as "00:30:00Z" or "16:30".
-func dailyBand(from, to string) (DailyBand, error) {
-	clock := func(s string) (int, error) { return minutes((strings.TrimSuffix(s, "Z") + "     ")[:5]) }
-	f, err1 := clock(from)
-	t, err2 := clock(to)
-	return DailyBand{From: f, To: t}, errors.Join(err1, err2)
+// utcClock reads clock times such as "00:30:00Z", "16:30:00+00:00" or "16:30" as "15:04". Other time zones are refused.
+func utcClock(s string) (string, error) {
+	clock := strings.TrimSuffix(strings.TrimSuffix(s, "Z"), "+00:00")
+	if len(clock) < 5 || strings.Trim(clock, "0123456789:") != "" {
+		return "", fmt.Errorf("%q is no time of day in UTC", s)
+	}
+	return clock[:5], nil
 }

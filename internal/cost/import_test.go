@@ -83,6 +83,59 @@ func TestGenAIPricesImport(t *testing.T) {
 	}
 }
 
+// What the maps of 2026 hold besides plain prices: tiers, prices by the request, decisions, older names, batch variants.
+func TestImportsOfSpecialPrices(t *testing.T) {
+	b, skipped, err := ParseLiteLLM(strings.NewReader(`{
+ "dashscope/qwen-flash": {"litellm_provider": "dashscope", "mode": "chat", "tiered_pricing": [
+  {"input_cost_per_token": 5e-08, "output_cost_per_token": 4e-07, "range": [0, 256000.0]}, {"input_cost_per_token": 2.5e-07, "output_cost_per_token": 2e-06, "range": [256000.0, 1000000.0]}]},
+ "hole": {"litellm_provider": "p", "tiered_pricing": [{"input_cost_per_token": 5e-08, "output_cost_per_token": 4e-07, "range": [1000, 2000]}]},
+ "decide": {"litellm_provider": "p", "mode": "decisions", "input_cost_per_token": 4e-08, "output_cost_per_token": 0.0},
+ "old-cache": {"litellm_provider": "p", "input_cost_per_token": 1e-06, "output_cost_per_token": 2e-06, "input_cost_per_token_cache_hit": 1e-07},
+ "sonar": {"litellm_provider": "p", "input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06, "input_cost_per_request": 0.005},
+ "thinks": {"litellm_provider": "p", "input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06, "output_cost_per_reasoning_token": 4e-06},
+ "same": {"litellm_provider": "p", "input_cost_per_token": 1e-06, "output_cost_per_token": 4e-06, "output_cost_per_reasoning_token": 4e-06},
+ "nothing": {"litellm_provider": "p", "mode": "chat", "input_cost_per_token": 0, "output_cost_per_token": 0}}`), november)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(skipped, "; "); len(skipped) != 4 || !strings.Contains(got, "hole: price tiers") || !strings.Contains(got, "sonar: billed by the request") ||
+		!strings.Contains(got, "thinks: reasoning") || !strings.Contains(got, "nothing: a price of zero") {
+		t.Errorf("skipped: %s", got)
+	}
+	cost := func(provider, model string, u Usage, want float64) {
+		t.Helper()
+		if p, ok := b.Lookup(provider, model, november); !ok || p.Cost(u, november) != FromUSD(want) {
+			t.Errorf("%s costs %v, want %g", model, p.Cost(u, november), want)
+		}
+	}
+	cost("dashscope", "qwen-flash", Usage{Input: 256_000}, 0.0128)
+	cost("dashscope", "qwen-flash", Usage{Input: 256_001}, 256_001*2.5e-7)
+	cost("p", "old-cache", Usage{Input: 1_000_000, Cached: 1_000_000}, 0.1)
+	cost("p", "same", Usage{Output: 1_000_000, Reasoning: 900_000}, 4)
+	if p, _ := b.Lookup("p", "decide", november); p.Kind != Decision {
+		t.Errorf("decide: %+v", p)
+	}
+	b, skipped, err = ParseGenAIPrices(strings.NewReader(`[{"id":"deepseek","models":[
+ {"id":"v4","match":{"equals":"v4"},"prices":[{"prices":{"input_mtok":0.14,"output_mtok":0.28}},
+  {"constraint":{"start_date":"2026-08-17"},"prices":{"input_mtok":0.22,"output_mtok":0.66}},
+  {"constraint":{"start_time":"01:00:00+00:00","end_time":"04:00:00+00:00"},"prices":{"input_mtok":0.44,"output_mtok":1.32}}],
+  "price_variants":[{"when":{"processing":"batch"},"prices":{"input_mtok":0.11,"output_mtok":0.33}},{"when":{"service_tier":"priority"},"prices":{"input_mtok":9,"output_mtok":9}}]},
+ {"id":"elsewhere","match":{"equals":"elsewhere"},"prices":[{"prices":{"input_mtok":1,"output_mtok":1}},{"constraint":{"start_time":"01:00:00+08:00","end_time":"04:00:00+08:00"},"prices":{"input_mtok":2,"output_mtok":2}}]},
+ {"id":"sonar","match":{"equals":"sonar"},"prices":{"input_mtok":1,"output_mtok":1,"requests_kcount":5}}]}]`), "genai")
+	if err != nil || len(skipped) != 2 {
+		t.Fatal(skipped, err)
+	}
+	before, after := day("2026-08-16").Add(2*time.Hour), day("2026-08-17").Add(2*time.Hour)
+	for at, want := range map[time.Time]float64{before: 0.14, after: 0.44, after.Add(2 * time.Hour): 0.22} {
+		if p, ok := b.Lookup("deepseek", "v4", at); !ok || p.Cost(Usage{Input: 1_000_000}, at) != FromUSD(want) {
+			t.Errorf("v4 at %s costs %v, want %g", at, p.Cost(Usage{Input: 1_000_000}, at), want)
+		}
+	}
+	if p, _ := b.Lookup("deepseek", "v4", after); p.BatchPermille != 500 {
+		t.Errorf("batch: %+v", p)
+	}
+}
+
 func TestImportsRefuseWhatTheyAreNot(t *testing.T) {
 	for _, text := range []string{"", "[]x", `{"a":[]}`, `"x"`} {
 		if _, _, err := ParseLiteLLM(strings.NewReader(text), november); err == nil {
