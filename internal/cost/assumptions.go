@@ -57,6 +57,7 @@ type Assumptions struct {
 	CoverageEmbedded   Assumption `json:"coverage_embedded"`
 	Coverage1B         Assumption `json:"coverage_llama_1b"`
 	Coverage3B         Assumption `json:"coverage_llama_3b"`
+	CoverageAPI        Assumption `json:"coverage_api_model"`
 	AuditShare         Assumption `json:"audit_share"`
 	AccuracyGeneralist Assumption `json:"accuracy_generalist"`
 	AccuracySpecialist Assumption `json:"accuracy_specialist"`
@@ -124,6 +125,7 @@ func DefaultAssumptions() Assumptions {
 		CoverageEmbedded: ours(0.85, 0.6, 0.95, "share", "until occam train has measured it on your data"),
 		Coverage1B:       ours(0.9, 0.7, 0.97, "share", "until occam eval has measured it on your data"),
 		Coverage3B:       ours(0.95, 0.8, 0.99, "share", "until occam eval has measured it on your data"),
+		CoverageAPI:      ours(0.8, 0.5, 0.95, "share", "of a cheap API or decision model in front of the generalist, until measured"),
 		AuditShare: sure(0.01, "share", "occam's default: this share of the specialist's answers is checked "+
 			"by the model behind it"),
 		AccuracyGeneralist: ours(0.95, 0.8, 0.98, "share", "only weighs in when a wrong answer has a cost"),
@@ -167,7 +169,7 @@ func (a *Assumptions) all() []namedAssumption {
 		{"shared_tasks", &a.SharedTasks}, {"tuned_input_share", &a.TunedInput}, {"tuned_output_share", &a.TunedOutput},
 		{"cache_minimum_tokens", &a.CacheMinimum}, {"cache_hit_share", &a.CacheHit}, {"token_factor", &a.TokenFactor},
 		{"retry_share", &a.RetryShare}, {"coverage_embedded", &a.CoverageEmbedded}, {"coverage_llama_1b", &a.Coverage1B},
-		{"coverage_llama_3b", &a.Coverage3B}, {"audit_share", &a.AuditShare}, {"accuracy_generalist",
+		{"coverage_llama_3b", &a.Coverage3B}, {"coverage_api_model", &a.CoverageAPI}, {"audit_share", &a.AuditShare}, {"accuracy_generalist",
 			&a.AccuracyGeneralist},
 		{"accuracy_specialist", &a.AccuracySpecialist}, {"accuracy_cheap_model", &a.AccuracyCheap},
 		{"wrong_answer_usd", &a.WrongAnswerUSD}, {"training_usd_per_run", &a.TrainingUSD}, {"retrains_per_month",

@@ -16,6 +16,7 @@ type Workload struct {
 	InputTokens   float64   // mean of a request to the generalist
 	OutputTokens  float64   // mean, reasoning included
 	PrefixTokens  float64   // leading tokens that every request shares; 0 where not known: no prompt caching then
+	CachedTokens  float64   // mean input tokens of a request that the generalist's cache gives already, as recorded
 	PeakPerSecond float64   // 99.9 % quantile of requests a second; 0 where not measured: mean × peak factor
 	At            time.Time // prices of this day
 	generalist    apiTier
@@ -146,10 +147,10 @@ func Analyze(b *Book, s Scenario, rng *rand.Rand) (*Analysis, error) {
 // prepare checks the scenario and fills in what follows from it.
 func (s *Scenario) prepare(b *Book) error {
 	ok := func(x, limit float64) bool { return x >= 0 && x <= limit } // also refuses NaN
-	if !ok(s.Volume, maxVolume) || !ok(s.InputTokens, 1e8) || !ok(s.OutputTokens, 1e8) || !ok(s.PrefixTokens,
-		s.InputTokens) {
+	if !ok(s.Volume, maxVolume) || !ok(s.InputTokens, 1e8) || !ok(s.OutputTokens, 1e8) || !ok(s.PrefixTokens, s.InputTokens) ||
+		!ok(s.CachedTokens, s.InputTokens) {
 		return errors.New("volume and tokens must be numbers of zero or more (at most 1e12 requests a month, 1e8 " +
-			"tokens), and the shared prefix no longer than the input")
+			"tokens), and the shared prefix and what is cached no longer than the input")
 	}
 	if s.Volume == 0 || s.InputTokens+s.OutputTokens == 0 {
 		return errors.New("there is nothing to compare without a volume and without tokens: pass --volume and " +

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -250,6 +251,76 @@ func TestStaircaseSizesForThePeakWithSpare(t *testing.T) {
 	}
 }
 
+// Every plan that the comparison is to hold, and a router of each that can stand in front of the generalist.
+func TestEveryPlanIsSideBySide(t *testing.T) {
+	s := published(1e6)
+	s.PrefixTokens, s.InputTokens = 1200, 1700
+	a := analyze(t, s)
+	groups := map[Group]int{}
+	names := map[string]bool{}
+	for _, p := range a.Plans {
+		groups[p.Group]++
+		names[p.Name] = true
+	}
+	for _, g := range []Group{DoNothing, SwitchModel, BatchAPI, PromptCache, DecisionAPI, TunedAPI, HostedModel, SharedHost, EmbeddedVM, RouterPlan} {
+		if groups[g] == 0 {
+			t.Errorf("no plan of the group %q", g)
+		}
+	}
+	for _, h := range Default().Hosts() {
+		if _, known := gpuNamed(h.GPU); h.GPUs == 0 || !known || !covers(h.From, h.To, s.At) {
+			continue
+		}
+		for _, llama := range []string{"Llama 3.2 1B on ", "Llama 3.2 3B on "} {
+			for _, name := range []string{llama, "shared " + llama, "router: " + llama, "router: shared " + llama} {
+				if name += h.SKU; strings.HasPrefix(name, "router") {
+					name += " + gpt-4o"
+				}
+				if !names[name] {
+					t.Errorf("no plan is called %q", name)
+				}
+			}
+		}
+	}
+	for _, name := range []string{"all gpt-4o", "switch to gpt-6-luna", "all gpt-4o, batch API", "all gpt-4o, prompt cache", "decide with gpt-6-luna-decisions",
+		"embedded specialist alone", "router: embedded + gpt-4o", "router: gpt-6-luna-decisions + gpt-4o", "router: jev + gpt-4o", "router: solar-decide + gpt-4o",
+		"router: tuned Qwen/Qwen3.5-2B at prime-intellect + gpt-4o"} {
+		if !names[name] {
+			t.Errorf("no plan is called %q", name)
+		}
+	}
+}
+
+// An API model in front is paid for every request; what it may not answer is paid a second time.
+func TestRouterOfAnAPIModel(t *testing.T) {
+	s := published(1e6)
+	s.Measured = []MeasuredTier{{Tier: "gpt-6-luna-decisions", Coverage: 0.7, Source: "measured"}}
+	p := planNamed(t, analyze(t, s), "router: gpt-6-luna-decisions + gpt-4o")
+	if want := 50 + 0.3*1750 + 0.01*0.7*1750; math.Abs(p.MonthlyUSD-want) > 1e-6 {
+		t.Errorf("%g, want %g: %v", p.MonthlyUSD, want, p.Parts)
+	}
+	if p.Parts.Training != 0 || p.Parts.Labels == 0 || p.Parts.Hosting != 0 || len(p.Conditions) != 1 {
+		t.Errorf("%+v %v", p.Parts, p.Conditions)
+	}
+}
+
+// What the generalist's cache gives already lowers doing nothing, and makes the plan to begin with it pointless.
+func TestRecordedCacheHits(t *testing.T) {
+	s := published(1e6)
+	s.InputTokens, s.PrefixTokens, s.CachedTokens = 2000, 1500, 1400
+	a := analyze(t, s)
+	if want := 600*2.5 + 1400*1.25 + 50*10; math.Abs(a.Plans[0].MonthlyUSD-want) > 1e-6 {
+		t.Errorf("doing nothing costs %g, want %g", a.Plans[0].MonthlyUSD, want)
+	}
+	if !strings.Contains(strings.Join(a.Infeasible, "; "), "1400 of 2000 input tokens are read from it already") {
+		t.Errorf("%v", a.Infeasible)
+	}
+	s.CachedTokens = 2001
+	if _, err := Analyze(Default(), s, seeded()); err == nil {
+		t.Error("more was cached than sent")
+	}
+}
+
 func TestMeasuredCoverageReplacesTheAssumption(t *testing.T) {
 	s := published(1e6)
 	s.Measured = []MeasuredTier{{Tier: "embedded", Coverage: 0.5, CoverageLow: 0.45, CoverageHigh: 0.55,
@@ -379,10 +450,15 @@ func TestAnalysisIsMonotone(t *testing.T) {
 		}
 		dearer := s
 		dearer.generalist.price.Rates = s.generalist.price.Rates.scaled(2, 1)
-		if r.front != nil && r.back != nil {
-			return // the recipe holds the old price
+		anew, _ := dearer.recipes(Default())
+		i := slices.IndexFunc(anew, func(q recipe) bool { return q.name == r.name })
+		if i < 0 {
+			t.Fatalf("%s is gone when the generalist costs twice as much", r.name)
 		}
-		then := dearer.plan(r)
+		then := dearer.plan(anew[i])
+		if then.MonthlyUSD < before.MonthlyUSD*(1-1e-9) {
+			t.Fatalf("%s: %g becomes %g when the generalist costs twice as much", r.name, before.MonthlyUSD, then.MonthlyUSD)
+		}
 		if before.BreakEven != nil && r.group != DoNothing && (then.BreakEven == nil ||
 			*then.BreakEven > *before.BreakEven*(1+1e-9)) {
 			t.Fatalf("%s: break-even %v becomes %v when the generalist costs twice as much", r.name, *before.BreakEven,

@@ -51,7 +51,7 @@ type frontTier struct {
 	name     string // as in MeasuredTier; "" for a tuned model paid by the token
 	host     Host
 	llama    *llamaSpec // served on the host's GPU; nil: the embedded specialist on its CPU
-	api      *apiTier   // paid by the token instead of a host
+	api      *apiTier   // paid by the token instead of a host; not trained unless it is tuned
 	shared   bool       // one of several tasks on the host
 	coverage func(*Assumptions) Assumption
 }
@@ -87,7 +87,7 @@ func (r recipe) evaluate(w Workload, a *Assumptions) economy {
 		} else {
 			down := math.Min(1, a.ColdStarts.Value*a.ColdStartSeconds.Value/(a.ServerHours.Value*secondsPerHour))
 			if r.front.host.GPUs == 0 {
-				down = 0 // the embedded specialist starts with the gateway
+				down = 0 // an API has no start of ours, and the embedded specialist starts with the gateway
 			}
 			escalated = 1 - e.coverage*(1-down)
 			e.escalateEach = each * escalated
@@ -147,7 +147,7 @@ func (e *economy) people(r recipe, a *Assumptions) {
 		return
 	}
 	run := a.TrainingUSD.Value
-	if r.front.llama == nil && r.front.api == nil {
+	if r.front.llama == nil && (r.front.api == nil || !r.front.api.tuned) {
 		run = 0 // trained on the CPU of the machine that is there anyway
 	}
 	labels := a.Labels.Value * a.LabelUSD.Value
@@ -203,7 +203,7 @@ func (e economy) parts(volume float64) Parts {
 }
 
 // each is the mean price of one request in dollars, retries included. Where the prompt has a cacheable prefix, CacheHit of
-// the requests read it and the rest write it.
+// the requests read it and the rest write it; of the generalist, what its cache gave already is taken from the record.
 func (t *apiTier) each(w Workload, a *Assumptions) float64 {
 	in, out := w.InputTokens, w.OutputTokens
 	if t.tuned {
@@ -213,6 +213,10 @@ func (t *apiTier) each(w Workload, a *Assumptions) float64 {
 	r := t.price.dailyMean(int64(in))
 	prefix := math.Min(t.prefix*a.TokenFactor.Value, in)
 	read, write := prefix*a.CacheHit.Value, prefix*(1-a.CacheHit.Value)
+	if t.prefix == 0 && t.price.Provider == w.generalist.price.Provider && t.price.Model == w.generalist.price.Model {
+		prefix = math.Min(w.CachedTokens*a.TokenFactor.Value, in) // what was recorded of it
+		read, write = prefix, 0
+	}
 	usd := (in-prefix)*r.Input.USDPerMTok() + read*r.Cached.USDPerMTok() + write*r.CacheWrite.USDPerMTok() +
 		out*r.Output.USDPerMTok()
 	return usd / 1e6 * a.APIPriceFactor.Value * (1 + a.RetryShare.Value)

@@ -43,7 +43,7 @@ func (s Scenario) recipes(b *Book) (plans []recipe, infeasible []string) {
 		infeasible = append(infeasible, "switch to a cheaper API model: the book has none that costs less than "+s.Generalist)
 	}
 	more, why := s.sameModel(cheap)
-	plans, infeasible = append(plans, more...), append(infeasible, why...)
+	plans, infeasible = append(append(plans, more...), s.apiRouters(b, cheap)...), append(infeasible, why...)
 	more, why = s.hosted(b)
 	plans, infeasible = append(plans, more...), append(infeasible, why...)
 	more, why = s.embedded(b, cheap)
@@ -117,6 +117,8 @@ func (s Scenario) sameModel(cheap []Price) (plans []recipe, infeasible []string)
 	}
 	minimum := s.Assumptions.CacheMinimum.Value
 	switch g := s.generalist.price; {
+	case s.CachedTokens > 0 && s.CachedTokens >= s.PrefixTokens*s.Assumptions.CacheHit.Value:
+		infeasible = append(infeasible, fmt.Sprintf("prompt cache: %.0f of %.0f input tokens are read from it already", s.CachedTokens, s.InputTokens))
 	case s.PrefixTokens < minimum:
 		infeasible = append(infeasible, fmt.Sprintf("prompt cache: the shared prefix of %.0f tokens is below the "+
 			"minimum of %.0f",
@@ -128,6 +130,41 @@ func (s Scenario) sameModel(cheap []Price) (plans []recipe, infeasible []string)
 			apiTier{price: g, prefix: s.PrefixTokens})))
 	}
 	return plans, infeasible
+}
+
+// apiRouters are API models in front of the generalist: the cheapest one, and each decision model. Each answers what its certificate
+// allows and is paid for every request; the rest is paid twice.
+func (s Scenario) apiRouters(b *Book, cheap []Price) []recipe {
+	const uncertified = "its confidence tells right answers from wrong ones on your data: not measured yet"
+	var out []recipe
+	router := func(p Price, conditions ...string) {
+		front := &frontTier{name: p.Model, api: &apiTier{price: p}, coverage: s.coverageOf(p.Model, func(a *Assumptions) Assumption { return a.CoverageAPI })}
+		if m, ok := s.measured(p.Model); !ok || m.Coverage == 0 {
+			conditions = append([]string{uncertified}, conditions...)
+		}
+		out = append(out, s.trained("router: "+p.Model+" + "+s.Generalist, RouterPlan, front, &s.generalist, embeddedHours, conditions...))
+	}
+	if len(cheap) > 0 {
+		router(cheap[0])
+	}
+	each := func(p Price) float64 { return (&apiTier{price: p}).each(s.Workload, &s.Assumptions) }
+	for _, p := range b.Prices(s.At) {
+		if p.Kind == Decision && !p.EndedBy(s.At) && each(p) < s.generalistEach(&s.Assumptions) {
+			router(p, noCopying)
+		}
+	}
+	return out
+}
+
+// coverageOf is the measured coverage of a tier, otherwise what is assumed.
+func (s Scenario) coverageOf(tier string, assumed func(*Assumptions) Assumption) func(*Assumptions) Assumption {
+	m, ok := s.measured(tier)
+	if !ok || m.Coverage == 0 {
+		return assumed
+	}
+	return func(*Assumptions) Assumption {
+		return Assumption{Value: m.Coverage, Low: m.Coverage, High: m.Coverage, Source: cmp.Or(m.Source, "measured")}
+	}
 }
 
 // byToken are the decision models, and the small models that their seller tunes and serves by the token.
@@ -198,7 +235,8 @@ func (s Scenario) hosted(b *Book) (plans []recipe, infeasible []string) {
 			plans = append(plans, alone,
 				s.trained("shared "+name, SharedHost, shared, nil, hostedHours,
 					append(s.proof(l.tier), "enough other tasks share the server")...),
-				s.trained("router: "+name+" + "+s.Generalist, RouterPlan, front, &s.generalist, hostedHours))
+				s.trained("router: "+name+" + "+s.Generalist, RouterPlan, front, &s.generalist, hostedHours),
+				s.trained("router: shared "+name+" + "+s.Generalist, RouterPlan, shared, &s.generalist, hostedHours, "enough other tasks share the server"))
 		}
 	}
 	return append(plans, s.byToken(b)...), why

@@ -26,7 +26,7 @@ func (s Scenario) choose(out *Analysis) {
 			cheapest, out.BestIf = p, p.Name
 		}
 	}
-	out.Refused = best.recipe.front == nil
+	out.Refused = !best.recipe.trains()
 	out.Verdict = s.verdict(out, nothing, best, cheapest)
 	watched := best
 	if out.Refused {
@@ -35,10 +35,13 @@ func (s Scenario) choose(out *Analysis) {
 	out.Sensitivity = s.sensitivity(watched.recipe)
 }
 
+// trains reports whether a plan trains or hosts something.
+func (r recipe) trains() bool { return r.front != nil && (r.front.api == nil || r.front.api.tuned) }
+
 // trainedCheapest is the cheapest plan that trains something, the one a refusal speaks about.
 func trainedCheapest(plans []Plan, otherwise Plan) Plan {
 	for _, p := range plans {
-		if p.recipe.front != nil && p.recipe.back != nil && len(p.Conditions) == 0 {
+		if p.recipe.trains() && p.recipe.back != nil && len(p.Conditions) == 0 {
 			return p // plans are sorted by total
 		}
 	}
