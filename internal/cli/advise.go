@@ -1,15 +1,16 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"hash/fnv"
-	"math/rand/v2"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"occam/internal/cost"
+	"occam/internal/store"
 	"occam/internal/task"
 )
 
@@ -17,37 +18,50 @@ func (a *app) adviseCommand() *cobra.Command {
 	var data string
 	var f breakevenFlags
 	cmd := &cobra.Command{
-		Use: "advise --data FILE", Short: "Fine-tune or not, with reasons", Args: noArgs,
-		Example: "  occam advise --data tickets.jsonl --volume 50k",
-		RunE:    func(*cobra.Command, []string) error { return a.advise(data, f) },
+		Use: "advise (--data FILE | --task NAME)", Short: "Fine-tune or not, with reasons", Args: noArgs,
+		Example: "  occam advise --data tickets.jsonl --volume 50k\n  occam advise --task ticket-triage --target 0.97 --measured gpt-6-luna=0.98",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.given = cmd.Flags().Changed
+			return a.advise(cmd.Context(), data, f)
+		},
 	}
-	flags := cmd.Flags()
-	flags.StringVar(&data, "data", "", "recorded or labelled answers: JSON Lines, OpenAI chat lines, or CSV (required)")
-	flags.StringVar(&f.volume, "volume", "1M", "requests a month, such as 50k or 1M")
-	flags.StringVar(&f.tokens, "tokens", "500/50", "tokens in/out of one request")
-	flags.StringVar(&f.generalist, "generalist", assumedGeneralist, "the model that answers today")
-	flags.StringArrayVar(&f.set, "set", nil, "override an assumption: name=value")
+	cmd.Flags().StringVar(&data, "data", "", "recorded or labelled answers: JSON Lines, OpenAI chat lines, or CSV")
+	f.workloadFlags(cmd, assumedGeneralist)
 	f.seed = 1
 	return cmd
 }
 
-func (a *app) advise(data string, f breakevenFlags) error {
-	if data == "" {
-		return usageError("--data is missing: occam advise --data tickets.jsonl")
+func (a *app) advise(ctx context.Context, data string, f breakevenFlags) error {
+	var seen []cost.Observation
+	var err error
+	name := f.task
+	switch {
+	case data != "":
+		name = taskName(data)
+		var examples []task.Example
+		examples, err = a.readExamples(data, false)
+		for _, e := range examples {
+			seen = append(seen, observation(e))
+		}
+	case f.task != "":
+		seen, err = a.recordedAnswers(ctx, f)
+	default:
+		return usageError("--data or --task is missing: occam advise --data tickets.jsonl, or --task NAME for what was recorded")
 	}
-	examples, err := a.readExamples(data, false)
 	if err != nil {
 		return err
 	}
-	scenario, err := a.scenario(f)
+	analysis, scenario, err := a.compare(ctx, f)
 	if err != nil {
 		return err
 	}
-	analysis, err := cost.Analyze(cost.Default(), scenario, rand.New(rand.NewPCG(f.seed, 0)))
-	if err != nil {
-		return err
+	facts := cost.Observe(name, seen)
+	facts.Target = scenario.Target
+	if f.task != "" {
+		facts.OutputTokens = scenario.OutputTokens
 	}
-	advice := cost.Advise(cost.Observe(taskName(data), observations(examples)), analysis)
+	facts.CheapModel, facts.CheapAccuracy = cheapestMeasured(analysis, scenario)
+	advice := cost.Advise(facts, analysis)
 	if a.json {
 		return a.printJSON(advice)
 	}
@@ -55,16 +69,59 @@ func (a *app) advise(data string, f breakevenFlags) error {
 	return err
 }
 
-// observations reduces examples to what advice looks at: the answer without what was copied from the text.
-func observations(examples []task.Example) []cost.Observation {
-	out := make([]cost.Observation, len(examples))
-	for i, e := range examples {
-		answer, copied := reduce(e)
-		h := fnv.New64a()
-		h.Write([]byte(e.Text))
-		out[i] = cost.Observation{Input: h.Sum64(), Answer: answer, Copied: copied, Trusted: e.Source == "person"}
+// cheapestMeasured is the cheapest API model to switch to whose measured accuracy meets the target, else the cheapest measured.
+func cheapestMeasured(analysis *cost.Analysis, scenario cost.Scenario) (model string, accuracy float64) {
+	for _, p := range analysis.Plans { // the cheapest first
+		name, ok := strings.CutPrefix(p.Name, "switch to ")
+		i := slices.IndexFunc(scenario.Measured, func(m cost.MeasuredTier) bool { return m.Tier == name && m.Accuracy > 0 })
+		if !ok || i < 0 {
+			continue
+		}
+		if m := scenario.Measured[i]; model == "" || accuracy < scenario.Target && m.Accuracy >= scenario.Target {
+			model, accuracy = name, m.Accuracy
+		}
 	}
-	return out
+	return model, accuracy
+}
+
+// recordedAnswers are what was last said of the texts of a task that were kept.
+func (a *app) recordedAnswers(ctx context.Context, f breakevenFlags) ([]cost.Observation, error) {
+	s, err := a.readStore(ctx, f.config)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	var all []cost.Observation
+	err = s.View(ctx, func(tx *store.Tx) error {
+		for after := int64(0); ; {
+			page, next, err := tx.Examples().Page(f.task, after, 1000)
+			if err != nil {
+				return err
+			}
+			for _, e := range page {
+				if n := len(e.Labels); n > 0 {
+					o := observation(task.Example{Text: e.Text, Labels: e.Labels[n-1].Output, Source: e.Labels[n-1].Source})
+					o.At = e.At
+					all = append(all, o)
+				}
+			}
+			if after = next; after == 0 {
+				return nil
+			}
+		}
+	})
+	if err == nil && len(all) == 0 {
+		err = fmt.Errorf("no answers of task %q were kept: capture.prompts must be on; or give --data", f.task)
+	}
+	return all, err
+}
+
+// observation reduces an example to what advice looks at: the answer without what was copied from the text.
+func observation(e task.Example) cost.Observation {
+	answer, copied := reduce(e)
+	h := fnv.New64a()
+	h.Write([]byte(e.Text))
+	return cost.Observation{Input: h.Sum64(), Answer: answer, Copied: copied, Trusted: e.Source == "person"}
 }
 
 // longLabel is the length in bytes above which an answer that does not stand in the text counts as free text.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,12 +16,13 @@ import (
 )
 
 type breakevenFlags struct {
-	volume, tokens, generalist, host, svg string
-	coverage                              float64
-	set                                   []string
-	article                               bool
-	task, config                          string
-	seed                                  uint64
+	volume, tokens, generalist, provider, host, svg string
+	coverage, prefix, target                        float64
+	set, measured                                   []string
+	article                                         bool
+	given                                           func(flag string) bool // on the command line
+	task, config                                    string
+	seed                                            uint64
 }
 
 func (a *app) breakevenCommand() *cobra.Command {
@@ -28,21 +30,34 @@ func (a *app) breakevenCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "breakeven", Short: "What each plan costs a month, and from which volume it pays", Args: noArgs,
 		Example: "  occam breakeven --volume 1M --tokens 500/50 --generalist gpt-4o --host g5.xlarge\n  occam breakeven --article",
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.breakeven(cmd.Context(), f) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.given = cmd.Flags().Changed
+			return a.breakeven(cmd.Context(), f)
+		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.volume, "volume", "1M", "requests a month, such as 50k or 1M")
-	flags.StringVar(&f.tokens, "tokens", "500/50", "tokens in/out of one request")
-	flags.StringVar(&f.generalist, "generalist", "gpt-4o", "the model that answers today")
+	f.workloadFlags(cmd, "gpt-4o")
 	flags.StringVar(&f.host, "host", "", "GPU server that stands for hosted models (default: all in the price book)")
 	flags.Float64Var(&f.coverage, "coverage", 0, "measured coverage of the embedded specialist, such as 0.84 (default: assumed)")
-	flags.StringArrayVar(&f.set, "set", nil, "override an assumption: name=value, such as engineer_usd_per_hour=0")
-	flags.StringVar(&f.task, "task", "", "take volume, tokens, peak and coverage from this task's recorded traffic")
-	flags.StringVar(&f.config, "config", "occam.yaml", "configuration file, with --task")
 	flags.BoolVar(&f.article, "article", false, "reproduce the published scenario, then with exact and today's prices")
 	flags.StringVar(&f.svg, "svg", "", "write the picture of cost against volume to this file")
 	flags.Uint64Var(&f.seed, "seed", 1, "seed of the uncertainty samples")
 	return cmd
+}
+
+// workloadFlags are those of every command that puts a break-even question.
+func (f *breakevenFlags) workloadFlags(cmd *cobra.Command, generalist string) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.volume, "volume", "1M", "requests a month, such as 50k or 1M")
+	flags.StringVar(&f.tokens, "tokens", "500/50", "tokens in/out of one request")
+	flags.Float64Var(&f.prefix, "prefix", 0, "tokens at the beginning of the prompt that all requests share, for prompt caching")
+	flags.StringVar(&f.generalist, "generalist", generalist, "the model that answers today (with --task: the task's)")
+	flags.StringVar(&f.provider, "provider", "", "who sells it, where several do")
+	flags.Float64Var(&f.target, "target", 0, "accuracy that an answer must have, such as 0.97")
+	flags.StringArrayVar(&f.measured, "measured", nil, "accuracy that was measured of a model: name=accuracy, such as gpt-6-luna=0.96")
+	flags.StringArrayVar(&f.set, "set", nil, "override an assumption: name=value, such as engineer_usd_per_hour=0")
+	flags.StringVar(&f.task, "task", "", "take model, volume, tokens, peak, cache and coverage from this task's recorded traffic")
+	flags.StringVar(&f.config, "config", defaultConfig, "configuration file: its imported prices, and with --task its ledger")
 }
 
 func (a *app) breakeven(ctx context.Context, f breakevenFlags) error {
@@ -67,16 +82,30 @@ func (a *app) analyze(ctx context.Context, f breakevenFlags) (*cost.Analysis, er
 	if f.article {
 		return cost.ArticleAnalysis(cost.Default(), a.now())
 	}
+	analysis, _, err := a.compare(ctx, f)
+	return analysis, err
+}
+
+// compare answers the question that the flags put, and returns it too, with what was recorded filled in.
+func (a *app) compare(ctx context.Context, f breakevenFlags) (*cost.Analysis, cost.Scenario, error) {
 	scenario, err := a.scenario(f)
 	if err != nil {
-		return nil, err
+		return nil, scenario, err
+	}
+	book, err := a.bookAt(f.config)
+	if err != nil {
+		return nil, scenario, err
 	}
 	if f.task != "" {
-		if err := a.fromTraffic(ctx, f, &scenario); err != nil {
-			return nil, err
+		if err := a.fromTraffic(ctx, f, book, &scenario); err != nil {
+			return nil, scenario, err
 		}
 	}
-	return cost.Analyze(cost.Default(), scenario, rand.New(rand.NewPCG(f.seed, 0)))
+	if err := overrides(f, &scenario); err != nil {
+		return nil, scenario, err
+	}
+	analysis, err := cost.Analyze(book, scenario, rand.New(rand.NewPCG(f.seed, 0)))
+	return analysis, scenario, err
 }
 
 func (a *app) scenario(f breakevenFlags) (cost.Scenario, error) {
@@ -88,19 +117,40 @@ func (a *app) scenario(f breakevenFlags) (cost.Scenario, error) {
 	if err != nil {
 		return cost.Scenario{}, usageError("--tokens: %v", err)
 	}
-	scenario := cost.Scenario{
-		Workload:   cost.Workload{Volume: volume, InputTokens: in, OutputTokens: out, At: a.now()},
-		Generalist: f.generalist, Host: f.host, Assumptions: cost.DefaultAssumptions(),
+	if !(f.target >= 0 && f.target < 1) {
+		return cost.Scenario{}, usageError("--target is %g: it is a share below 1, such as 0.97", f.target)
 	}
+	return cost.Scenario{
+		Workload:   cost.Workload{Volume: volume, InputTokens: in, OutputTokens: out, PrefixTokens: f.prefix, At: a.now()},
+		Generalist: f.generalist, Provider: f.provider, Host: f.host, Target: f.target, Assumptions: cost.DefaultAssumptions(),
+	}, nil
+}
+
+// overrides puts what was said on the command line above what was recorded and assumed.
+func overrides(f breakevenFlags, scenario *cost.Scenario) error {
 	for _, s := range f.set {
 		if err := setAssumption(&scenario.Assumptions, s); err != nil {
-			return cost.Scenario{}, usageError("--set %s: %v", s, err)
+			return usageError("--set %s: %v", s, err)
 		}
 	}
 	if f.coverage != 0 {
-		scenario.Measured = []cost.MeasuredTier{{Tier: "embedded", Coverage: f.coverage, CoverageLow: f.coverage, CoverageHigh: f.coverage, Source: "--coverage"}}
+		scenario.Measured = slices.DeleteFunc(scenario.Measured, func(m cost.MeasuredTier) bool { return m.Tier == embeddedTier })
+		scenario.Measured = append(scenario.Measured, cost.MeasuredTier{Tier: embeddedTier, Coverage: f.coverage, CoverageLow: f.coverage, CoverageHigh: f.coverage, Source: "--coverage"})
 	}
-	return scenario, nil
+	for _, text := range f.measured {
+		name, number, _ := strings.Cut(text, "=")
+		accuracy, err := strconv.ParseFloat(number, 64)
+		if err != nil || !(accuracy > 0 && accuracy <= 1) {
+			return usageError("--measured %s: write name=accuracy, such as gpt-6-luna=0.96", text)
+		}
+		i := slices.IndexFunc(scenario.Measured, func(m cost.MeasuredTier) bool { return m.Tier == name })
+		if i < 0 {
+			scenario.Measured = append(scenario.Measured, cost.MeasuredTier{Tier: name, Source: "--measured"})
+			i = len(scenario.Measured) - 1
+		}
+		scenario.Measured[i].Accuracy = accuracy
+	}
+	return nil
 }
 
 func setAssumption(assumptions *cost.Assumptions, text string) error {

@@ -20,6 +20,21 @@ import (
 // top of the built-in book.
 const priceFolder = "prices"
 
+// defaultConfig is where a configuration is looked for when none is named.
+const defaultConfig = "occam.yaml"
+
+// bookAt is the price book of a configuration; the built-in one where none is named and none is there.
+func (a *app) bookAt(configPath string) (*cost.Book, error) {
+	if _, err := os.Stat(configPath); configPath == defaultConfig && errors.Is(err, fs.ErrNotExist) {
+		return cost.Default(), nil
+	}
+	cfg, err := config.Load(configPath, a.getenv)
+	if err != nil {
+		return nil, err
+	}
+	return loadBook(cfg.DataDir)
+}
+
 // loadBook is the built-in price book with what was imported for this configuration.
 func loadBook(dataDir string) (*cost.Book, error) {
 	book := cost.Default()
@@ -67,15 +82,14 @@ func readBook(path, format string, from time.Time) (*cost.Book, []string, error)
 	return nil, nil, usageError("--format is %q: it must be litellm, genai or occam", format)
 }
 
-func (a *app) importPricesCommand() *cobra.Command {
-	var path, format string
+func (a *app) importPricesCommand(path *string) *cobra.Command {
+	var format string
 	var apply bool
 	cmd := &cobra.Command{
 		Use: "import FILE", Short: "Show what a price list would change; with --apply, use it from now on", Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return a.importPrices(path, args[0], format, apply) },
+		RunE: func(_ *cobra.Command, args []string) error { return a.importPrices(*path, args[0], format, apply) },
 	}
-	cmd.Flags().StringVar(&path, "config", "occam.yaml", "configuration file")
-	cmd.Flags().StringVar(&format, "format", "litellm", "litellm (its model_prices map), genai (genai-prices' data.json) or occam")
+	cmd.Flags().StringVar(&format, "format", "litellm", "litellm (its model_prices map), genai (genai-prices' data.json or data_v2.json) or occam")
 	cmd.Flags().BoolVar(&apply, "apply", false, "keep the list in the data folder; a running server takes it at its next start")
 	return cmd
 }
@@ -95,12 +109,12 @@ func (a *app) importPrices(configPath, path, format string, apply bool) error {
 	}
 	changes := book.Diff(next, a.now())
 	if a.json {
-		err = a.printJSON(map[string]any{"changes": changeLines(changes), "skipped": len(skipped), "applied": apply})
+		err = a.printJSON(map[string]any{"changes": changeLines(changes), "skipped": notNil(skipped), "applied": apply})
 	} else {
 		for _, line := range changeLines(changes) {
 			fmt.Fprintln(a.stdout, line)
 		}
-		fmt.Fprintf(a.stdout, "%d changes; %d entries are not priced by text tokens and are left out\n", len(changes), len(skipped))
+		fmt.Fprintf(a.stdout, "%d changes; %d entries are left out, because they are not priced by text tokens alone: see --json\n", len(changes), len(skipped))
 	}
 	if err != nil || !apply {
 		return err

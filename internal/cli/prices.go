@@ -12,34 +12,46 @@ import (
 )
 
 func (a *app) pricesCommand() *cobra.Command {
+	var path string
 	cmd := &cobra.Command{Use: "prices", Short: "The dated price book", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.PersistentFlags().StringVar(&path, "config", defaultConfig, "configuration file: its imported prices count")
 	cmd.AddCommand(
 		&cobra.Command{Use: "list", Short: "Every price in force today", Args: noArgs,
-			RunE: func(*cobra.Command, []string) error { return a.listPrices(cost.Default().Prices(a.now())) }},
+			RunE: func(*cobra.Command, []string) error {
+				book, err := a.bookAt(path)
+				if err != nil {
+					return err
+				}
+				return a.listPrices(book, book.Prices(a.now()))
+			}},
 		&cobra.Command{Use: "show MODEL", Short: "Every price of one model, of all dates", Args: cobra.ExactArgs(1),
-			RunE: func(_ *cobra.Command, args []string) error { return a.showPrices(args[0]) }},
-		a.importPricesCommand(),
+			RunE: func(_ *cobra.Command, args []string) error { return a.showPrices(path, args[0]) }},
+		a.importPricesCommand(&path),
 	)
 	return cmd
 }
 
-func (a *app) showPrices(model string) error {
+func (a *app) showPrices(configPath, model string) error {
+	book, err := a.bookAt(configPath)
+	if err != nil {
+		return err
+	}
 	var found []cost.Price
-	for _, p := range cost.Default().Prices(time.Time{}) {
+	for _, p := range book.Prices(time.Time{}) {
 		if p.Model == model {
 			found = append(found, p)
 		}
 	}
 	if len(found) == 0 {
-		if p, ok := cost.Default().Lookup("", model, a.now()); ok { // an alias
+		if p, ok := book.Lookup("", model, a.now()); ok { // an alias
 			found = []cost.Price{p}
 		}
 	}
 	if len(found) == 0 {
 		return fmt.Errorf("%s is unpriced: the price book does not know it (see `occam prices list`); its calls are recorded as unpriced, never as zero", model)
 	}
-	return a.listPrices(found)
+	return a.listPrices(book, found)
 }
 
 // priceRow is one row of `occam prices list --json`.
@@ -58,7 +70,7 @@ type priceRow struct {
 	Version    string   `json:"version"`
 }
 
-func (a *app) listPrices(prices []cost.Price) error {
+func (a *app) listPrices(book *cost.Book, prices []cost.Price) error {
 	rows := make([]priceRow, len(prices))
 	for i, p := range prices {
 		rows[i] = priceRow{
@@ -67,10 +79,10 @@ func (a *app) listPrices(prices []cost.Price) error {
 		}
 	}
 	if a.json {
-		return a.printJSON(map[string]any{"book": cost.Default().Version(), "prices": rows})
+		return a.printJSON(map[string]any{"book": book.Version(), "prices": rows})
 	}
 	w := a.stdout
-	fmt.Fprintf(w, "price book %s, $ per million tokens\n%-18s %-26s %8s %8s %8s  %-10s %-10s  %s\n", cost.Default().Version(),
+	fmt.Fprintf(w, "price book %s, $ per million tokens\n%-18s %-26s %8s %8s %8s  %-10s %-10s  %s\n", book.Version(),
 		"provider", "model", "in", "cached", "out", "from", "shutdown", "confidence")
 	for _, r := range rows {
 		fmt.Fprintf(w, "%-18s %-26s %8s %8s %8s  %-10s %-10s  %s %s\n", r.Provider, r.Model, short(r.Input), short(r.Cached), short(r.Output),

@@ -243,7 +243,9 @@ func moneyReasons(f TrafficFacts, a *Analysis) []Reason {
 			"whether it pays: pass --volume"})
 	}
 	nothing := a.Plans[0]
-	if a.Refused {
+	if a.Refused && len(out) > 0 && a.Best == "switch to "+f.CheapModel {
+		out = append(out, Reason{"volume", true, a.Verdict, SwitchInstead}) // nothing need be trained, and something is to be done
+	} else if a.Refused {
 		out = append(out, Reason{"volume", true, a.Verdict, DoNotFineTune})
 		if p := slices.IndexFunc(a.Plans, func(p Plan) bool { return p.Name == referencePlan }); p >= 0 {
 			out = append(out, Reason{"volume", true, fmt.Sprintf("%s requests cost %s a month by the API, a rented "+

@@ -122,6 +122,13 @@ func TestAdviceNamesEachObstacle(t *testing.T) {
 			t.Errorf("%s: %q with %q\n%s", name, a.Verdict, codes(a), a.Text())
 		}
 	}
+	s := published(1e6)
+	s.Target, s.Measured = 0.95, []MeasuredTier{{Tier: "gpt-6-luna", Accuracy: 0.96}}
+	f := Observe("task", base)
+	f.Target, f.CheapModel, f.CheapAccuracy = 0.95, "gpt-6-luna", 0.96
+	if a := Advise(f, analyze(t, s)); a.Verdict != SwitchInstead || !strings.HasPrefix(codes(a), "cheaper") {
+		t.Errorf("the analysis itself says to switch: %q with %q", a.Verdict, codes(a))
+	}
 	if a := Advise(Observe("task", base), nil); !strings.Contains(codes(a), "volume") {
 		t.Errorf("an unknown volume is not mentioned: %s", a.Text())
 	}

@@ -183,8 +183,8 @@ const (
 	tierLlama3B  = "llama-3.2-3b"
 )
 
-// adopt replaces the assumed coverage of a trained tier by the measured one. Other names are those of API models, of which
-// only the accuracy counts.
+// adopt replaces the assumed coverage of a trained tier by the measured one, if its coverage was measured. Other names are those of
+// API models.
 func (a *Assumptions) adopt(b *Book, m MeasuredTier) error {
 	name := map[string]string{tierEmbedded: "coverage_embedded", tierLlama1B: "coverage_llama_1b",
 		tierLlama3B: "coverage_llama_3b"}[m.Tier]
@@ -194,6 +194,9 @@ func (a *Assumptions) adopt(b *Book, m MeasuredTier) error {
 				m.Tier, tierEmbedded, tierLlama1B, tierLlama3B)
 		}
 		return nil
+	}
+	if m.Coverage == 0 && m.CoverageHigh == 0 {
+		return nil // only its accuracy was measured
 	}
 	low, high := m.CoverageLow, m.CoverageHigh
 	if low == 0 && high == 0 {
