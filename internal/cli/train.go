@@ -30,6 +30,7 @@ type trainFlags struct {
 	seed                uint64
 	memory              int64 // MB
 	keep                int
+	warm                string
 }
 
 func (a *app) trainCommand() *cobra.Command {
@@ -51,6 +52,7 @@ func (a *app) trainCommand() *cobra.Command {
 	flags.Float64Var(&f.volume, "volume", 1_000_000, "requests a month, for the table of plans")
 	flags.StringVar(&f.promise, "promise", "", "served or system (default: the task's, or served)")
 	flags.Uint64Var(&f.seed, "seed", 1, "seed of the split and of training")
+	flags.StringVar(&f.warm, "warm", "", "an earlier model file of the task: its calibration is taken over, which saves most of the work; not with --refit")
 	flags.IntVar(&f.keep, "keep-examples", 0, "labelled examples that the model file shall hold, for explanations to name: whoever may ask for those reads them")
 	flags.Int64Var(&f.memory, "memory", 4096, "MB that training may take, about; larger data (about 1/64 of it and more) are streamed from disk")
 	return cmd
@@ -62,6 +64,9 @@ func (a *app) train(ctx context.Context, f trainFlags) error {
 	}
 	if i := slices.IndexFunc(f.tiers, func(t string) bool { return t != "linear" }); i >= 0 {
 		return usageError("tier %q cannot be trained by this version: it trains linear", f.tiers[i])
+	}
+	if f.warm != "" && f.refit {
+		return usageError("--warm saves the folds of calibration, which --refit needs: use one of the two")
 	}
 	if large, err := lifecycle.Large(f.data, f.memory<<20); err != nil {
 		return err
@@ -146,9 +151,18 @@ func checkTarget(target task.Target) error {
 
 // runTraining trains with one progress line a stage.
 func (a *app) runTraining(ctx context.Context, t *task.Task, examples []task.Example, f trainFlags) (*lifecycle.Trained, error) {
+	var earlier *specialist.Model
+	if f.warm != "" {
+		loaded, err := lifecycle.LoadModel(f.warm)
+		if err != nil {
+			return nil, err
+		}
+		defer loaded.Close()
+		earlier = loaded.Model
+	}
 	progress, finish := a.stages()
 	trained, err := lifecycle.Train(ctx, lifecycle.TrainOptions{Task: t, Examples: examples, Refit: f.refit, Seed: f.seed,
-		Keep: f.keep, Now: a.now, Progress: progress})
+		Keep: f.keep, Warm: earlier, Now: a.now, Progress: progress})
 	finish()
 	return trained, err
 }

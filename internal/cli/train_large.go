@@ -11,8 +11,8 @@ import (
 
 // trainLarge trains on data that do not fit the memory allowed: they are read from disk, row by row.
 func (a *app) trainLarge(ctx context.Context, f trainFlags) (err error) {
-	if f.refit || f.curve || f.keep > 0 {
-		return usageError("%s is streamed from disk, because it is too large for %d MB: --refit, --curve and --keep-examples need it in memory; allow more with --memory, or leave them out", f.data, f.memory)
+	if f.refit || f.curve || f.keep > 0 || f.warm != "" {
+		return usageError("%s is streamed from disk, because it is too large for %d MB: --refit, --curve, --keep-examples and --warm need it in memory; allow more with --memory, or leave them out", f.data, f.memory)
 	}
 	progress, finish := a.stages()
 	data, err := lifecycle.OpenData(f.data, f.seed, progress)

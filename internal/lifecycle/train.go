@@ -49,6 +49,8 @@ type TrainOptions struct {
 	// Keep is how many labelled rows, drawn at random, the model file shall hold for explanations to name. Whoever may ask for those
 	// reads them.
 	Keep int
+	// Warm is an earlier model of the task, for a faster training: see specialist.Options. Without Refit only.
+	Warm *specialist.Model
 	// Look counts the certifications of this task so far, this one included: each is allowed to fail less often. 0: the only one.
 	Look int
 	// Teacher and PromptHash name the model whose answers are the labels; "" where people made them.
@@ -278,7 +280,7 @@ func (t *Trained) againstTruth(opt TrainOptions) {
 }
 
 func (opt TrainOptions) specialist(stage string) specialist.Options {
-	return specialist.Options{Seed: opt.Seed, Workers: opt.Workers, Progress: func(done, total int) { opt.Progress(stage, done, total) }}
+	return specialist.Options{Seed: opt.Seed, Workers: opt.Workers, WarmStart: opt.Warm, Progress: func(done, total int) { opt.Progress(stage, done, total) }}
 }
 
 // goalOf is what a task's certificates must prove.

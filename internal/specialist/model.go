@@ -43,7 +43,8 @@ type head struct {
 	Count       int     `json:"count"`  // columns; 0 for a span
 	Null        bool    `json:"null"`   // the last column stands for null
 	Temperature float64 `json:"temperature"`
-	Platt       platt   `json:"platt"` // of Labels: a column's margin → P(member); else the log-odds of the answer → P(right)
+	Mix         mixture `json:"mix,omitzero"` // how training added the two heads, for WarmStart; zero in older files
+	Platt       platt   `json:"platt"`        // of Labels: a column's margin → P(member); else the log-odds of the answer → P(right)
 
 	values []task.Value // by column
 }

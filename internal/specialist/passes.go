@@ -52,7 +52,9 @@ func (t *trainer) passes(ctx context.Context, n int) error {
 	if err := parallel(ctx, t.opt.Workers, len(jobs), func(i int) { jobs[i]() }); err != nil {
 		return err
 	}
-	t.blend()
+	if t.earlier == nil {
+		t.blend()
+	}
 	return nil
 }
 
@@ -191,12 +193,13 @@ func (t *trainer) spanPass(pass int) {
 
 // A mixture says how one column of both heads becomes one: svm·z + emb·z' + add.
 type mixture struct {
-	svm, emb, add float32
+	SVM float32 `json:"svm"`
+	Emb float32 `json:"emb"`
+	Add float32 `json:"add"`
 }
 
 // blend adds both heads, each scaled so that its out-of-fold probabilities fit the labels best.
 func (t *trainer) blend() {
-	t.mix = make([]mixture, t.columns)
 	for f := range t.heads {
 		h := &t.heads[f]
 		if h.Count == 0 {
@@ -208,21 +211,30 @@ func (t *trainer) blend() {
 				rows = append(rows, i)
 			}
 		}
-		var x mixture
+		x := &h.Mix
 		if t.fields[f].Kind == task.Labels {
 			a, b := t.fitMembers(t.svmRaw, f, rows), t.fitMembers(t.embRaw, f, rows)
-			x = mixture{svm: float32(a.Slope) / 2, emb: float32(b.Slope) / 2, add: float32(a.Intercept+b.Intercept) / 2}
+			*x = mixture{SVM: float32(a.Slope) / 2, Emb: float32(b.Slope) / 2, Add: float32(a.Intercept+b.Intercept) / 2}
 		} else {
-			x = mixture{svm: float32(0.5 / t.fitTemperature(t.svmRaw, f, rows)), emb: float32(0.5 / t.fitTemperature(t.embRaw, f, rows))}
-		}
-		for c := h.Offset; c < h.Offset+h.Count; c++ {
-			t.mix[c] = x
+			*x = mixture{SVM: float32(0.5 / t.fitTemperature(t.svmRaw, f, rows)), Emb: float32(0.5 / t.fitTemperature(t.embRaw, f, rows))}
 		}
 	}
+	t.mixColumns()
 	t.raw = make([]float32, len(t.svmRaw))
 	for i := range t.raw {
 		x := &t.mix[i%t.columns]
-		t.raw[i] = float32(x.svm*t.svmRaw[i]) + float32(x.emb*t.embRaw[i]) + x.add
+		t.raw[i] = float32(x.SVM*t.svmRaw[i]) + float32(x.Emb*t.embRaw[i]) + x.Add
+	}
+}
+
+// mixColumns gives every column the mixture of its field.
+func (t *trainer) mixColumns() {
+	t.mix = make([]mixture, t.columns)
+	for i := range t.heads {
+		h := &t.heads[i]
+		for c := h.Offset; c < h.Offset+h.Count; c++ {
+			t.mix[c] = h.Mix
+		}
 	}
 }
 
@@ -233,7 +245,7 @@ func (t *trainer) train(ctx context.Context) (*Model, error) {
 	}
 	m := &Model{fields: slices.Clone(t.fields), vocab: *t.vocab, linear: t.mergeHeads(), spans: make([]*spanRanker, len(t.fields))}
 	copy(m.spans, t.spans)
-	c := t.calibrate(t.scored)
+	c := t.calibrated()
 	m.heads, m.joint, m.scope = c.heads, c.joint, c.scope
 	m.seal()
 	return m, nil
@@ -245,14 +257,14 @@ func (t *trainer) mergeHeads() linear {
 	l := newLinear(1<<t.vocab.bits, t.columns, stride)
 	for c := range t.columns {
 		x := &t.mix[c]
-		l.bias[c] = float32(x.svm*t.svmBias[c]) + float32(x.emb*t.embedded.bias[c]) + x.add
+		l.bias[c] = float32(x.SVM*t.svmBias[c]) + float32(x.Emb*t.embedded.bias[c]) + x.Add
 	}
 	row := make([]float32, stride)
 	for r, vocabRow := range t.data.vocabRow {
 		for c := range t.columns {
 			x := &t.mix[c]
 			e := dot(t.embedded.output[c*embedDim:][:embedDim], t.embedded.feature[r*embedDim:][:embedDim])
-			row[c] = float32(x.svm*t.svmWeights[r*stride+c]) + float32(x.emb*e)
+			row[c] = float32(x.SVM*t.svmWeights[r*stride+c]) + float32(x.Emb*e)
 		}
 		l.setRow(int(vocabRow), row)
 	}

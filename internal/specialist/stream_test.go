@@ -84,7 +84,7 @@ func wrong(m *Model, from, n, words int) (wrong [2]int) {
 }
 
 func TestStreamLearnsFromAllExamples(t *testing.T) {
-	const n, words = 3000, 15
+	const n, words = 2000, 15
 	src := &madeUp{n: n, words: words}
 	opt := Options{Seed: 3, Memory: 2 << 20}
 	m, use, err := TrainStream(context.Background(), streamFields, src, opt)
