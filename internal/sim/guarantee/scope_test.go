@@ -32,6 +32,9 @@ func TestScopeTable(t *testing.T) {
 		"the sum of both, each standardised on out-of-fold training rows, **%.4f**.\n\n", len(test), len(oos),
 		calibration.AUROC(inScope(test), inScope(oos)), calibration.AUROC(confidence(test), confidence(oos)),
 		calibration.AUROC(inScope(sum(test)), inScope(sum(oos))))
+	if auroc := calibration.AUROC(inScope(test), inScope(oos)); auroc < leastAUROC {
+		t.Errorf("out-of-scope AUROC is %.4f, less than %v", auroc, leastAUROC)
+	}
 	fmt.Fprint(&text, "| floor | a | in-scope coverage | in-scope served risk | `oos` answered | open domain answered "+
 		"| served risk at 3 % / 18 % out of scope | bound at 18 % |\n|---|---|---|---|---|---|---|---|\n")
 	g := gate{fields: c.fields, train: c.train, dev: dev, test: c.test, foreign: foreign, open: open}
@@ -43,6 +46,14 @@ func TestScopeTable(t *testing.T) {
 	}
 	writeSection(t, "scope", text.String())
 }
+
+// The bars that the shipped floor is held to.
+const (
+	shippedFloor = 0.05  // lifecycle's floorShare
+	leastAUROC   = 0.96
+	mostForeign  = 0.20  // of the `oos` prompts that may be answered at 95 % accuracy
+	mostOpen     = 0.005 // of the open-domain prompts, at any target
+)
 
 // standardisedSum returns a function that copies predictions with InScope replaced by the sum of both scores, each
 // standardised on the rows given.
@@ -94,6 +105,10 @@ func (g gate) row(t *testing.T, text *strings.Builder, name string, share float6
 		strays, _ := count(outcomes(g.fields, wide, g.open, floor), result.Threshold)
 		coverage, inRisk := float64(accepted)/float64(len(test)), float64(wrong)/float64(accepted)
 		leak := float64(answered) / float64(len(oos))
+		if open := float64(strays) / float64(len(wide)); name == "in-scope score" && share == shippedFloor && (leak > mostForeign || open > mostOpen) {
+			t.Errorf("a=%v: %.1f %% of the oos prompts and %.2f %% of the open domain are answered, at most %.0f %% and %.1f %% may be",
+				risk, 100*leak, 100*open, 100*mostForeign, 100*mostOpen)
+		}
 		const third = 0.05 / 3
 		bound := calibration.ServedUnderShift(calibration.Upper(wrong, accepted, third),
 			calibration.Lower(accepted, len(test), third), calibration.Upper(answered, len(oos), third), 0.18)
