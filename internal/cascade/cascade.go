@@ -31,6 +31,21 @@ type Tier struct {
 	// Version is what a model at an upstream must call itself in its answer, because that is what was certified; "" for a model
 	// in this process.
 	Version string
+	Rare    *Stratum // nil: none
+}
+
+// A Stratum is the answers of one tier in classes that a uniform audit sees too seldom: they have an audit share of their own,
+// and a detector of their own, so that no weights are needed.
+type Stratum struct {
+	Field  int             // of the answer, a category
+	Values map[string]bool // its rare values
+	Audit  float64         // share of these answers that is audited beside the uniform sample
+	Barred bool            // its detector has raised an alarm: the tier answers nothing in these classes
+}
+
+// Holds reports whether a prediction belongs to the stratum.
+func (s *Stratum) Holds(p *task.Prediction) bool {
+	return s != nil && s.Field < len(p.Values) && s.Values[p.Values[s.Field].Text()]
 }
 
 // What the acceptance score of a model at an upstream is: part of its certificate's identity.
@@ -94,6 +109,7 @@ const (
 	Degraded       Reason = "budget"            // the key's money goes to a cheaper model
 	Hedged         Reason = "hedge"             // of two calls for one request this one came second and was cancelled
 	Auditing       Reason = "audit"             // the call only checks another tier's answer
+	AuditingRare   Reason = "audit_rare"        // the same for an answer in a rare class, beside the uniform sample
 	Calibrating    Reason = "calibration"       // the call measures a tier on a request of the past, to certify it
 )
 
@@ -174,6 +190,8 @@ func (t *Tier) Decide(fields []task.Field, input string, p *task.Prediction) Rea
 		return InvalidOutput
 	case !valid(fields, input, p):
 		return InvalidOutput
+	case t.Rare != nil && t.Rare.Barred && t.Rare.Holds(p):
+		return IsSuspended
 	case c.Accepts(p.Score, p.InScope):
 		return Certified
 	case p.InScope < c.Floor:

@@ -17,7 +17,9 @@ import (
 
 	"occam/internal/config"
 	"occam/internal/cost"
+	"occam/internal/drift"
 	"occam/internal/finops"
+	"occam/internal/lifecycle"
 	"occam/internal/sim"
 	"occam/internal/store"
 )
@@ -230,5 +232,33 @@ func TestLookLeavesOutTheHourUnderWay(t *testing.T) {
 	told := h.told()
 	if len(told) != 1 || !strings.Contains(told[0], "unusual spend in the hour from "+now.Truncate(time.Hour).Add(-time.Hour).Format("2006-01-02 15:04")) {
 		t.Errorf("told %q", told)
+	}
+}
+
+// A person is told once, with the reason, of a model that was suspended, of a tier that was, and of rare classes that were.
+func TestTaskAlerts(t *testing.T) {
+	at := time.Date(2026, 11, 23, 12, 30, 0, 0, time.UTC)
+	st := lifecycle.Status{Task: "triage", Record: lifecycle.Record{State: lifecycle.Live, Since: at}}
+	m := lifecycle.ModelStatus{Model: "0123456789ab", Mode: "live", Evidence: &lifecycle.EvidenceStatus{}, Tiers: []lifecycle.TierStatus{{Name: "gpt-4o-mini", Evidence: &lifecycle.EvidenceStatus{}}}}
+	st.Models = []lifecycle.ModelStatus{m}
+	if got := taskAlerts(&st); len(got) != 0 {
+		t.Errorf("all is well and %v is told", got)
+	}
+	st.State, st.Reason = lifecycle.Suspended, "the error rate has risen"
+	st.Models[0].Tiers[0].Void = "the teacher changed"
+	st.Models[0].Evidence.Rare = &lifecycle.RareStatus{Status: drift.Status{Alarm: true, Reason: "12 of 40 wrong"}}
+	var texts []string
+	for _, a := range taskAlerts(&st) {
+		texts = append(texts, a.key+": "+a.text)
+	}
+	got := strings.Join(texts, "\n")
+	for _, want := range []string{"suspended/triage/2026-11-23T12:30:00Z: ", "the error rate has risen", "gpt-4o-mini answers no more: the teacher changed", "12 of 40 wrong"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is missing in\n%s", want, got)
+		}
+	}
+	st.Models[0].Mode = "" // no longer in the cascade
+	if got := taskAlerts(&st); len(got) != 1 {
+		t.Errorf("of a model that is not used: %v", got)
 	}
 }

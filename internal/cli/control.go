@@ -58,7 +58,7 @@ func (s *server) callbacks(o *gateway.Options) {
 		s.tell(func(c *lifecycle.Controller) {
 			c.Compare(lifecycle.Comparison{RequestID: e.RequestID, At: e.At, Task: e.Task.Name, Specialist: e.Specialist, Input: e.Input,
 				Predicted: e.Predicted, Values: e.Values, Model: e.Model, PromptHash: e.PromptHash, Barred: barred(e.Provider),
-				Answered: e.Answered, Accepted: e.Accepted, Missing: e.Missing, Agreed: e.Agreed})
+				Answered: e.Answered, Accepted: e.Accepted, Rare: e.Rare, Extra: e.Extra, Missing: e.Missing, Agreed: e.Agreed})
 		})
 	}
 	o.OnReview = func(r gateway.Review) {

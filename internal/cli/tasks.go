@@ -245,6 +245,13 @@ func printEvidence(w io.Writer, e *lifecycle.EvidenceStatus) {
 	if e.Alarm {
 		fmt.Fprintf(w, "    ALARM after %d audits: %s\n", e.AlarmAt, e.Reason)
 	}
+	if r := e.Rare; r != nil {
+		fmt.Fprintf(w, "    rare classes (%d, %.3g %% of their answers audited besides): %d audits, %d wrong, at most %.3g may be", len(r.Classes), 100*r.Audit, r.Audits, r.Wrong, r.Allowed)
+		if r.Alarm {
+			fmt.Fprintf(w, "; NOT ANSWERED since: %s", r.Reason)
+		}
+		fmt.Fprintln(w)
+	}
 	for _, x := range e.Warnings {
 		fmt.Fprintf(w, "    warning without labels: %s was %.3g and is %.3g since, noticed at request %d\n", x.Sign, x.Usual, x.Now, x.At)
 	}

@@ -172,6 +172,9 @@ func (t Task) check() error {
 	if t.Audit != nil && (*t.Audit < 0 || *t.Audit > 1) {
 		return fmt.Errorf("audit is %v: it is a share between 0 and 1", *t.Audit)
 	}
+	if t.AuditRare != nil && (*t.AuditRare < 0 || *t.AuditRare > 1) {
+		return fmt.Errorf("audit_rare is %v: it is a share between 0 and 1", *t.AuditRare)
+	}
 	if t.Calibration != nil && *t.Calibration < 0 {
 		return fmt.Errorf("calibration_budget is %v: it is an amount in dollars", *t.Calibration)
 	}

@@ -98,6 +98,7 @@ type Task struct {
 	Tiers      []string    `yaml:"tiers"`
 	OnDoubt    string      `yaml:"on_doubt"`
 	Audit      *float64    `yaml:"audit"`
+	AuditRare  *float64    `yaml:"audit_rare"`
 	Auto       bool        `yaml:"auto"`
 	// Calibration is how many dollars one training run may spend on answers of the models among Tiers, to certify them.
 	Calibration *float64 `yaml:"calibration_budget"`

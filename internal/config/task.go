@@ -15,6 +15,9 @@ import (
 // defaultAudit is the share of answered requests that is checked when the configuration does not say.
 const defaultAudit = 0.01
 
+// rareFactor is how many times as often answers in rare classes are audited, when the configuration does not say.
+const rareFactor = 5
+
 // defaultCalibration is how many dollars a training run may spend on answers of models that are to be tiers.
 const defaultCalibration = 1.00
 
@@ -51,6 +54,10 @@ func (t Task) Build(name string) (*task.Task, error) {
 	}
 	if t.Audit != nil {
 		built.Audit = *t.Audit
+	}
+	built.AuditRare = min(1, rareFactor*built.Audit)
+	if t.AuditRare != nil {
+		built.AuditRare = *t.AuditRare
 	}
 	if t.Calibration != nil {
 		built.CalibrationBudget = *t.Calibration

@@ -17,6 +17,8 @@ type watched struct {
 	tier     *Tier
 	p        task.Prediction
 	accepted bool // by the tier's certificate
+	rare     bool // it belongs to the tier's stratum of rare classes
+	extra    bool // audited for that alone: it is no part of the uniform sample
 }
 
 // watch keeps a prediction to compare with the generalist's answer.
@@ -127,7 +129,7 @@ func (x *exchange) compare(w *watched, s said, answered bool, share float64) {
 	}
 	x.opts.OnComparison(Comparison{
 		RequestID: x.id, At: x.opts.Now(), Task: x.task.Task, Tier: w.tier.Name, Specialist: w.tier.Identity.Specialist,
-		Input: x.input, Predicted: w.p, Answered: answered, Accepted: w.accepted, Share: share, Missing: s.values == nil,
+		Input: x.input, Predicted: w.p, Answered: answered, Accepted: w.accepted, Share: share, Rare: w.rare, Extra: w.extra, Missing: s.values == nil,
 		Values: s.values, Agreed: agreed,
 		Model: s.model, Provider: s.provider, PromptHash: s.prompt, Simulated: s.simulated,
 	})
@@ -143,13 +145,18 @@ func (x *exchange) decided(tier *Tier, p *task.Prediction, answered bool, reason
 }
 
 // audit draws whether a tier's answer is checked and, if so, asks the generalist in the background. The draw does not look
-// at the request: every answer has the same chance, which is what the drift tests assume.
+// at the request: every answer has the same chance, which is what the drift tests assume. Answers in rare classes are drawn
+// once more, for a detector of their own.
 func (x *exchange) audit(tier *Tier, p *task.Prediction) {
-	share := x.task.Audit
+	share, rare := x.task.Audit, tier.Rare.Holds(p)
+	extra := false
 	if !cascade.Audited(share, x.opts.Rand()) {
-		return
+		if extra = rare && cascade.Audited(tier.Rare.Audit, x.opts.Rand()); !extra {
+			return
+		}
+		share = tier.Rare.Audit
 	}
-	w := &watched{tier: tier, p: clone(p), accepted: true}
+	w := &watched{tier: tier, p: clone(p), accepted: true, rare: rare, extra: extra}
 	later := *x // the request ends before the audit does
 	later.w, later.r = nil, x.r.WithContext(x.life)
 	select {
@@ -159,7 +166,7 @@ func (x *exchange) audit(tier *Tier, p *task.Prediction) {
 				later.crashed(r)
 			}
 		}()
-		later.compare(w, later.ask(), true, share)
+		later.compare(w, later.ask(extra), true, share)
 	}:
 	default:
 		x.opts.Log.Warn("too many audits wait; one is reported as missing", "request", x.id, "task", x.task.Name)
@@ -167,9 +174,13 @@ func (x *exchange) audit(tier *Tier, p *task.Prediction) {
 	}
 }
 
-// ask puts the request to the generalist for an audit.
-func (x *exchange) ask() said {
+// ask puts the request to the generalist for an audit. That it was drawn is on the disk, as the attempt's intent, before the
+// generalist is asked: no outcome can make an audit disappear.
+func (x *exchange) ask(extra bool) said {
 	x.reason = cascade.Auditing
+	if extra {
+		x.reason = cascade.AuditingRare
+	}
 	edit := x.teach()
 	edit.Usage, edit.NoStream = false, true
 	a, r, ok := x.complete(&call{route: x.task.paid, edit: edit, tier: generalist, audit: true})

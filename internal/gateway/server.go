@@ -80,6 +80,8 @@ type Comparison struct {
 	Answered   bool            // the tier's prediction was the app's answer: this is an audit
 	Accepted   bool            // the tier's certificate accepted the prediction, whether or not it answered
 	Share      float64         // of Answered: the probability with which it was drawn
+	Rare       bool            // the prediction belongs to the tier's stratum of rare classes
+	Extra      bool            // of Answered: drawn for that stratum alone, so no part of the uniform sample
 	Missing    bool            // the generalist gave no valid answer; Values is nil
 	Values     []task.Value    // the generalist's answer, one per field
 	Agreed     bool            // every field equal

@@ -28,6 +28,9 @@ type definition struct {
 	Auto       bool            `json:"auto"`
 }
 
+// rareFactor is how many times as often answers in rare classes are audited.
+const rareFactor = 5
+
 // A Making turns a discovered group into a task.
 type Making struct {
 	Group string  `json:"group"`
@@ -45,7 +48,7 @@ func (d *definition) build(name string) (*task.Task, error) {
 		return nil, err
 	}
 	t := &task.Task{Name: name, Fields: fields, System: d.System, Generalist: d.Generalist, Target: d.Target, Tiers: []string{"linear"},
-		OnDoubt: "generalist", Audit: d.Audit, Auto: d.Auto, ByInput: d.ByInput}
+		OnDoubt: "generalist", Audit: d.Audit, AuditRare: min(1, rareFactor*d.Audit), Auto: d.Auto, ByInput: d.ByInput}
 	if t.Answer, err = task.ParseForm(d.Answer, fields); err != nil {
 		return nil, err
 	}

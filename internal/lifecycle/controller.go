@@ -230,7 +230,13 @@ func (c *Controller) judge(ctx context.Context, cmp *Comparison) {
 		return
 	}
 	o := s.observed(cmp.Specialist)
-	if o.gauge == nil || !cmp.counts(s.record) {
+	if o.gauge == nil {
+		return
+	}
+	if cmp.Answered && cmp.Rare && o.gauge.Rare != nil && o.gauge.observeRare(cmp.audit()) {
+		c.barRare(s, o)
+	}
+	if !cmp.counts(s.record) {
 		return
 	}
 	if !cmp.Missing {
@@ -244,6 +250,16 @@ func (c *Controller) judge(ctx context.Context, cmp *Comparison) {
 	if alarm && before == "" {
 		c.withdraw(ctx, s)
 		c.tierWithdrawn(ctx, s, o)
+	}
+}
+
+// barRare takes the rare classes away from a tier whose answers in them are wrong more often than at calibration.
+func (c *Controller) barRare(s *subject, o observed) {
+	names, _ := rareClasses(o.certificate)
+	c.opts.Log.Warn("a tier answers no more in its rare classes", "task", s.task.Name, "tier", o.certificate.Tier, "classes", names,
+		"reason", o.gauge.Rare.Status().Reason)
+	if err := c.publish(); err != nil {
+		c.opts.Log.Error("publishing", "task", s.task.Name, "error", err)
 	}
 }
 

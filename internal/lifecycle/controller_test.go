@@ -375,20 +375,6 @@ func TestBarredAnswersTeachNothing(t *testing.T) {
 	}
 }
 
-func TestAnotherTeacherVoidsTheCertificate(t *testing.T) {
-	trains(t)
-	b := newBench(t, nil)
-	b.askUntil("live model", nil, in(Live))
-	for i := range teacherRun {
-		b.Example(Answer{RequestID: fmt.Sprint("new", i), At: b.now(), Task: "colours", Input: "a red thing", Values: []task.Value{task.String("red"), task.Null},
-			Model: "gpt-4o-2024-11-20", PromptHash: "p"})
-	}
-	b.until("suspension", in(Suspended))
-	if s := b.status(); !strings.Contains(s.Reason, "teacher") {
-		t.Errorf("reason %q", s.Reason)
-	}
-}
-
 func TestASpoiledModelFileNeverAnswers(t *testing.T) {
 	trains(t)
 	b := newBench(t, nil)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"occam/internal/calibration"
+	"occam/internal/cascade"
 	"occam/internal/drift"
 	"occam/internal/task"
 )
@@ -37,6 +38,9 @@ type gauge struct {
 	Total      int        `json:"total"`
 	TotalWrong int        `json:"total_wrong"`
 	Days       []AuditDay `json:"days,omitempty"` // oldest first, at most auditDays
+	// Rare watches the answers in rare classes by all audits of them; nil where there are none. Its error rate may be what
+	// calibration found at most, for these classes have no promise of their own.
+	Rare *drift.Monitor `json:"rare,omitempty"`
 
 	dirty bool
 }
@@ -77,9 +81,57 @@ func newGauge(c *calibration.Certificate, b drift.Baseline, teacherError float64
 		return nil, err
 	}
 	if b.Rows > 0 {
-		g.Watch, err = drift.NewWatch(b)
+		if g.Watch, err = drift.NewWatch(b); err != nil {
+			return nil, err
+		}
+	}
+	if _, limit := rareClasses(c); limit > 0 {
+		g.Rare, err = newMonitor(max(limit, g.allowed()), c.Delta)
 	}
 	return g, err
+}
+
+// rareShare is the share of answers that the rare classes may make up together.
+const rareShare = 0.20
+
+// rareClasses are the predicted classes that keep no promise of their own for want of rows, the rarest first, as far as they make
+// up a small part of the answers; limit bounds how often they were wrong at calibration, 0 where there are none.
+func rareClasses(c *calibration.Certificate) (names []string, limit float64) {
+	rows := slices.DeleteFunc(slices.Clone(c.Classes), func(r calibration.Row) bool { return r.Note == calibration.Certified || r.Accepted == 0 })
+	slices.SortStableFunc(rows, func(a, b calibration.Row) int { return a.Accepted - b.Accepted })
+	accepted, wrong := 0, 0
+	for _, r := range rows {
+		if float64(accepted+r.Accepted) > rareShare*float64(c.Accepted) {
+			break
+		}
+		accepted += r.Accepted
+		wrong += r.Errors
+		names = append(names, r.Name)
+	}
+	if accepted == 0 {
+		return nil, 0
+	}
+	return names, calibration.Upper(wrong, accepted, c.Delta)
+}
+
+// stratum is what the data plane is told of a tier's rare classes; nil where there are none.
+func (g *gauge) stratum(c *calibration.Certificate, fields []task.Field, audit float64) *cascade.Stratum {
+	if g == nil || g.Rare == nil {
+		return nil
+	}
+	names, _ := rareClasses(c)
+	s := &cascade.Stratum{Field: newClasses(fields).field, Values: map[string]bool{}, Audit: audit, Barred: g.Rare.Status().Alarm}
+	for _, name := range names {
+		s.Values[name] = true
+	}
+	return s
+}
+
+// observeRare adds an audited answer in a rare class and reports whether that raised its alarm.
+func (g *gauge) observeRare(a drift.Audit) (raised bool) {
+	before := g.Rare.Status().Alarm
+	g.dirty = true
+	return g.Rare.Observe(a) && !before
 }
 
 // acceptedRisk is the promised bound on the share of wrong answers among the accepted.
@@ -112,6 +164,10 @@ func (g *gauge) enter(s State) {
 // restart forgets the alarm and its evidence, because a person judged it false.
 func (g *gauge) restart() (err error) {
 	g.Monitor, err = newMonitor(g.allowed(), g.Monitor.Options().Delta)
+	if g.Rare != nil && err == nil {
+		o := g.Rare.Options()
+		g.Rare, err = newMonitor(o.Risk, o.Delta)
+	}
 	g.dirty = true
 	return err
 }
@@ -189,6 +245,8 @@ type Comparison struct {
 	PromptHash string
 	Barred     bool // the terms of whoever gave Values forbid training on them
 	Answered   bool // the prediction was the app's answer: this is an audit
+	Rare       bool // the prediction belongs to the tier's stratum of rare classes
+	Extra      bool // of Answered: drawn for that stratum alone, so no part of the uniform sample
 	Accepted   bool // the certificate accepts the prediction
 	Missing    bool // the generalist gave no valid answer: nothing is known
 	Agreed     bool
@@ -198,6 +256,9 @@ type Comparison struct {
 // counts reports whether a comparison is part of a uniform sample of the accepted requests, which is what the monitor needs.
 // Beside an incumbent the generalist answers only what that passed on, so there only audits count.
 func (c *Comparison) counts(r Record) bool {
+	if c.Extra {
+		return false
+	}
 	return c.Answered || c.Accepted && r.Incumbent == "" && (r.State == Shadow || r.State == Canary)
 }
 

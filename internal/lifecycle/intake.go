@@ -145,7 +145,7 @@ func (c *Controller) Compare(cmp Comparison) {
 	}
 	if cmp.Answered && !cmp.Missing { // an audit's answer is the only one for a request that a tier served
 		c.keep(p, Answer{RequestID: cmp.RequestID, At: cmp.At, Task: cmp.Task, Input: cmp.Input, Values: cmp.Values, Model: cmp.Model,
-			PromptHash: cmp.PromptHash, Barred: cmp.Barred}, true)
+			PromptHash: cmp.PromptHash, Barred: cmp.Barred}, !cmp.Extra)
 	}
 	if worth, reason := reviewWorth(&cmp); worth > 0 {
 		c.review(p, &cmp, worth, reason)

@@ -84,6 +84,15 @@ type EvidenceStatus struct {
 	Disagreed int             `json:"disagreed"`
 	Days      []AuditDay      `json:"days,omitempty"`
 	Warnings  []drift.Warning `json:"warnings,omitempty"`
+	Rare      *RareStatus     `json:"rare,omitempty"` // of the answers in rare classes, which are audited more often
+}
+
+// RareStatus is what is known of a tier's answers in its rare classes.
+type RareStatus struct {
+	drift.Status
+	Allowed float64  `json:"allowed"` // share that may be wrong: what calibration found at most
+	Classes []string `json:"classes"`
+	Audit   float64  `json:"audit"` // share of these answers that is audited beside the uniform sample
 }
 
 // Dropped counts what found no room in a queue. Dropped audits count as failed ones; the rest is only missed.
@@ -161,6 +170,10 @@ func (s *subject) modelStatus(hash, place string) ModelStatus {
 	}
 	if h.gauge != nil {
 		m.Evidence = h.gauge.status()
+		if g := h.gauge.Rare; g != nil {
+			names, _ := rareClasses(h.Certificate)
+			m.Evidence.Rare = &RareStatus{Status: g.Status(), Allowed: g.Options().Risk, Classes: names, Audit: s.task.AuditRare}
+		}
 	}
 	if h.LoadedModel == nil {
 		return m

@@ -303,6 +303,7 @@ func (s *subject) deployment() Deployment {
 			if !s.evidence(p.Model).sound() && tier.Mode != cascade.Off {
 				tier.Mode = cascade.Suspended
 			}
+			tier.Rare = h.gauge.stratum(h.Certificate, s.task.Fields, s.task.AuditRare)
 			d.Tiers = append(d.Tiers, Tier{Tier: tier, Model: inOrder(h.Model, s.task.Fields)})
 		}
 		d.Tiers = append(d.Tiers, s.cascadeTiers(h, p)...)

@@ -77,6 +77,7 @@ type Task struct {
 	Tiers      []string // models to try, cheapest first
 	OnDoubt    string   // "generalist", "review" or "both"
 	Audit      float64  // share of answered requests that is also sent to the generalist
+	AuditRare  float64  // share of answers in rare classes that is audited beside that
 	Auto       bool     // the lifecycle may promote by itself
 	// CalibrationBudget is how many dollars one training run may spend on answers of models to measure them as tiers.
 	CalibrationBudget float64

@@ -49,7 +49,7 @@ func TestScopeTable(t *testing.T) {
 
 // The bars that the shipped floor is held to.
 const (
-	shippedFloor = 0.05  // lifecycle's floorShare
+	shippedFloor = 0.05 // lifecycle's floorShare
 	leastAUROC   = 0.96
 	mostForeign  = 0.20  // of the `oos` prompts that may be answered at 95 % accuracy
 	mostOpen     = 0.005 // of the open-domain prompts, at any target
