@@ -69,7 +69,9 @@ func (a *app) serve(ctx context.Context, path string) error {
 	watching.Go(func() { s.reloadOnSignal(background, a) })
 	watching.Go(func() { s.selfTestDaily(background, a.now) })
 	watching.Go(func() { newBell(cfg.Alerts.Webhook, s.store, s.log, a.now).watchSpend(background, s.wired.Load) })
-	watching.Go(func() { newBell(cfg.Alerts.Webhook, s.store, s.log, a.now).watchTasks(background, s.control.Load().Status) })
+	watching.Go(func() {
+		newBell(cfg.Alerts.Webhook, s.store, s.log, a.now).watchTasks(background, s.control.Load().Status)
+	})
 	watching.Go(func() { newPager(cfg, s.url(), s.store, s.log, a.now).watch(background, s.control.Load().Status) })
 	defer watching.Wait()
 	defer stop()
