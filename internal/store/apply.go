@@ -32,6 +32,7 @@ var (
 type sqliteLedger struct {
 	db       *sql.DB
 	prepared map[string]*sql.Stmt
+	args     []any // scratch
 }
 
 var _ ledgerDB = (*sqliteLedger)(nil)
@@ -86,12 +87,37 @@ func (l *sqliteLedger) apply(ctx context.Context, accounts []account, build func
 			return false, err
 		}
 	}
-	for _, s := range build(balances) {
-		if err := l.exec(ctx, tx, s); err != nil {
+	for all := build(balances); len(all) > 0; {
+		n := alike(all)
+		if err := l.exec(ctx, tx, all[:n]); err != nil {
 			return false, classify(err)
 		}
+		all = all[n:]
 	}
 	return true, classify(tx.Commit())
+}
+
+// together is how many rows go into a table with one statement.
+const together = 32
+
+// alike returns how many statements at the front can be run as one.
+func alike(all []statement) int {
+	query := all[0].query
+	if len(all) < together || query != insertAttempt && query != insertEntry {
+		return 1
+	}
+	for _, s := range all[1:together] {
+		if s.query != query {
+			return 1
+		}
+	}
+	return together
+}
+
+// manyRows returns the insertion of one row as the insertion of several.
+func manyRows(query string) string {
+	values := strings.LastIndex(query, "(?")
+	return query + strings.Repeat(", "+query[values:], together-1)
 }
 
 // prepare compiles the statements that every commit uses. It needs the connection, so it comes before the transaction.
@@ -101,7 +127,7 @@ func (l *sqliteLedger) prepare(ctx context.Context) error {
 	}
 	prepared := map[string]*sql.Stmt{}
 	for _, query := range []string{moveHead, insertAttempt, closeAttempt, insertEntry, insertRollup, insertLatency, insertRate,
-		insertDay, insertHold, deleteHolds, insertBalance, insertExample, insertLabel} {
+		insertDay, insertHold, deleteHolds, insertBalance, insertExample, insertLabel, insertAttempts, insertEntries} {
 		p, err := l.db.PrepareContext(ctx, query)
 		if err != nil {
 			return err
@@ -112,7 +138,21 @@ func (l *sqliteLedger) prepare(ctx context.Context) error {
 	return nil
 }
 
-func (l *sqliteLedger) exec(ctx context.Context, tx *sql.Tx, s statement) error {
+var insertAttempts, insertEntries = manyRows(insertAttempt), manyRows(insertEntry)
+
+// exec runs statements that are alike.
+func (l *sqliteLedger) exec(ctx context.Context, tx *sql.Tx, some []statement) error {
+	s := some[0]
+	if len(some) > 1 {
+		l.args = l.args[:0]
+		for _, one := range some {
+			l.args = append(l.args, one.args...)
+		}
+		s.args = l.args
+		if s.query = insertEntries; some[0].query == insertAttempt {
+			s.query = insertAttempts
+		}
+	}
 	run := tx.ExecContext
 	if p := l.prepared[s.query]; p != nil {
 		p = tx.StmtContext(ctx, p)

@@ -173,7 +173,7 @@ func (r *recent) covers(id string) bool {
 func (s *Store) openJournaled(ctx context.Context, opts Options, mine *lane) (err error) {
 	open := opts.openFile
 	if open == nil {
-		open = func(path string) (diskFile, error) { return os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) }
+		open = openFile
 	}
 	s.journaled = &journaled{balances: map[accountID]Balance{}, recent: newRecent()}
 	if s.journaled.journal, err = openJournal(s.dir, opts.Durability == Full, open); err != nil {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"math/bits"
 	"slices"
 	"time"
@@ -224,12 +225,17 @@ func stepLatency(step int64) time.Duration {
 	return time.Duration((step%8+8+1)<<octave-1) * time.Microsecond
 }
 
+// tableOrder says which statements come first; the others come in the order in which they were added.
+var tableOrder = map[string]int{moveHead: -4, insertAttempt: -3, closeAttempt: -2, insertEntry: -1}
+
 // finish returns all statements: first the move of the head, which fails when another process owns the lane by now, then the
 // rows and the chain, then the sums. Every row of the sums belongs to one lane, so processes never wait for each other.
 func (t *transaction) finish(from, to head, epoch int64) []statement {
 	lane := from.lane
 	move := statement{moveHead, []any{to.seq, to.n, to.hash[:], lane, epoch, from.seq}, mustBeOurs}
 	t.statements = slices.Insert(t.statements, 0, move)
+	// What goes into one table stands together, so that it can go there at once. An intent's holds still come before they go.
+	slices.SortStableFunc(t.statements, func(a, b statement) int { return cmp.Compare(tableOrder[a.query], tableOrder[b.query]) })
 	for k, add := range t.rollups {
 		args := []any{k.span, k.bucket, lane, k.task, k.tier, k.provider, k.model, k.key, k.state, k.flags}
 		for _, v := range add {
