@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	applyGap   = 100 * time.Millisecond // between transactions, unless somebody waits for one
-	applyBatch = 1024                   // entries in one transaction
+	applyGap   = 200 * time.Millisecond // between transactions, unless somebody waits for one
+	applyBatch = 2048                   // entries in one transaction
 	maxBehind  = 16 * applyBatch        // entries that may wait; beyond it the journal waits too
 	behindWait = 2 * time.Second        // how long
 )

@@ -114,10 +114,11 @@ func alike(all []statement) int {
 	return together
 }
 
-// manyRows returns the insertion of one row as the insertion of several.
+// manyRows returns the insertion of one row as the insertion of several. A conflict undoes the whole transaction: it fails
+// anyway, and SQLite need not copy every page that it touches in order to undo one statement.
 func manyRows(query string) string {
 	values := strings.LastIndex(query, "(?")
-	return query + strings.Repeat(", "+query[values:], together-1)
+	return strings.Replace(query, "INSERT", "INSERT OR ROLLBACK", 1) + strings.Repeat(", "+query[values:], together-1)
 }
 
 // prepare compiles the statements that every commit uses. It needs the connection, so it comes before the transaction.

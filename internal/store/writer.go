@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -238,6 +239,7 @@ func (w *writer) run() {
 			return
 		}
 		refused := false
+		runtime.Gosched() // others that are about to queue something share the commit
 		if batch = w.gather(batch); len(batch) > 0 {
 			kept, refused = w.deliver(batch)
 		} else {
