@@ -3,7 +3,7 @@ SHELL := bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 RACE := ./internal/store/... ./internal/engine/... ./internal/gateway/... ./internal/lifecycle/... ./internal/sim/... ./internal/cascade/... ./internal/specialist/...
 
-.PHONY: bench-million bench-crossfit test setup lint unit race chaos focus build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger proof
+.PHONY: bench-million bench-crossfit test setup lint unit race chaos focus build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger proof faults
 
 test: setup lint unit race ## install what the tests need and run all of them
 
@@ -55,6 +55,9 @@ bench-gateway: ## the data plane beside Go's own ReverseProxy, ledger on; ends b
 
 bench-data: ## the figures of docs/data_check.md, on ../shared/data
 	OCCAM_BENCH=1 go test -count=1 -v -timeout 60m -run 'Banking77|CrossFit' ./internal/datacheck
+
+faults: ## the gateway's faults at full size with their bounds in milliseconds; needs a machine of its own (some fifteen minutes)
+	OCCAM_FAULTS=1 go test -count=1 -timeout 40m -v -run 'F[0-9][0-9]|S[0-9][0-9]' ./internal/gateway ./internal/engine ./internal/openai
 
 bench-ledger: ## inserts, latency at 500 calls a second, queries at a million rows, every fault at full size (about half an hour)
 	go test -run '^$$' -bench 'Paid|Free' ./internal/store/

@@ -90,7 +90,7 @@ func (w *wiring) limits() gateway.Limits {
 		retries = -1
 	}
 	return gateway.Limits{
-		BodyBytes: l.BodyBytes, InFlight: l.InFlight, Body: time.Duration(l.Body), Write: time.Duration(l.Write),
+		BodyBytes: l.BodyBytes, InFlight: l.InFlight, HeldBytes: l.HeldBytes, Body: time.Duration(l.Body), Write: time.Duration(l.Write),
 		Drain: l.OnDisconnect == config.Drain, AskUsage: l.AskUsage,
 		Patience: engine.Patience{Retries: retries, Wait: time.Duration(l.RetryWait), Share: l.RetryShare},
 	}

@@ -131,6 +131,8 @@ func (l Limits) check() error {
 	switch {
 	case l.BodyBytes < 1024 || l.InFlight < 1:
 		return errors.New("limits: body_bytes must be at least 1024 and in_flight at least 1")
+	case l.HeldBytes < l.BodyBytes:
+		return errors.New("limits.held_bytes must not be smaller than body_bytes: no request of that size would be let in")
 	case l.Retries < 0 || l.Retries > 10:
 		return fmt.Errorf("limits.retries is %d: it must be from 0 to 10", l.Retries)
 	case l.RetryShare <= 0 || l.RetryShare > 1:

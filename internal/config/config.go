@@ -189,6 +189,7 @@ type Reviews struct {
 type Limits struct {
 	BodyBytes      int64    `yaml:"body_bytes"`
 	InFlight       int      `yaml:"in_flight"`
+	HeldBytes      int64    `yaml:"held_bytes"` // of the bodies of all requests in flight
 	ConnectTimeout Duration `yaml:"connect_timeout"`
 	FirstByte      Duration `yaml:"first_byte_timeout"`
 	Idle           Duration `yaml:"idle_timeout"`
@@ -222,7 +223,7 @@ func Default() Config {
 		Batches: Batches{FileBytes: 1 << 30, StoredBytes: 10 << 30, Retention: Duration(30 * 24 * time.Hour), Poll: Duration(30 * time.Second),
 			OnReject: Fail},
 		Limits: Limits{
-			BodyBytes: 4 << 20, InFlight: 512,
+			BodyBytes: 4 << 20, InFlight: 512, HeldBytes: 256 << 20,
 			ConnectTimeout: Duration(5 * time.Second), FirstByte: Duration(60 * time.Second),
 			Idle: Duration(60 * time.Second), Total: Duration(10 * time.Minute),
 			Body: Duration(30 * time.Second), Write: Duration(30 * time.Second), Drain: Duration(30 * time.Second),

@@ -98,6 +98,7 @@ func TestRefusals(t *testing.T) {
 		{"unknown key in a fallback", minimal + "models: {m: {provider: first, fallbacks: [{provider: second, weight: 1}]}}\n", "weight"},
 		{"bad hedge", minimal + "models: {m: {provider: first, hedge_after: -1s}}\n", "hedge_after"},
 		{"bad disconnect", minimal + "limits: {on_disconnect: wait}\n", "on_disconnect"},
+		{"no room for one body", minimal + "limits: {held_bytes: 5000}\n", "held_bytes"},
 		{"bad retries", minimal + "limits: {retries: 99}\n", "limits.retries"},
 		{"bad retry share", minimal + "limits: {retry_share: 0}\n", "retry_share"},
 		{"bad timeout", minimal + "limits: {write_timeout: 0s}\n", "timeout"},

@@ -15,6 +15,8 @@ type gate struct {
 	probing  bool      // one call is out to see whether the upstream lives again
 	ramp     int       // after a good probe: calls that may be out at once; 0: no limit
 	out      int       // calls without a reply yet
+	usual    float64   // calls without a reply while all was well: a moving average
+	reopened time.Time // when the last probe was good
 	paused   time.Time // no call before this
 	limited  bool      // the pause is a rate limit's
 	active   int       // requests that are being served, in back-off or not
@@ -27,6 +29,9 @@ type gate struct {
 const (
 	tripAfter    = 3 // failures in a row that open the breaker
 	rampEnd      = 64
+	rampTime     = time.Second
+	rampLeast    = 8   // calls at once that an upstream with little traffic gets in that time
+	usualOver    = 100 // calls
 	openAlone    = time.Second      // where no other target could answer instead
 	openSpared   = 30 * time.Second // where one can
 	longestAlone = 15 * time.Second
@@ -58,11 +63,22 @@ func (g *gate) enter(now time.Time, spared bool) (why Kind, wait time.Duration) 
 			return Open, openAlone
 		}
 		g.probing = true
-	case g.ramp > 0 && g.out >= g.ramp:
+	case g.ramp > 0 && g.out >= g.limit(now):
 		return Open, openAlone / 10
+	case g.ramp == 0:
+		g.usual += (float64(g.out+1) - g.usual) / usualOver
 	}
 	g.out++
 	return "", 0
+}
+
+// limit is how many calls may be out while the ramp lasts. Whoever has waited for the upstream comes at once when it is back, so in
+// its first second it gets no more than twice what it is used to.
+func (g *gate) limit(now time.Time) int {
+	if now.Sub(g.reopened) > rampTime {
+		return g.ramp
+	}
+	return min(g.ramp, max(int(2*g.usual), rampLeast))
 }
 
 func (g *gate) openFor(spared bool) time.Duration {
@@ -81,11 +97,11 @@ func (g *gate) leave(now time.Time, good bool) {
 	switch {
 	case good:
 		if g.probing || !g.opened.IsZero() {
-			g.ramp = 1
+			g.ramp, g.reopened = 1, now
 		}
 		g.opened, g.probing, g.openings, g.failures = time.Time{}, false, 0, 0
 		if g.ramp > 0 {
-			if g.ramp++; g.ramp > rampEnd {
+			if g.ramp++; g.ramp > rampEnd && now.Sub(g.reopened) > rampTime {
 				g.ramp = 0
 			}
 		}

@@ -249,6 +249,86 @@ func TestRecoveryIsARamp(t *testing.T) {
 	})
 }
 
+// F26: a thousand clients have waited and come back as they are told, on top of the steady traffic. In the first second after the
+// probe the upstream gets at most twice its steady rate, and everybody is served in the end.
+func TestF26HerdAtRecovery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, latency = 200, 100 * time.Millisecond
+		r := fakeUpstreams(t, "a")
+		var down atomic.Bool
+		var mu sync.Mutex
+		var at []time.Duration // of the calls since the recovery
+		var recovered time.Time
+		call := func(Target) (*Reply, error) {
+			mu.Lock()
+			if !down.Load() && !recovered.IsZero() {
+				at = append(at, time.Since(recovered))
+			}
+			mu.Unlock()
+			time.Sleep(latency)
+			if down.Load() {
+				return reply(500, "X-Should-Retry", "false"), nil
+			}
+			return reply(200), nil
+		}
+		stop := make(chan struct{})
+		var traffic sync.WaitGroup
+		traffic.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(time.Second / rate):
+					traffic.Go(func() { _, _ = trip(r, half, call) })
+				}
+			}
+		})
+		time.Sleep(3 * time.Second) // what is usual
+		down.Store(true)
+		time.Sleep(5 * time.Second)
+		var served atomic.Int64
+		for range 1000 {
+			traffic.Go(func() {
+				for {
+					_, err := trip(r, half, call)
+					var f *Failure
+					if !errors.As(err, &f) {
+						if !down.Load() {
+							served.Add(1)
+							return
+						}
+						time.Sleep(time.Second)
+						continue
+					}
+					time.Sleep(f.After)
+				}
+			})
+		}
+		time.Sleep(2 * time.Second)
+		mu.Lock()
+		recovered = time.Now()
+		mu.Unlock()
+		down.Store(false)
+		time.Sleep(time.Minute)
+		close(stop)
+		traffic.Wait()
+		first := at[0] // the probe
+		inFirstSecond, whileProbing := 0, 0
+		for _, x := range at {
+			if x < first+latency {
+				whileProbing++
+			}
+			if x < first+latency+time.Second {
+				inFirstSecond++
+			}
+		}
+		t.Logf("probes %d, calls in the first second %d at a steady rate of %d, %d of 1000 served", whileProbing, inFirstSecond, rate, served.Load())
+		if whileProbing != 1 || inFirstSecond > 2*rate || served.Load() != 1000 {
+			t.Error("the herd came through")
+		}
+	})
+}
+
 func TestAProbeThatFailsDoublesThePause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := fakeUpstreams(t, "a")

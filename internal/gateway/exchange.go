@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -39,6 +38,7 @@ type exchange struct {
 	account *account
 
 	received  []byte // the body as it came
+	holds     int64  // bytes of memory that its body takes
 	request   *openai.Request
 	path      string // at the upstream, where it is not that of the request's API
 	task      *Task  // nil: pass through
@@ -111,17 +111,16 @@ func (x *exchange) body() ([]byte, *openai.Error) {
 		return nil, &openai.Error{Status: 415, Type: "invalid_request_error", Code: "unsupported_encoding",
 			Message: "Send the body without Content-Encoding."}
 	}
-	var buf bytes.Buffer
-	if n := x.r.ContentLength; n > 0 { // a length that is only claimed gets no memory
-		buf.Grow(int(min(n, 64<<10)) + bytes.MinRead)
-	}
 	control := http.NewResponseController(x.w)
 	_ = control.SetReadDeadline(time.Now().Add(x.snap.Limits.Body)) // not every connection has one
-	_, err := buf.ReadFrom(http.MaxBytesReader(x.w, x.r.Body, limit))
+	body, err := x.receive(http.MaxBytesReader(x.w, x.r.Body, limit), x.r.ContentLength, limit)
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
 		return nil, tooLarge
+	case errors.Is(err, errHeld):
+		x.w.Header().Set("Connection", "close")
+		return nil, x.overloaded("The bodies of the requests in flight are as large as the gateway's limit allows. Try again in a second.")
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.w.Header().Set("Connection", "close")
 		return nil, &openai.Error{Status: 408, Type: "invalid_request_error", Code: "body_too_slow", Message: "The body did not arrive in time."}
@@ -129,7 +128,49 @@ func (x *exchange) body() ([]byte, *openai.Error) {
 		return nil, openai.BadRequest("", "The body could not be read to its end.")
 	}
 	_ = control.SetReadDeadline(time.Time{}) // from here on the connection is only watched for its end
-	return buf.Bytes(), nil
+	return body, nil
+}
+
+var errHeld = errors.New("too many bytes in flight")
+
+// receive reads a body of the given length, -1 if it is not said, and counts its memory among that of the bodies in flight while it
+// grows: a length that is only claimed takes no memory, and no room from others.
+func (x *exchange) receive(from io.Reader, length, limit int64) ([]byte, error) {
+	most := limit
+	if length >= 0 {
+		most = length
+	}
+	var body []byte
+	for {
+		if len(body) == cap(body) {
+			size := min(max(2*int64(cap(body)), min(most, 16<<10)), most) + 1 // one more, to see the end
+			if x.Server.held.Add(size-x.holds) > x.snap.Limits.HeldBytes {
+				x.holds = size
+				return nil, errHeld
+			}
+			x.holds = size
+			body = append(make([]byte, 0, size), body...)
+		}
+		n, err := from.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		switch {
+		case err == io.EOF:
+			return body, nil
+		case err != nil:
+			return nil, err
+		}
+	}
+}
+
+// leave gives back a request's place among those in flight.
+func (x *exchange) leave() {
+	x.inFlight.Add(-1)
+	x.Server.held.Add(-x.holds)
+}
+
+func (x *exchange) overloaded(why string) *openai.Error {
+	x.w.Header().Set("Retry-After", "1")
+	return &openai.Error{Status: 503, Type: "overloaded_error", Code: "overloaded", Message: why}
 }
 
 // attempt begins a row of the ledger for this request.

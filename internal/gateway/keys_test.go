@@ -204,7 +204,7 @@ func TestS20ReservationsEndWithCancelledRequests(t *testing.T) {
 	k := newTenant("k", store.KeyLimits{Budget: 1000 * cost.USD, Period: "day"})
 	w.ring(k)
 	w.handle = func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
-	n := 200
+	n := size(200, 1000)
 	if testing.Short() {
 		n = 40
 	}

@@ -91,7 +91,11 @@ const (
 	drainTime = time.Minute
 )
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+// A stream begins with a small buffer, which is enough for tokens that come one by one, and gets a large one when a read fills it.
+var (
+	buffers      = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }}
+	largeBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+)
 
 // A pump passes an event stream on as it comes, line by line, and knows what it says.
 type pump struct {
@@ -102,6 +106,7 @@ type pump struct {
 	split openai.Splitter
 	strip *openai.Stripper // set when the gateway asked for usage that the app did not ask for: it is taken out again
 	out   []byte           // what is left after stripping
+	large *[]byte          // of largeBuffers, where the stream needs one
 	gone  bool             // the app went away
 }
 
@@ -115,7 +120,12 @@ func (x *exchange) stream(a *paid, reply *engine.Reply, strip bool) {
 		p.strip = new(openai.Stripper)
 	}
 	buffer := buffers.Get().(*[]byte)
-	defer buffers.Put(buffer)
+	defer func() {
+		buffers.Put(buffer)
+		if p.large != nil {
+			largeBuffers.Put(p.large)
+		}
+	}()
 	rest, err := p.run(*buffer)
 	switch {
 	case p.gone:
@@ -164,14 +174,20 @@ func (p *pump) run(buf []byte) (rest []byte, err error) {
 		case err != nil:
 			return nil, err
 		}
-		if held = p.split.Unfinished(); held >= len(buf) || held > total {
+		if held = p.split.Unfinished(); held >= len(buf) && p.large != nil || held > total {
 			held = 0 // a line longer than the buffer goes out in pieces
 		}
 		p.write(buf[:total-held])
 		if p.gone && !p.x.snap.Limits.Drain {
 			return nil, nil
 		}
-		copy(buf, buf[total-held:total])
+		next := buf
+		if total == len(buf) && p.large == nil {
+			p.large = largeBuffers.Get().(*[]byte)
+			next = *p.large
+		}
+		copy(next, buf[total-held:total])
+		buf = next
 	}
 }
 

@@ -144,6 +144,7 @@ type Server struct {
 	snapshot atomic.Pointer[Snapshot]
 	handler  http.Handler
 	inFlight atomic.Int64
+	held     atomic.Int64 // bytes of the bodies of requests in flight
 	draining atomic.Bool
 	metrics  *metrics
 	audits   chan func()
@@ -270,12 +271,10 @@ func (s *Server) admit(api openai.API, handle func(*exchange)) http.HandlerFunc 
 		}
 		if s.inFlight.Add(1) > int64(snap.Limits.InFlight) {
 			s.inFlight.Add(-1)
-			w.Header().Set("Retry-After", "1")
-			x.refuse(&openai.Error{Status: 503, Type: "overloaded_error", Code: "overloaded",
-				Message: "The gateway has as many requests in flight as its limit allows. Try again in a second."})
+			x.refuse(x.overloaded("The gateway has as many requests in flight as its limit allows. Try again in a second."))
 			return
 		}
-		defer s.inFlight.Add(-1)
+		defer x.leave()
 		if refused := x.authenticate(); refused != nil {
 			x.refuse(refused)
 			return

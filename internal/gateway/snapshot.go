@@ -51,6 +51,7 @@ type Tier struct {
 // Limits bound what one process takes on. A zero field takes its default.
 type Limits struct {
 	BodyBytes  int64         // default 4 MiB
+	HeldBytes  int64         // default 256 MiB, of all bodies in flight; more get 503
 	ReplyBytes int64         // default 32 MiB, of a reply that is not streamed
 	InFlight   int           // default 512; more requests get 503
 	Body       time.Duration // default 30 s: a body that takes longer to arrive is refused
@@ -64,6 +65,9 @@ type Limits struct {
 func (l *Limits) complete() {
 	if l.BodyBytes <= 0 {
 		l.BodyBytes = 4 << 20
+	}
+	if l.HeldBytes <= 0 {
+		l.HeldBytes = 256 << 20
 	}
 	if l.ReplyBytes <= 0 {
 		l.ReplyBytes = 32 << 20
