@@ -546,8 +546,9 @@ func (w *world) serve() (address string, stop func() error) {
 
 // F29: clients that send their bytes one by one are cut, others do not notice.
 func TestF29SlowLoris(t *testing.T) {
-	w := newWorld(t, func(w *world, _ *Options) { w.snap.Limits.Body = 200 * time.Millisecond })
-	w.server.headerPatience = 200 * time.Millisecond
+	patience, gap := size(200*time.Millisecond, 10*time.Second), size(20*time.Millisecond, 5*time.Second)
+	w := newWorld(t, func(w *world, _ *Options) { w.snap.Limits.Body = patience })
+	w.server.headerPatience = patience
 	address, _ := w.serve()
 	honest := func() (took []time.Duration) {
 		for range 50 {
@@ -580,10 +581,10 @@ func TestF29SlowLoris(t *testing.T) {
 					if _, err := fmt.Fprint(c, "a"); err != nil {
 						return
 					}
-					time.Sleep(20 * time.Millisecond)
+					time.Sleep(gap)
 				}
 			}()
-			c.SetReadDeadline(time.Now().Add(5 * time.Second))
+			c.SetReadDeadline(time.Now().Add(size(5*time.Second, 15*time.Second)))
 			answer, err := io.ReadAll(c)
 			if ne, ok := err.(net.Error); ok && ne.Timeout() {
 				closed <- "still open"

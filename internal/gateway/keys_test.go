@@ -166,8 +166,10 @@ func TestS20DenialOfWallet(t *testing.T) {
 	w.ring(k)
 	var refused, answered atomic.Int64
 	var wg sync.WaitGroup
-	bodies := []string{plainBody, streamBody, strings.Replace(plainBody, "{", `{"max_tokens":1000000,`, 1), strings.Replace(plainBody, "{", `{"n":100,`, 1),
-		strings.Replace(plainBody, "{", `{"max_tokens":100,`, 1)}
+	prompt := strings.Repeat("hi ", 200) // long enough for what the provider bills
+	plain, stream := strings.Replace(plainBody, "hi", prompt, 1), strings.Replace(streamBody, "hi", prompt, 1)
+	bodies := []string{plain, stream, strings.Replace(plain, "{", `{"max_tokens":1000000,`, 1), strings.Replace(plain, "{", `{"n":100,`, 1),
+		strings.Replace(plain, "{", `{"max_tokens":100,`, 1)}
 	n := 1000
 	if testing.Short() {
 		n = 200
