@@ -30,8 +30,8 @@ const (
 	tripAfter    = 3 // failures in a row that open the breaker
 	rampEnd      = 64
 	rampTime     = time.Second
-	rampLeast    = 8   // calls at once that an upstream with little traffic gets in that time
-	usualOver    = 100 // calls
+	rampLeast    = 8                // calls at once that an upstream with little traffic gets in that time
+	usualOver    = 100              // calls
 	openAlone    = time.Second      // where no other target could answer instead
 	openSpared   = 30 * time.Second // where one can
 	longestAlone = 15 * time.Second
