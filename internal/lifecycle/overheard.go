@@ -15,7 +15,7 @@ import (
 const kindTraffic = "traffic"
 
 const (
-	trafficEvery = 10 * time.Second // between writes of what was overheard
+	trafficEvery = 2 * time.Second // between writes of what was overheard
 	trafficBatch = 10               // groups a write
 )
 
