@@ -213,7 +213,8 @@ type proof struct {
 	random   *rand.Rand
 
 	mu      sync.Mutex
-	command *exec.Cmd
+	process *os.Process
+	exited  chan struct{} // closed when it has
 	base    string
 	truth   map[string]task.Output
 	shifted bool
@@ -275,11 +276,18 @@ func newProof(t *testing.T, w *world, kills int) *proof {
 
 var apiAddress = regexp.MustCompile(`API +(http://\S+)/v1`)
 
+// start runs the program, again and again where it is killed before it is ready.
 func (p *proof) start() {
+	p.t.Helper()
+	for !p.launch() {
+	}
+}
+
+func (p *proof) launch() bool {
 	p.t.Helper()
 	command := exec.Command(p.program, "serve", "--config", p.config)
 	var said bytes.Buffer
-	ready := make(chan string, 1)
+	ready, exited := make(chan string, 1), make(chan struct{})
 	command.Stderr = writerFunc(func(b []byte) (int, error) {
 		said.Write(b)
 		if m := apiAddress.FindStringSubmatch(said.String()); m != nil && strings.Contains(said.String(), "Ready in") {
@@ -293,19 +301,38 @@ func (p *proof) start() {
 	if err := command.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	p.command = command
+	go func() {
+		_ = command.Wait()
+		close(exited)
+	}()
+	p.mu.Lock()
+	p.process, p.exited = command.Process, exited
 	p.deaths = append(p.deaths, time.Time{})
+	p.mu.Unlock()
 	select {
 	case p.base = <-ready:
+		return true
+	case <-exited:
+		if !p.dying() {
+			p.t.Fatalf("the program ended by itself:\n%s", said.String())
+		}
 	case <-time.After(2 * time.Minute):
 		p.t.Fatalf("not ready:\n%s", said.String())
 	}
+	return false
+}
+
+// dying reports whether the program was killed.
+func (p *proof) dying() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.deaths[len(p.deaths)-1].IsZero()
 }
 
 // kill ends the program as a power switch would.
 func (p *proof) kill() {
 	p.strike()
-	_ = p.command.Wait()
+	<-p.exited
 }
 
 // strike sends SIGKILL and notes when.
@@ -314,8 +341,9 @@ func (p *proof) strike() {
 	if life := len(p.deaths) - 1; p.deaths[life].IsZero() {
 		p.deaths[life] = time.Now()
 	}
+	victim := p.process
 	p.mu.Unlock()
-	_ = p.command.Process.Kill()
+	_ = victim.Kill()
 }
 
 // struck counts the kills so far.
@@ -409,27 +437,20 @@ func (p *proof) lot(f *figures, n int) bool {
 // restart starts the program that was killed.
 func (p *proof) restart() {
 	p.t.Helper()
-	p.mu.Lock()
-	struck := !p.deaths[len(p.deaths)-1].IsZero()
-	p.mu.Unlock()
-	if !struck {
-		time.Sleep(200 * time.Millisecond) // the kill that is on its way
-		if p.mu.Lock(); p.deaths[len(p.deaths)-1].IsZero() {
-			p.t.Error("the program gave no answer though nobody killed it")
-		}
-		p.mu.Unlock()
+	if !p.dying() {
+		time.Sleep(200 * time.Millisecond) // for a kill that is on its way
 	}
-	_ = p.command.Wait()
+	if !p.dying() {
+		p.t.Fatal("the program gave no answer though nobody killed it")
+	}
+	<-p.exited
 	p.start()
 }
 
 // alive starts the program again if it was killed.
 func (p *proof) alive() {
 	time.Sleep(50 * time.Millisecond) // for a kill that is on its way
-	p.mu.Lock()
-	struck := !p.deaths[len(p.deaths)-1].IsZero()
-	p.mu.Unlock()
-	if struck {
+	if p.dying() {
 		p.restart()
 	}
 }
@@ -579,8 +600,8 @@ func (p *proof) feedback(n int) {
 // the ledger's bounds.
 func (p *proof) settle() {
 	p.t.Helper()
-	_ = p.command.Process.Signal(os.Interrupt)
-	_ = p.command.Wait()
+	_ = p.process.Signal(os.Interrupt)
+	<-p.exited
 	s, err := store.Open(p.t.Context(), "sqlite:"+filepath.Join(filepath.Dir(p.config), "data"), store.Options{Durability: store.Normal})
 	if err != nil {
 		p.t.Fatal(err)
