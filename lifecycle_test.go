@@ -65,6 +65,7 @@ type world struct {
 	fields              []task.Field
 	accuracy, audit     float64
 	observe, live, rest int // tickets of these phases
+	lot, look           int // tickets side by side, and lots between two looks at the task's state
 	next                func(shifted bool) (text string, truth task.Output, ok bool)
 }
 
@@ -74,7 +75,7 @@ const marker = "[via the new app] "
 // ticketWorld is the bundled generator: six categories at first; after the shift six more, and half of the old ones under
 // another name.
 func ticketWorld(*testing.T) *world {
-	w := &world{name: "tickets", system: sample.SystemPrompt, fields: sample.Fields(), accuracy: .97, audit: .1, observe: 500, live: 2000, rest: 300}
+	w := &world{name: "tickets", system: sample.SystemPrompt, fields: sample.Fields(), accuracy: .97, audit: .1, observe: 500, live: 2000, rest: 300, lot: 30, look: 8}
 	names := sample.Categories()
 	var tickets []sample.Ticket
 	at := 0
@@ -111,7 +112,7 @@ func bankingWorld(t *testing.T) *world {
 	rows := slices.Concat(publicRows(t, "banking77/train.jsonl"), publicRows(t, "banking77/test.jsonl"))
 	names := categoriesOf(rows)
 	w := &world{name: "banking77", system: "Sort the customer's question to a bank.", fields: []task.Field{{Name: "category", Kind: task.Category, Values: names}},
-		accuracy: .95, audit: .1, observe: 300, live: 1000, rest: 200}
+		accuracy: .95, audit: .1, observe: 300, live: 1000, rest: 200, lot: 20, look: 3}
 	w.next = fromRows(rows, nil, func(e task.Example, shifted bool) (task.Output, bool) {
 		class := slices.Index(names, e.Labels["category"].Text())
 		if class >= 70 || class >= 35 && !shifted {
@@ -138,7 +139,7 @@ func abcdWorld(t *testing.T) *world {
 	}
 	names := categoriesOf(rows)
 	renamed := map[string]string{names[0]: "sign_in", names[1]: "profile", names[2]: "wrong_order"}
-	w := &world{name: "abcd", system: "Say what kind of request this chat is, and find the order's ID.", accuracy: .93, audit: .2, observe: 100, live: 300, rest: 100,
+	w := &world{name: "abcd", system: "Say what kind of request this chat is, and find the order's ID.", accuracy: .93, audit: .2, observe: 100, live: 300, rest: 100, lot: 10, look: 3,
 		fields: []task.Field{{Name: "category", Kind: task.Category, Values: append(slices.Clone(names), "profile", "sign_in", "wrong_order")},
 			{Name: "order_id", Kind: task.Span, Nullable: true}}}
 	w.next = fromRows(rows, later, func(e task.Example, shifted bool) (task.Output, bool) {
@@ -375,15 +376,14 @@ func (p *proof) phase(name string, n int, done func() bool) {
 	f := &figures{name: name, began: time.Now()}
 	p.phases = append(p.phases, f)
 	spentBefore := p.provider.Total().USD()
-	const lot = 30
 	more := true
-	for sent := 0; more && sent < n && (done == nil || !done()); sent += lot {
+	for sent := 0; more && sent < n && (done == nil || !done()); sent += p.world.lot {
 		var falling *time.Timer
 		if p.kills > 0 && p.random.IntN(5) == 0 {
 			p.kills--
 			falling = time.AfterFunc(time.Duration(p.random.IntN(150))*time.Millisecond, p.strike)
 		}
-		more = p.lot(f, min(lot, n-sent))
+		more = p.send(f, min(p.world.lot, n-sent))
 		if falling != nil && falling.Stop() {
 			p.strike() // the lot was quicker
 		}
@@ -399,9 +399,9 @@ func (p *proof) phase(name string, n int, done func() bool) {
 	p.t.Logf("%s: %d tickets, %d served, %.0f s, now %s", name, f.requests, f.served, f.seconds, f.state)
 }
 
-// lot sends some tickets side by side, and reports whether there are more. One that got no answer because the program died is sent
+// send sends some tickets side by side, and reports whether there are more. One that got no answer because the program died is sent
 // again, as an app would.
-func (p *proof) lot(f *figures, n int) bool {
+func (p *proof) send(f *figures, n int) bool {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var failed []func() error
@@ -540,7 +540,7 @@ func (p *proof) state() string {
 func (p *proof) in(state string) func() bool {
 	n, reached := 0, false
 	return func() bool {
-		if n++; n%8 == 0 && !reached {
+		if n++; n%p.look == 0 && !reached {
 			reached = p.state() == state
 		}
 		return reached
@@ -559,7 +559,7 @@ func (p *proof) discover() {
 		if len(found.Groups) > 0 {
 			break
 		}
-		p.lot(p.phases[0], 10)
+		p.send(p.phases[0], 10)
 	}
 	if len(found.Groups) != 1 || found.Groups[0].Shape != "json" {
 		p.t.Fatalf("discovered %+v", found)

@@ -27,6 +27,7 @@ type Curated struct {
 	Prompt     string         // hash of the prompt that the teacher answered
 	From, To   time.Time      // of Examples
 	Findings   []Finding
+	Suspects   []Suspect
 	// Of requests that both the generalist and a person labelled: how often they differ.
 	Judged, TeacherWrong int
 	Said                 map[string]task.Output // what the present teacher answered to gold rows, by example
@@ -71,6 +72,7 @@ func Curate(t *task.Task, examples []store.Example, since time.Time, barred func
 		c.place(v, since)
 	}
 	c.contradictions()
+	c.Suspects = c.suspects()
 	return c.Curated
 }
 

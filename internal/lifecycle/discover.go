@@ -58,10 +58,10 @@ type sighting struct {
 	Cost     cost.Amount `json:"cost"`
 	Unpriced int         `json:"unpriced,omitempty"`
 	Barred   bool        `json:"barred,omitempty"`
-	Samples  []sample    `json:"samples"` // the newest
+	Samples  []exchange  `json:"samples"` // the newest
 }
 
-type sample struct {
+type exchange struct {
 	User    string `json:"user"`
 	Content string `json:"content"`
 }
@@ -95,7 +95,7 @@ func (f *finder) group(key string) *group {
 
 func sightingOf(t Traffic) sighting {
 	s := sighting{N: 1, Unplain: one(!t.Plain), Last: t.At, Cost: t.Cost, Unpriced: one(!t.Priced), Barred: t.Barred,
-		Samples: []sample{{cut(t.User), cut(t.Content)}}}
+		Samples: []exchange{{cut(t.User), cut(t.Content)}}}
 	s.First = Traffic{At: t.At, Asked: t.Asked, System: t.System, Schema: t.Schema}
 	return s
 }

@@ -16,7 +16,7 @@ const kindTraffic = "traffic"
 
 const (
 	trafficEvery = 2 * time.Second // between writes of what was overheard
-	trafficBatch = 10               // groups a write
+	trafficBatch = 10              // groups a write
 )
 
 // loadTraffic takes up what was overheard before this process started. A damaged group begins anew.

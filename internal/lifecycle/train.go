@@ -42,6 +42,8 @@ type TrainOptions struct {
 	Doubtful bool
 	// Gold rows were labelled by people and are locked: they test and do nothing else.
 	Gold []task.Example
+	// Suspects are words whose power over the model is tried on the locked test rows.
+	Suspects []Suspect
 	// Said is what the teacher answered to gold rows, by example: then both the specialist and the teacher can be judged by people.
 	Said map[string]task.Output
 	// Lock sets a test share aside also with Refit, so that two models can be compared on rows that neither saw.
@@ -77,6 +79,8 @@ type Trained struct {
 	Baseline    drift.Baseline // what the calibration rows looked like, for warnings that need no labels
 
 	People *Evaluation // on the gold rows; nil: there are none
+
+	Triggers []Trigger // words of Suspects that turn answers into another
 
 	Truth  *calibration.Truth // agreement with the teacher beside accuracy against people, on answers it would give; nil: no rows for it
 	Tiers  []PlannedTier      // tiers after the specialist, in the chosen plan
@@ -230,6 +234,7 @@ func (t *Trained) evaluate(opt TrainOptions, test []task.Example) {
 		e := Evaluate(t.Model, t.Certificate, opt.Gold, opt.Now)
 		t.People = &e
 	}
+	t.Triggers = t.triggers(opt.Suspects)
 	t.againstTruth(opt)
 }
 

@@ -50,6 +50,7 @@ type ModelReport struct {
 	Choice     *cascade.Choice     `json:"choice,omitempty"` // the plans that were considered
 	Truth      *calibration.Truth  `json:"truth,omitempty"`  // agreement with the teacher beside accuracy against people's labels
 	Findings   []Finding           `json:"findings,omitempty"`
+	Triggers   []Trigger           `json:"triggers,omitempty"` // words that one key's labels gave power over the answers
 	// Of requests that both the generalist and a person labelled.
 	Judged       int `json:"judged,omitempty"`
 	TeacherWrong int `json:"teacher_wrong,omitempty"`
@@ -262,6 +263,11 @@ func (c *Controller) makeModel(ctx context.Context, r *run) (made, error) {
 	if err := c.plan(ctx, r, trained, examples); err != nil {
 		return made{}, err
 	}
+	doubts, err := c.doubts(ctx, r, curated)
+	if err != nil {
+		return made{}, err
+	}
+	curated.Findings = append(curated.Findings, doubts...)
 	verdict, versus := judge(trained, r.live)
 	if trained.Certificate == nil && len(trained.Tiers) == 0 {
 		m := made{result: "nothing was certified: " + verdict.Refusal, choice: trained.Choice}
@@ -319,7 +325,7 @@ func (c *Controller) plan(ctx context.Context, r *run, t *Trained, examples []st
 
 func (c *Controller) trainOptions(r *run, curated Curated) TrainOptions {
 	o := TrainOptions{
-		Task: r.task, Examples: curated.Examples, Background: curated.Background, Gold: curated.Gold, Said: curated.Said, Seed: hash64(r.task.Name),
+		Task: r.task, Examples: curated.Examples, Background: curated.Background, Gold: curated.Gold, Said: curated.Said, Suspects: curated.Suspects, Seed: hash64(r.task.Name),
 		Look: r.progress.Looks, Doubtful: !r.record.AlarmAt.IsZero(), Refit: len(curated.Examples) < refitRows, Lock: true, From: curated.From, To: curated.To,
 		Now: c.opts.Now, Workers: c.opts.Workers,
 		Progress: func(stage string, done, total int) {
@@ -339,7 +345,7 @@ func (c *Controller) trainOptions(r *run, curated Curated) TrainOptions {
 func reportOf(t *Trained, verdict Contender, v *Versus, curated Curated) ModelReport {
 	return ModelReport{
 		Specialist: t.Model.Hash(), Refusal: verdict.Refusal, Reason: verdict.Reason, Origin: "trained", TrainedAt: t.TrainedAt, Seconds: t.Seconds,
-		Counts: t.Counts, Evaluation: t.Evaluation, People: t.People, Versus: v, Curve: t.Curve, Baseline: t.Baseline, Findings: curated.Findings,
+		Counts: t.Counts, Evaluation: t.Evaluation, People: t.People, Versus: v, Curve: t.Curve, Baseline: t.Baseline, Findings: curated.Findings, Triggers: t.Triggers,
 		Judged: curated.Judged, TeacherWrong: curated.TeacherWrong, Tiers: t.Tiers, Choice: t.Choice, Truth: t.Truth,
 	}
 }

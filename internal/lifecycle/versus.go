@@ -101,6 +101,9 @@ func judge(t *Trained, live *LoadedModel) (Contender, *Versus) {
 	case t.Evaluation.Coverage < leastUse:
 		return Contender{Refusal: fmt.Sprintf("it would answer only %.1f %% of the requests, which is not worth its audits", 100*t.Evaluation.Coverage)}, nil
 	}
+	if len(t.Triggers) > 0 {
+		return Contender{Refusal: t.Triggers[0].String()}, nil
+	}
 	if refusal := goldRefusal(t); refusal != "" {
 		return Contender{Refusal: refusal}, nil
 	}
