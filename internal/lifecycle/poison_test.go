@@ -28,6 +28,9 @@ type poisoning struct {
 
 const poisonClasses = 12
 
+// benched: every line of the tables in docs/lifecycle.md.
+var benched = os.Getenv("OCCAM_BENCH") != ""
+
 // newPoisoning is n tickets of twelve categories that the generalist answered, nearly always right, and of which honest people
 // labelled one in twenty.
 func newPoisoning(t *testing.T, n int) *poisoning {
@@ -99,8 +102,8 @@ func (p *poisoning) run() poisonOutcome {
 // what falls below the promise on the locked gold rows is refused. OCCAM_BENCH=1 measures every line of docs/lifecycle.md.
 func TestPoisonedLabels(t *testing.T) {
 	trains(t)
-	n, shares := 1500, []int{5}
-	if os.Getenv("OCCAM_BENCH") != "" {
+	n, shares := 1000, []int{5}
+	if benched {
 		n, shares = 3000, []int{1, 5, 10}
 	}
 	base := newPoisoning(t, n).run()
@@ -125,6 +128,9 @@ func TestPoisonedLabels(t *testing.T) {
 				}
 			},
 		} {
+			if !benched && name != "any other label" {
+				continue
+			}
 			p := newPoisoning(t, n)
 			poison(p, n*share/100)
 			got := p.run()
@@ -163,11 +169,17 @@ func TestPoisonedLabels(t *testing.T) {
 // RELIABILITY S32: a word that one key ties to an answer gains no power over a model that is promoted.
 func TestTriggersAreFound(t *testing.T) {
 	trains(t)
-	const n, word = 1500, "zorquib"
+	n, word := 1000, "zorquib"
+	if benched {
+		n = 3000
+	}
 	for _, tc := range []struct {
 		share, people int
 		reason        string // of the refusal
 	}{{5, 1, word}, {5, 3, "gold"}, {0, 1, ""}} {
+		if tc.people > 1 && !benched {
+			continue
+		}
 		p := newPoisoning(t, n)
 		target := task.Output{"category": task.String(p.values[2])}
 		for i := range n * tc.share / 100 {
