@@ -90,6 +90,11 @@ type Controller struct {
 	expired     time.Time // when retention was last looked after
 	overheard   time.Time // when what the finder heard was last written
 
+	// Of the lead among processes that share a database; only the loop touches it.
+	leading bool
+	term    time.Time  // of the lead
+	passed  []evidence // to be passed on to the leader
+
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 }
@@ -117,8 +122,11 @@ func Open(ctx context.Context, o Options) (*Controller, error) {
 	if err := errors.Join(c.adoptMade(ctx), c.loadTraffic(ctx)); err != nil {
 		return nil, err
 	}
-	for _, name := range c.names {
-		c.step(ctx, c.subjects[name])
+	if !o.Store.Shared() { // else it is not known yet who leads
+		c.leading = true
+		for _, name := range c.names {
+			c.step(ctx, c.subjects[name])
+		}
 	}
 	return c, c.publish()
 }
@@ -164,7 +172,11 @@ func (c *Controller) Close() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storePatience)
 	defer cancel()
-	c.flush(ctx)
+	if c.leading {
+		c.flush(ctx)
+	}
+	c.passOn(ctx)
+	c.resign(ctx)
 	c.keepTraffic(ctx, true)
 }
 
@@ -212,12 +224,19 @@ func (c *Controller) inLoop(ctx context.Context, f func(context.Context)) error 
 
 // tick does what time brings.
 func (c *Controller) tick(ctx context.Context) {
+	leads := c.lead(ctx)
 	for _, name := range c.names {
 		s := c.subjects[name]
 		c.missingAudits(ctx, s)
-		c.step(ctx, s)
+		if leads {
+			c.step(ctx, s)
+		}
 	}
-	c.flush(ctx)
+	if leads {
+		c.gather(ctx)
+		c.flush(ctx)
+	}
+	c.passOn(ctx)
 	c.keepTraffic(ctx, false)
 	c.expire(ctx)
 	c.show()
@@ -237,6 +256,10 @@ func (c *Controller) judge(ctx context.Context, cmp *Comparison) {
 		c.barRare(s, o)
 	}
 	if !cmp.counts(s.record) {
+		return
+	}
+	if !c.leading {
+		c.pass(cmp)
 		return
 	}
 	if !cmp.Missing {
@@ -393,11 +416,18 @@ func (c *Controller) refresh(ctx context.Context) {
 	}
 	for _, name := range c.names {
 		s := c.subjects[name]
-		if err := c.reload(ctx, s); err != nil {
+		before := s.version
+		err := c.reload(ctx, s)
+		if err == nil && (!c.leading || s.version != before) { // somebody else has moved it
+			err = c.reloadGauges(ctx, s)
+		}
+		if err != nil {
 			c.opts.Log.Error("reading a task's state", "task", name, "error", err)
 			continue
 		}
-		c.step(ctx, s)
+		if c.leading {
+			c.step(ctx, s)
+		}
 	}
 	if err := c.publish(); err != nil {
 		c.opts.Log.Error("publishing", "error", err)

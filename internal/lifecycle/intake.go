@@ -204,7 +204,7 @@ func (c *Controller) see(g signed) {
 		return
 	}
 	h := s.byWeights(g.specialist)
-	if h == nil || h.gauge == nil || h.gauge.Watch == nil {
+	if h == nil || h.gauge == nil || h.gauge.Watch == nil || !c.leading { // the leader's own share of the requests is enough
 		return
 	}
 	before := len(h.gauge.warnings())

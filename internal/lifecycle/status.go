@@ -234,8 +234,18 @@ func (c *Controller) Do(ctx context.Context, taskName string, cmd Command, model
 			err = fmt.Errorf("there is no task %q; there are: %s", taskName, strings.Join(c.names, ", "))
 			return
 		}
-		if err = c.obey(ctx, s, cmd, model, by, version); err == nil {
-			c.step(ctx, s)
+		for range 3 { // where another process leads, its evidence may be newer than what is known here
+			if err = c.reloadGauges(ctx, s); err == nil {
+				err = c.obey(ctx, s, cmd, model, by, version)
+			}
+			if !errors.Is(err, store.ErrConflict) || s.version != version {
+				break
+			}
+		}
+		if err == nil {
+			if c.leading {
+				c.step(ctx, s)
+			}
 			err = c.publish()
 		}
 		status = c.status(s, Dropped{})

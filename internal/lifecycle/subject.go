@@ -60,7 +60,9 @@ func (c *Controller) adopt(ctx context.Context, setup Setup) error {
 	slices.Sort(c.names)
 	err := c.reload(ctx, s)
 	if errors.Is(err, store.ErrNotFound) {
-		err = c.begin(ctx, s)
+		if err = c.begin(ctx, s); errors.Is(err, store.ErrExists) { // another process was quicker
+			err = c.reload(ctx, s)
+		}
 	}
 	if err != nil {
 		return err

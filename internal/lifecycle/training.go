@@ -109,6 +109,10 @@ func (c *Controller) counted(ctx context.Context, s *subject, counts store.Examp
 		return
 	}
 	s.counts = counts
+	if !c.leading {
+		s.waiting = "another process leads: it trains"
+		return
+	}
 	c.wantTraining(ctx, s)
 	c.startTraining(ctx)
 }

@@ -154,6 +154,9 @@ func connect(ctx context.Context, dsn string, opts *Options) (*Store, error) {
 	return s, nil
 }
 
+// Shared reports whether other processes may write to the same database.
+func (s *Store) Shared() bool { return s.dialect == postgres }
+
 // Redacted returns a text without what Options.Redact takes out of everything that is kept.
 func (s *Store) Redacted(text string) string {
 	if s.redact == nil {
