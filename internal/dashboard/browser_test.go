@@ -204,10 +204,8 @@ func escalated(t *testing.T, s *store.Store) string {
 func withLogin(t *testing.T, o Options) string {
 	t.Helper()
 	o.Login, o.Version = true, "test"
-	for name, role := range map[string]Role{"rita": Reviewer, "eva": Viewer} {
-		_, err := SetAccount(t.Context(), o.Database, "operator", Admin, "")
-		must(t, err)
-		_, err = SetAccount(t.Context(), o.Database, name, role, "")
+	for i, account := range []login{{name: "operator", role: Admin}, {name: "eva", role: Viewer}, {name: "rita", role: Reviewer}} {
+		_, err := changeAccount(t.Context(), o.Database, accountChange{name: account.name, role: account.role, seen: -1, by: "admin", at: fixedNow.Add(time.Duration(i-60) * time.Minute)})
 		must(t, err)
 	}
 	done := make(chan struct{})

@@ -267,8 +267,8 @@ func checked(t testing.TB, d *served, s *store.Store) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	for i, what := range []string{"made an account", "changed a key's limits", "gave a task a command"} {
-		a := Action{At: fixedNow.Add(time.Duration(i) * time.Minute), By: "admin", What: what, Object: []string{"eva", "support-app", "ticket-triage"}[i], Detail: []string{"viewer", "", "promote"}[i]}
+	for i, what := range []string{"checked the ledger", "changed a key's limits", "gave a task a command"} {
+		a := Action{At: fixedNow.Add(time.Duration(i) * time.Minute), By: "admin", What: what, Object: []string{"", "support-app", "ticket-triage"}[i], Detail: []string{"intact", "", "promote"}[i]}
 		must(t, s.Update(t.Context(), func(tx *store.Tx) error { return logAction(tx, a) }))
 	}
 }

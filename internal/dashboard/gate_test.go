@@ -303,7 +303,8 @@ func (in *inspector) walk(l look) {
 	} else if len(stops) < want {
 		in.note("walk", "%s: Tab reaches %d of %d", l, len(stops), want)
 	}
-	evaluate[bool](in, `document.activeElement.blur(), true`) // what shows only while it has the focus hides again
+	// What shows only while it has the focus hides again, and what the walk scrolled to goes back.
+	evaluate[bool](in, `document.activeElement.blur(), document.querySelectorAll("*").forEach((e) => { e.scrollLeft = e.scrollTop = 0; }), true`)
 }
 
 // stuck returns the element that Tab does not leave, "" where it goes on.
