@@ -69,10 +69,10 @@ func taskView(st *lifecycle.Status) dashboard.TaskView {
 		}
 		v.Tiers = append(v.Tiers, dashboard.TierView{
 			Name: "linear", Model: st.Task + "@" + m.Specialist[:8], Mode: cmp.Or(m.Mode, "off"), Bytes: int64(m.Bytes), Certificate: m.Certificate,
-			Shortfall: m.Void, MinConfidence: m.MinConfidence, Curve: m.Curve, Evaluation: evaluationView(m.Evaluation), Truth: m.Truth,
+			Shortfall: m.Void, MinConfidence: m.MinConfidence, Curve: m.Curve, Evaluation: evaluationView(m.Evaluation), Truth: m.Truth, Evidence: m.Evidence,
 		})
 		for _, t := range m.Tiers {
-			v.Tiers = append(v.Tiers, dashboard.TierView{Name: t.Name, Model: t.Version, Mode: cmp.Or(t.Mode, "off"), Certificate: t.Certificate, Shortfall: t.Void})
+			v.Tiers = append(v.Tiers, dashboard.TierView{Name: t.Name, Model: t.Version, Mode: cmp.Or(t.Mode, "off"), Certificate: t.Certificate, Shortfall: t.Void, Evidence: t.Evidence})
 		}
 		if m.Place == "lead" {
 			v.Choice = m.Choice
@@ -104,12 +104,12 @@ func evidenceView(e *lifecycle.EvidenceStatus) (alarm string, days []dashboard.A
 var errNoControl = errors.New("the lifecycle does not run yet")
 
 // command carries out what a person told a task in the dashboard, for the state that the person saw.
-func (s *server) command(ctx context.Context, taskName, command, actor string, version int64) error {
+func (s *server) command(ctx context.Context, o dashboard.Order) error {
 	control := s.control.Load()
 	if control == nil {
 		return errNoControl
 	}
-	_, err := control.Do(ctx, taskName, lifecycle.Command(command), "", actor, version)
+	_, err := control.Do(ctx, o.Task, lifecycle.Command(o.Command), o.Model, o.By, o.Version)
 	return err
 }
 

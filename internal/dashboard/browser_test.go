@@ -222,6 +222,7 @@ func fixturePages(t *testing.T) map[string]string {
 	clock := fixedNow.AddDate(0, 0, -18)
 	s, empty, loss := openStoreAt(t, &clock), openStore(t), openStore(t)
 	live(t, s, &clock)
+	someModels(t, s)
 	seed(t, s, traffic{requests: 80, days: 18, from: 10000, simulated: true})
 	seed(t, s, traffic{requests: 60, days: 9, from: 20000, task: "language", simulated: true})
 	seed(t, s, traffic{requests: 700, days: 18, task: "ticket-triage", local: 0.84, simulated: true, live: fixedNow.AddDate(0, 0, -12)})

@@ -76,6 +76,8 @@ type TierView struct {
 	Bytes       int64                    `json:"bytes,omitempty"`
 	Certificate *calibration.Certificate `json:"certificate,omitempty"` // nil: it may not answer
 	Shortfall   string                   `json:"shortfall,omitempty"`   // why there is no certificate
+	// Evidence is what audits say of its answers since; nil where it has none.
+	Evidence *lifecycle.EvidenceStatus `json:"evidence,omitempty"`
 	// Truth is agreement with the teacher beside accuracy against people's labels; nil where no model taught it.
 	Truth *calibration.Truth `json:"truth,omitempty"`
 	// MinConfidence is the calibrated confidence at the certificate's threshold, 0 when it is not known.
@@ -117,7 +119,7 @@ type Options struct {
 	Verifier func(context.Context) (store.Report, error)
 	// Command carries out what a person told a task: one of its TaskView.Commands, for the TaskView.Version that the person
 	// saw. An error that wraps ErrStale says that the task has moved since. nil: the pages have no such buttons.
-	Command func(ctx context.Context, task, command, actor string, version int64) error
+	Command func(ctx context.Context, o Order) error
 	// Groups lists the jobs found in traffic that belongs to no task, and MakeTask turns one into a task. nil: no such page.
 	Groups   func(context.Context) ([]lifecycle.Group, error)
 	MakeTask func(context.Context, lifecycle.Making) error
@@ -137,6 +139,15 @@ type Options struct {
 	Configuration func() Configuration
 	// Done ends the live updates when it is closed, so that a server can shut down. nil: they last as long as the browser.
 	Done <-chan struct{}
+}
+
+// An Order is what a person told a task.
+type Order struct {
+	Task    string
+	Command string
+	Model   string // with promote: beginning of the hash of another stored model, which becomes the candidate; "" none
+	By      string
+	Version int64 // of the task as the person saw it
 }
 
 // A Configuration is what the program was started with, for people.

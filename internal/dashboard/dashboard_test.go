@@ -330,8 +330,8 @@ func TestCommandsAreTypedAndAllowed(t *testing.T) {
 	refuse := error(nil)
 	view := ticketTask()
 	view.Version = 12
-	server := serve(t, Options{Source: openStore(t), Tasks: fixedTasks(view), Command: func(_ context.Context, task, command, actor string, version int64) error {
-		got = append(got, fmt.Sprint(task, " ", command, " ", actor, " ", version))
+	server := serve(t, Options{Source: openStore(t), Tasks: fixedTasks(view), Command: func(_ context.Context, o Order) error {
+		got = append(got, strings.TrimSpace(fmt.Sprint(o.Task, " ", o.Command, " ", o.By, " ", o.Version, " ", o.Model)))
 		return refuse
 	}})
 	send := func(command, confirm string) int {
@@ -359,6 +359,13 @@ func TestCommandsAreTypedAndAllowed(t *testing.T) {
 	reply.Body.Close()
 	if reply.StatusCode != http.StatusConflict || len(got) != 3 || got[2] != "ticket-triage rollback this machine 11" {
 		t.Errorf("a page that is out of date: status %d, carried out %v", reply.StatusCode, got)
+	}
+	refuse, seen = nil, map[string][]string{"command": {"promote"}, "confirm": {"ticket-triage"}, "version": {"12"}, "model": {"0aa1"}}
+	reply, err = http.PostForm(server.URL+"/api/tasks/ticket-triage/command", seen)
+	must(t, err)
+	reply.Body.Close()
+	if reply.StatusCode != 200 || got[len(got)-1] != "ticket-triage promote this machine 12 0aa1" {
+		t.Errorf("another model: status %d, carried out %v", reply.StatusCode, got)
 	}
 	_, _, body := get(t, server.URL+"/tasks/ticket-triage")
 	wantText(t, body, "Type the task’s name to confirm", "Roll back", `name="version" value="12"`)

@@ -17,6 +17,7 @@ import (
 	"occam/internal/cascade"
 	"occam/internal/cost"
 	"occam/internal/datacheck"
+	"occam/internal/drift"
 	"occam/internal/gateway"
 	"occam/internal/lifecycle"
 	"occam/internal/specialist"
@@ -56,7 +57,7 @@ type traffic struct {
 	from      int       // number of the first request, so that identifiers differ
 }
 
-const specialistModel = "ticket-triage@4f1c9a2b77d0"
+const specialistModel = "ticket-triage@4f1c9a2b"
 
 // attempt returns one attempt of request i.
 func (q traffic) attempt(i, seq int, at time.Time) store.Attempt {
@@ -141,8 +142,9 @@ func ticketTask() TaskView {
 		Fields:   []task.Field{{Name: "category", Kind: task.Category, Values: categories()}, {Name: "order_id", Kind: task.Span, Nullable: true}},
 		Commands: []string{"rollback", "pause"}, Confusions: confusions(), Audits: audits(),
 		Tiers: []TierView{{Name: "linear", Model: specialistModel, Mode: "live", Bytes: 6_200_000, Certificate: certificate, MinConfidence: 0.81,
-			Truth: &calibration.Truth{Rows: 2000, Judged: 400, Differ: 0.031, DifferHigh: 0.038, TeacherLow: 0.008, TeacherTop: 0.036, Low: 0.004, High: 0.041},
-			Curve: curve, Evaluation: &Evaluation{Rows: 2000, Right: 1862, Served: 1690, ServedRight: 1662, P50: 210 * time.Microsecond, P99: 640 * time.Microsecond}}}}
+			Evidence: &lifecycle.EvidenceStatus{Status: drift.Status{Audits: 1771, Wrong: 30, Missing: 2, Low: 0.0098, High: 0.0269, Change: 2.4, Limit: 400}, Allowed: 0.03, Stage: "live"},
+			Truth:    &calibration.Truth{Rows: 2000, Judged: 400, Differ: 0.031, DifferHigh: 0.038, TeacherLow: 0.008, TeacherTop: 0.036, Low: 0.004, High: 0.041},
+			Curve:    curve, Evaluation: &Evaluation{Rows: 2000, Right: 1862, Served: 1690, ServedRight: 1662, P50: 210 * time.Microsecond, P99: 640 * time.Microsecond}}}}
 }
 
 func categories() []string {
@@ -185,7 +187,7 @@ func fixedTasks(views ...TaskView) func(context.Context) ([]TaskView, error) {
 // everything is a dashboard with all its pages and commands, none of which does anything.
 func everything(s *store.Store) Options {
 	return Options{Source: s, Database: s, Tasks: fixedTasks(ticketTask()), Verifier: s.Verify,
-		Command:  func(context.Context, string, string, string, int64) error { return nil },
+		Command:  func(context.Context, Order) error { return nil },
 		Groups:   someGroups,
 		MakeTask: func(context.Context, lifecycle.Making) error { return nil },
 		Abilities: func(context.Context) ([]gateway.Abilities, error) {
@@ -309,6 +311,19 @@ func live(t testing.TB, s *store.Store, clock *time.Time) {
 		*clock = clock.Add(36 * time.Hour)
 	}
 	*clock = fixedNow
+}
+
+// someModels stores three models of ticket-triage: an old one, the one in use, and one that was refused.
+func someModels(t testing.TB, s *store.Store) {
+	t.Helper()
+	for i, m := range []store.Model{{Report: []byte(`{"specialist":"0aa1b2c3d4e5","reason":"certified: 95.9 % of its answers are right at least"}`), Certificate: []byte(`{}`)},
+		{Report: []byte(`{"specialist":"4f1c9a2b77d0","reason":"better than the one before: 41 gains, 12 harms, p = 0.0001"}`), Certificate: []byte(`{}`)},
+		{Report: []byte(`{"specialist":"77aa88bb99cc","refusal":"no better than the live one: 14 gains, 17 harms, p = 0.72"}`)}} {
+		hash, err := s.SaveModel(t.Context(), []byte(fmt.Sprint("a model ", i)))
+		must(t, err)
+		m.Task, m.Tier, m.Hash, m.Bytes = "ticket-triage", "linear", hash, 6_200_000
+		must(t, s.Update(t.Context(), func(tx *store.Tx) error { _, err := tx.Models().Add(m); return err }))
+	}
 }
 
 // A served dashboard is one with its address.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"html/template"
 	"io/fs"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -133,6 +134,7 @@ func (p *pages) functions() template.FuncMap {
 		"commas":   func(all []string) string { return strings.Join(all, ", ") },
 		"share":    func(part dollars, whole cost.Amount) float64 { return float64(part) / max(float64(whole), 1) },
 		"points":   func(v float64) string { return strconv.FormatFloat(100*abs64(v), 'f', 1, 64) + " points" },
+		"logshare": func(v, limit float64) float64 { return math.Log(max(v, 1)) / math.Log(max(limit, 2)) },
 		"longtime": longTime,
 		"indent": func(v any) (string, error) {
 			text, err := json.MarshalIndent(v, "", "  ")

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"occam/internal/calibration"
@@ -154,6 +155,25 @@ func (d *Dashboard) fillPast(ctx context.Context, p *taskPage) error {
 	})
 }
 
+// Others are the certified models that a person may promote in the place of what is next.
+func (p *taskPage) Others() []version {
+	var all []version
+	for _, v := range p.Versions {
+		if v.Certified && !v.InUse {
+			all = append(all, v)
+		}
+	}
+	return all
+}
+
+// Offered are the commands of the form: what the task takes now, and a choice among other models.
+func (p *taskPage) Offered() []string {
+	if len(p.Others()) > 0 && !slices.Contains(p.Commands, "promote") {
+		return append([]string{"promote"}, p.Commands...)
+	}
+	return p.Commands
+}
+
 // versionOf reads the report that the lifecycle keeps beside a model.
 func (p *taskPage) versionOf(m store.Model) version {
 	var report struct {
@@ -283,11 +303,11 @@ func (d *Dashboard) command(w http.ResponseWriter, r *http.Request) {
 }
 
 func (d *Dashboard) obey(r *http.Request, view *TaskView) error {
-	command := r.PostFormValue("command")
+	command, model := r.PostFormValue("command"), r.PostFormValue("model")
 	switch {
 	case d.Command == nil:
 		return &failure{http.StatusNotImplemented, "This occam takes no commands.", "It was started without the control loop.", "Start it with occam serve."}
-	case !slices.Contains(view.Commands, command):
+	case !slices.Contains(view.Commands, command) && (command != "promote" || model == ""):
 		return &failure{http.StatusConflict, "The task cannot do that now: " + quote(short(command)) + ".", "It is " + view.State + "; somebody may have been quicker.",
 			"Look at the task again."}
 	case r.PostFormValue("confirm") != view.Name:
@@ -297,13 +317,13 @@ func (d *Dashboard) obey(r *http.Request, view *TaskView) error {
 	if err != nil {
 		return badInput("The command does not say which state it was given for.", "Send the version of the task as it was seen: it stands in its page and in GET /api/tasks/"+view.Name+".")
 	}
-	if err := d.Command(r.Context(), view.Name, command, who(r).name, seen); err != nil {
+	if err := d.Command(r.Context(), Order{view.Name, command, model, who(r).name, seen}); err != nil {
 		d.Log.Warn("dashboard: a command was refused", "task", view.Name, "command", command, "by", who(r).name, "error", err)
 		if errors.Is(err, ErrStale) {
 			return &failure{http.StatusConflict, "Somebody was quicker: the task has changed meanwhile.", sentence(err.Error()), "Look at the task again, and repeat the command if it still makes sense."}
 		}
 		return &failure{http.StatusConflict, "The command was not carried out.", sentence(err.Error()), "Look at the task again."}
 	}
-	d.did(r.Context(), who(r).name, "gave a task a command", view.Name, command)
+	d.did(r.Context(), who(r).name, "gave a task a command", view.Name, strings.TrimSpace(command+" "+model))
 	return nil
 }
