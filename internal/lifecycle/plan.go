@@ -194,12 +194,12 @@ func (p *planner) withModel(ctx context.Context, w way, name string) (_ way, pro
 		return w, "", err
 	}
 	var short *calibration.Shortfall
-	if errors.As(tier.Err, &short) {
-		p.lacks(short, len(rows))
-		return w, p.uncertified(w.stages[len(w.stages)-1].Tier+" after "+cmp.Or(w.before, "nothing"), short), nil
-	}
-	if dropped != "" {
+	switch {
+	case dropped != "":
 		return w, dropped, nil
+	case errors.As(tier.Err, &short):
+		p.lacks(short, len(rows))
+		return w, p.uncertified(name+" after "+cmp.Or(w.before, "nothing"), short), nil
 	}
 	return p.joined(w, path, name, source, have, tier), "", nil
 }
