@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"occam/internal/store"
 )
 
 func (a *app) requestsCommand() *cobra.Command {
@@ -120,7 +122,11 @@ func (a *app) printStory(s requestStory) {
 		if x.Provider != "" {
 			fmt.Fprintf(w, " at %s", x.Provider)
 		}
-		fmt.Fprintf(w, ": %s; $%.6f (%s%s), %s\n", x.Reason, x.Cost, x.State, map[bool]string{true: ", price " + x.Price}[x.Price != ""], x.Latency.Round(10*time.Microsecond))
+		price := fmt.Sprintf("$%.6f (%s%s)", x.Cost, x.State, map[bool]string{true: ", price " + x.Price}[x.Price != ""])
+		if x.State == string(store.Unpriced) {
+			price = "unpriced"
+		}
+		fmt.Fprintf(w, ": %s; %s, %s\n", x.Reason, price, x.Latency.Round(10*time.Microsecond))
 		if x.Confidence > 0 {
 			fmt.Fprintf(w, "     confidence %.4f, answers from %.4f on\n", x.Confidence, x.MinConfidence)
 		}

@@ -171,6 +171,7 @@ type ReconciledModel struct {
 	Invoice    cost.Amount `json:"invoice_nano_usd"`
 	Ledger     cost.Amount `json:"ledger_nano_usd"`
 	Difference cost.Amount `json:"difference_nano_usd"`
+	Unpriced   int64       `json:"unpriced_attempts,omitempty"` // what they cost is not in Ledger
 }
 
 // Reconcile compares a provider's invoice with the ledger's rows of the same provider and window. A line belongs to the model
@@ -201,6 +202,7 @@ func Reconcile(invoice []InvoiceLine, rows []Row) Reconciliation {
 		}
 		if r.Unpriced {
 			out.Unpriced += r.Attempts
+			at(r.Model).Unpriced += r.Attempts
 		}
 	}
 	known := slices.Clone(models)
@@ -254,7 +256,11 @@ func (r Reconciliation) Text() string {
 		if name == "" {
 			name = "(on the invoice only)"
 		}
-		fmt.Fprintf(&b, "  %-36s %14s %14s %14s\n", name, USD(l.Invoice), USD(l.Ledger), USD(l.Difference))
+		unpriced := ""
+		if l.Unpriced > 0 {
+			unpriced = fmt.Sprintf("   and %d unpriced calls", l.Unpriced)
+		}
+		fmt.Fprintf(&b, "  %-36s %14s %14s %14s%s\n", name, USD(l.Invoice), USD(l.Ledger), USD(l.Difference), unpriced)
 	}
 	return b.String()
 }

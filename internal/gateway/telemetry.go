@@ -17,6 +17,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace"
 	api "go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
+
+	"occam/internal/store"
 )
 
 // Telemetry sends OpenTelemetry a span per request and one per call to a provider, and metrics of both, with the names of its
@@ -135,8 +137,10 @@ func (t *Telemetry) closed(a *paid) {
 	}
 	t.meters.call(a)
 	a.span.SetAttributes(attribute.Int64("gen_ai.usage.input_tokens", a.Usage.Input), attribute.Int64("gen_ai.usage.output_tokens", a.Usage.Output),
-		attribute.Int("http.response.status_code", a.Status), attribute.String("occam.ledger.state", string(a.State)),
-		attribute.Float64("occam.cost_usd", a.Cost.USD()))
+		attribute.Int("http.response.status_code", a.Status), attribute.String("occam.ledger.state", string(a.State)))
+	if a.State != store.Unpriced {
+		a.span.SetAttributes(attribute.Float64("occam.cost_usd", a.Cost.USD()))
+	}
 	if a.Status == 0 || a.Status >= 400 {
 		a.span.SetStatus(codes.Error, "")
 	}

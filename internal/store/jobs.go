@@ -1,7 +1,6 @@
 package store
 
 import (
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -89,21 +88,12 @@ func (g Jobs) Add(j Job) (Job, error) {
 
 // Get returns a job; ErrNotFound when there is none.
 func (g Jobs) Get(id string) (Job, error) {
-	var j Job
-	err := j.scan(func(into ...any) error { return g.t.one(into, `SELECT `+jobColumns+` FROM jobs WHERE id = ?`, id) })
-	return j, err
+	return oneOf[Job](g.t, `SELECT `+jobColumns+` FROM jobs WHERE id = ?`, id)
 }
 
 // List returns the newest jobs first, of one task or of all.
 func (g Jobs) List(taskName string, limit int) ([]Job, error) {
-	var all []Job
-	err := g.t.all(func(rows *sql.Rows) error {
-		var j Job
-		err := j.scan(rows.Scan)
-		all = append(all, j)
-		return err
-	}, `SELECT `+jobColumns+` FROM jobs WHERE (? = '' OR task = ?) ORDER BY created_at DESC, id DESC LIMIT ?`, taskName, taskName, limit)
-	return all, err
+	return allOf[Job](g.t, `SELECT `+jobColumns+` FROM jobs WHERE (? = '' OR task = ?) ORDER BY created_at DESC, id DESC LIMIT ?`, taskName, taskName, limit)
 }
 
 // Claim gives the oldest job that is due, or whose worker died, to a worker. Jobs that were tried too often fail on the way.

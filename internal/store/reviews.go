@@ -1,7 +1,6 @@
 package store
 
 import (
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -106,33 +105,18 @@ func (g Reviews) Next(taskName, owner string, lease time.Duration) (Review, erro
 
 // Get returns a review; ErrNotFound when there is none.
 func (g Reviews) Get(id string) (Review, error) {
-	var r Review
-	err := r.scan(func(into ...any) error {
-		return g.t.one(into, `SELECT `+reviewColumns+` FROM reviews WHERE id = ?`, id)
-	})
-	return r, err
+	return oneOf[Review](g.t, `SELECT `+reviewColumns+` FROM reviews WHERE id = ?`, id)
 }
 
 // ByRequest returns the review of a request; ErrNotFound when there is none.
 func (g Reviews) ByRequest(requestID string) (Review, error) {
-	var r Review
-	err := r.scan(func(into ...any) error {
-		return g.t.one(into, `SELECT `+reviewColumns+` FROM reviews WHERE request_id = ? ORDER BY at DESC LIMIT 1`, requestID)
-	})
-	return r, err
+	return oneOf[Review](g.t, `SELECT `+reviewColumns+` FROM reviews WHERE request_id = ? ORDER BY at DESC LIMIT 1`, requestID)
 }
 
 // List returns a task's reviews in a state, the most valuable first.
 func (g Reviews) List(taskName, state string, limit int) ([]Review, error) {
-	var all []Review
-	err := g.t.all(func(rows *sql.Rows) error {
-		var r Review
-		err := r.scan(rows.Scan)
-		all = append(all, r)
-		return err
-	}, `SELECT `+reviewColumns+` FROM reviews WHERE (? = '' OR task = ?) AND state = ? ORDER BY priority DESC, id LIMIT ?`,
+	return allOf[Review](g.t, `SELECT `+reviewColumns+` FROM reviews WHERE (? = '' OR task = ?) AND state = ? ORDER BY priority DESC, id LIMIT ?`,
 		taskName, taskName, state, limit)
-	return all, err
 }
 
 // Close ends a review: with what the person said, which becomes a label of the example, or skipped when output is nil.
@@ -177,16 +161,9 @@ func (d dialect) lockRow() string {
 // Answered returns reviews of at least some priority that were answered since a moment and that no record of a kind names, oldest
 // first, at most limit: what is still to be passed on.
 func (g Reviews) Answered(priority float64, since time.Time, kind string, limit int) ([]Review, error) {
-	var all []Review
-	err := g.t.all(func(rows *sql.Rows) error {
-		var r Review
-		err := r.scan(rows.Scan)
-		all = append(all, r)
-		return err
-	}, `SELECT `+reviewColumns+` FROM reviews WHERE state = 'done' AND priority >= ? AND closed_at >= ?
+	return allOf[Review](g.t, `SELECT `+reviewColumns+` FROM reviews WHERE state = 'done' AND priority >= ? AND closed_at >= ?
 		AND NOT EXISTS (SELECT 1 FROM records WHERE kind = ? AND name = reviews.id) ORDER BY closed_at, id LIMIT ?`,
 		priority, nanos(since), kind, limit)
-	return all, err
 }
 
 // Urgent counts a task's open reviews of at least some priority, and says when the newest came.

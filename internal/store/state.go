@@ -151,3 +151,28 @@ func rawJSON(text string) json.RawMessage {
 	}
 	return json.RawMessage(text)
 }
+
+// A scanner is a type whose pointer reads one row.
+type scanner[T any] interface {
+	*T
+	scan(func(...any) error) error
+}
+
+// oneOf reads the row of a query; ErrNotFound when there is none.
+func oneOf[T any, P scanner[T]](t *Tx, query string, args ...any) (T, error) {
+	var v T
+	err := P(&v).scan(func(into ...any) error { return t.one(into, query, args...) })
+	return v, err
+}
+
+// allOf reads every row of a query.
+func allOf[T any, P scanner[T]](t *Tx, query string, args ...any) ([]T, error) {
+	var all []T
+	err := t.all(func(rows *sql.Rows) error {
+		var v T
+		err := P(&v).scan(rows.Scan)
+		all = append(all, v)
+		return err
+	}, query, args...)
+	return all, err
+}
