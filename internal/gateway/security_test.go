@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"occam/internal/engine"
 	"occam/internal/store"
 )
 
@@ -63,6 +64,80 @@ func TestS01NoRequestChoosesItsDestination(t *testing.T) {
 	}
 }
 
+// S01 on every endpoint and every kind of provider that has a key, as a fallback too: the key is seen at its own origin and nowhere
+// else, and in no answer.
+func TestS01EveryEndpointAndProvider(t *testing.T) {
+	var visits atomic.Int64
+	canary := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { visits.Add(1) }))
+	defer canary.Close()
+	endpoints := map[string]string{
+		"/v1/chat/completions": `{"model":"m","messages":[{"role":"user","content":"hi"}]}`,
+		"/v1/responses":        `{"model":"m","input":"hi"}`,
+		"/v1/messages":         `{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}`,
+		"/v1/embeddings":       `{"model":"m","input":"hi"}`,
+		"/v1/decisions":        `{"model":"m","input":"hi","questions":[{"type":"predicate","name":"a","instructions":"is it?"}]}`,
+		"/v1/systemone":        `{"model":"m","state":"hi","questions":{"a":{"type":"noul","instructions":"is it?"}}}`,
+	}
+	fields := []string{"base_url", "api_base", "api_url", "endpoint", "proxy", "provider", "azure_endpoint", "url", "provider_options", "extra_body", "extra_headers", "metadata", "host", "uri"}
+	headers := []string{"X-Base-Url", "X-Forwarded-Host", "X-Original-Url", "X-Rewrite-Url", "Forwarded", "X-Api-Base", "Helicone-Target-Url", "X-Portkey-Custom-Host",
+		"X-Upstream", "Host", "X-Host", "X-Http-Method-Override", "Openai-Base-Url", "Api-Base", "Destination", "Proxy-Connection"}
+	for _, kind := range []string{engine.OpenAI, engine.Azure, engine.Anthropic} {
+		for _, fallback := range []bool{false, true} {
+			w := newWorld(t)
+			var foreign atomic.Int64
+			w.handle = func(rw http.ResponseWriter, r *http.Request) {
+				if !strings.Contains(fmt.Sprint(r.Header), "sk-provider-secret") {
+					foreign.Add(1)
+				}
+				rw.WriteHeader(400)
+				fmt.Fprintf(rw, `{"error":{"message":"no"}}`)
+			}
+			u, err := engine.NewUpstream(engine.Options{Name: "p", Kind: kind, BaseURL: w.URL + "/v1", Key: "sk-provider-secret"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			targets := []engine.Target{{Upstream: u, Model: "m"}}
+			if fallback {
+				gone := httptest.NewServer(nil)
+				gone.Close()
+				targets = append([]engine.Target{{Upstream: w.upstream("gone", gone.URL+"/v1"), Model: "m"}}, targets...)
+			}
+			w.snap = &Snapshot{Fallback: u, Models: map[string]engine.Route{"m": {Targets: targets}}, Limits: w.snap.Limits}
+			w.publish()
+			for path, body := range endpoints {
+				for _, f := range fields {
+					for _, value := range []string{`"` + canary.URL + `"`, `{"base_url":"` + canary.URL + `","order":["` + canary.URL + `"],"options":{"baseURL":"` + canary.URL + `"}}`} {
+						w.hostile(canary.URL, path, strings.Replace(body, "{", `{"`+f+`":`+value+`,`, 1), "")
+					}
+				}
+				for _, h := range headers {
+					w.hostile(canary.URL, path+"?base_url="+canary.URL+"&api_base="+canary.URL, body, h)
+				}
+			}
+			if visits.Load() != 0 || foreign.Load() != 0 || len(w.seen()) == 0 {
+				t.Errorf("%s, fallback %v: %d requests went elsewhere, %d came without their key, %d arrived", kind, fallback, visits.Load(), foreign.Load(), len(w.seen()))
+			}
+			u.Close()
+		}
+	}
+}
+
+// hostile posts a body with a header that names another place, and looks for the provider's key in the answer.
+func (w *world) hostile(to, path, body, header string) {
+	w.t.Helper()
+	req := httptest.NewRequest("POST", path, strings.NewReader(body))
+	if header == "Host" {
+		req.Host = strings.TrimPrefix(to, "http://")
+	} else if header != "" {
+		req.Header.Set(header, to)
+	}
+	answer := httptest.NewRecorder()
+	w.server.ServeHTTP(answer, req)
+	if all := answer.Body.String() + fmt.Sprint(answer.Header()); strings.Contains(all, "sk-provider-secret") {
+		w.t.Errorf("POST %s shows the key: %s", path, all)
+	}
+}
+
 // S03: headers in both directions are lists of what may pass.
 func TestS03Headers(t *testing.T) {
 	w := newWorld(t)
@@ -79,6 +154,8 @@ func TestS03Headers(t *testing.T) {
 	for _, h := range secrets {
 		req.Header.Set(h, "app-secret")
 	}
+	req.Header.Set("Connection", "X-Hop, Accept")
+	req.Header.Set("X-Hop", "app-secret")
 	req.Header.Set("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
