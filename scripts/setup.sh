@@ -10,6 +10,8 @@ say() { printf 'setup: %s\n' "$*"; }
 packages=()
 compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || packages+=(postgresql)
 missing chromium && packages+=(chromium)
+missing nginx && packages+=(nginx-light)
+missing haproxy && packages+=(haproxy)
 missing node && packages+=(nodejs npm)
 missing python3 && packages+=(python3 python3-venv)
 if [ ${#packages[@]} -gt 0 ]; then

@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -173,4 +174,51 @@ func TestTextIsWrittenAsJSON(t *testing.T) {
 			t.Errorf("%q became %q: %v", s, back, err)
 		}
 	}
+}
+
+// What is believed of a reply's usage can be true, is not negative, and is what encoding/json reads of it, in each of the shapes.
+func FuzzUsage(f *testing.F) {
+	f.Add([]byte(`{"usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13,"prompt_tokens_details":{"cached_tokens":3}}}`))
+	f.Add([]byte(`{"usage":{"input_tokens":9,"output_tokens":4,"cache_read_input_tokens":2}}`))
+	f.Add([]byte(`{"usage":{"input_tokens":9,"input_tokens_details":{"cached_tokens":9},"output_tokens":4}}`))
+	f.Add([]byte(`{"usage":{"prompt_tokens":-9,"completion_tokens":1e30}}`))
+	f.Add([]byte(`{"usage":null}`))
+	f.Add([]byte(`{"response":{"usage":{"input_tokens":1}}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r, ok := ParseReply(body)
+		if !ok && (r.Billed || r.Usage != cost.Usage{}) {
+			t.Fatalf("believed what is no JSON object: %+v", r)
+		}
+		if !r.Billed {
+			return
+		}
+		if err := r.Usage.Check(); err != nil || r.Usage.Input < 0 || r.Usage.Output < 0 {
+			t.Fatalf("believed %+v: %v", r.Usage, err)
+		}
+		var second struct {
+			Usage struct {
+				Prompt     *int64 `json:"prompt_tokens"`
+				Completion *int64 `json:"completion_tokens"`
+			}
+		}
+		if json.Unmarshal(body, &second) != nil || second.Usage.Prompt == nil || second.Usage.Completion == nil || bytes.Contains(body, []byte("put_tokens")) {
+			return // another shape
+		}
+		if !exactKeys(body, "usage", "prompt_tokens", "completion_tokens") {
+			return // encoding/json does not look at case
+		}
+		if r.Usage.Input != *second.Usage.Prompt || r.Usage.Output != *second.Usage.Completion {
+			t.Fatalf("believed %+v of %s", r.Usage, body)
+		}
+	})
+}
+
+// exactKeys reports whether each name stands exactly once in a body, whatever its case.
+func exactKeys(body []byte, names ...string) bool {
+	for _, name := range names {
+		if bytes.Count(bytes.ToLower(body), []byte(`"`+name+`"`)) != 1 || bytes.Count(body, []byte(`"`+name+`"`)) != 1 {
+			return false
+		}
+	}
+	return !bytes.Contains(body, []byte(`\u`))
 }
