@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -239,4 +240,69 @@ func serveWithPassword(t *testing.T, config string) (base, password string, stop
 		t.Fatalf("no password in %s", stderr)
 	}
 	return strings.TrimSuffix(base, "/v1"), m[1], stop
+}
+
+// TestStoryOfARealAnswer: for a request that a trained specialist looked at, with its text kept, the story says which words spoke for
+// the answer, and its confidence against the threshold, on the command line and in the page.
+func TestStoryOfARealAnswer(t *testing.T) {
+	f := newFixtureOf(t, sim.Options{}, "audit: 1", "capture: {prompts: true, retention: 1d}\n")
+	base, password, stop := serveWithPassword(t, f.config)
+	defer stop()
+	var told struct {
+		Text  string
+		Steps []struct {
+			Tier          string
+			Confidence    float64
+			MinConfidence float64 `json:"min_confidence"`
+			Because       []struct {
+				Field, Value string
+				Margin, Bias float64
+				Words        []struct{ Weight float64 }
+			}
+		}
+	}
+	response, reply := post(t, base, "triage", f.tickets[0].Text)
+	if response.StatusCode != 200 {
+		t.Fatal(reply)
+	}
+	id := response.Header.Get("X-Occam-Request-Id")
+	for range 300 { // what is kept is written behind the request
+		code, out, _ := run(t, "", "requests", "show", "--config", f.config, id, "--json")
+		if code == exitDone && json.Unmarshal([]byte(out), &told) == nil && told.Text != "" && len(told.Steps) > 0 {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if told.Text != f.tickets[0].Text || len(told.Steps) == 0 || told.Steps[0].Tier != "linear" || told.Steps[0].MinConfidence <= 0 || told.Steps[0].Confidence <= 0 {
+		t.Fatalf("the story is %+v", told)
+	}
+	for _, b := range told.Steps[0].Because {
+		sum := b.Bias
+		for _, w := range b.Words {
+			sum += w.Weight
+		}
+		if b.Value == "" && len(b.Words) > 0 {
+			t.Errorf("%+v has no value", b)
+		}
+		if len(b.Words) > 0 && len(b.Words) < 12 && (sum-b.Margin > 1e-3 || b.Margin-sum > 1e-3) {
+			t.Errorf("%s: the words add up to %v, the margin is %v", b.Field, sum, b.Margin)
+		}
+	}
+	if len(told.Steps[0].Because) == 0 {
+		t.Error("nothing spoke for the answer")
+	}
+	page, err := http.NewRequest(http.MethodGet, base+"/requests/"+id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page.SetBasicAuth("admin", password)
+	got, err := http.DefaultClient.Do(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer got.Body.Close()
+	body, err := io.ReadAll(got.Body)
+	if err != nil || got.StatusCode != 200 || !strings.Contains(string(body), "What spoke for") || !strings.Contains(string(body), "answers from") {
+		t.Errorf("the page: %d, %v", got.StatusCode, err)
+	}
 }

@@ -113,14 +113,14 @@ func (a *app) open(ctx context.Context, cfg *config.Config, tasks []*task.Task, 
 	if err := s.loadModels(cfg, given); err != nil {
 		return nil, err
 	}
+	if s.store, err = openStore(ctx, cfg, s.log); err != nil { // first: it says what is wrong with the data folder
+		return nil, err
+	}
 	wired, err := newWiring(cfg, nil)
 	if err != nil {
 		return nil, err
 	}
 	s.wired.Store(wired)
-	if s.store, err = openStore(ctx, cfg, s.log); err != nil {
-		return nil, err
-	}
 	s.done = make(chan struct{})
 	if s.site, err = s.pages(ctx, a, cfg, given == nil); err != nil { // a demo is for whoever sits at the machine
 		return nil, err
