@@ -3,7 +3,7 @@ SHELL := bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 RACE := ./internal/store/... ./internal/engine/... ./internal/gateway/... ./internal/lifecycle/... ./internal/sim/... ./internal/cascade/... ./internal/specialist/...
 
-.PHONY: bench-million bench-crossfit test setup lint unit race chaos focus build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger proof faults
+.PHONY: bench-million bench-crossfit test setup lint unit race chaos focus build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger bench-dashboard pictures proof faults
 
 test: setup lint unit race ## install what the tests need and run all of them
 
@@ -42,7 +42,7 @@ bench-million: ## train on a million texts of 500 words, streamed from disk, and
 bench-crossfit: ## how often the certificate of occam train --refit is broken, in 200 draws of each of three populations; writes docs/guarantees.md
 	OCCAM_BENCH=crossfit go test -count=1 -timeout 3h -run TestCrossFitTable -v ./internal/sim/guarantee
 
-bench: bench-specialist bench-guarantee bench-gateway bench-data bench-ledger ## every table of the docs; hours on two cores
+bench: bench-specialist bench-guarantee bench-gateway bench-data bench-ledger bench-dashboard ## every table of the docs; hours on two cores
 
 bench-guarantee: ## the promises under repeated sampling, drift, out-of-scope, teachers against truth; fails where a bar is missed
 	OCCAM_BENCH=guarantee go test -count=1 -timeout 3h -v ./internal/sim/guarantee
@@ -58,6 +58,13 @@ bench-data: ## the figures of docs/data_check.md, on ../shared/data
 
 faults: ## the gateway's faults at full size with their bounds in milliseconds; needs a machine of its own (some fifteen minutes)
 	OCCAM_FAULTS=1 go test -count=1 -timeout 40m -v -run 'F[0-9][0-9]|S[0-9][0-9]' ./internal/gateway ./internal/engine ./internal/openai
+
+bench-dashboard: ## how long the pages take at a million rows, and what they allocate; the pages' norms of time in a browser (a quiet machine)
+	OCCAM_LEDGER_ROWS=1000000 go test -count=1 -v -run MillionRows -timeout 1h ./internal/dashboard
+	OCCAM_QUIET=1 go test -count=1 -v -run 'InABrowser|TimeOfUnknownNames' ./internal/dashboard
+
+pictures: ## every page of the dashboard, for docs/dashboard.md
+	go test -count=1 -run Screenshots ./internal/dashboard -screenshots $(CURDIR)/docs/pictures
 
 bench-ledger: ## inserts, latency at 500 calls a second, queries at a million rows, every fault at full size (about half an hour)
 	go test -run '^$$' -bench 'Paid|Free' ./internal/store/

@@ -278,6 +278,32 @@ func TestAPIWithAPassword(t *testing.T) {
 	}
 }
 
+// TestProgramsMayCallOften: a right password counts as one try, a change of it ends what was remembered, and a wrong one is never
+// remembered.
+func TestProgramsMayCallOften(t *testing.T) {
+	s := openStore(t)
+	password, err := FirstPassword(t.Context(), s)
+	must(t, err)
+	d, server := start(t, Options{Source: s, Database: s, Login: true})
+	for i := range 3 * triesPerMinute {
+		if got := basic(t, server.URL, "admin", password); got != 200 {
+			t.Fatalf("call %d: status %d", i, got)
+		}
+	}
+	if w := request(t, d, "/api/settings/accounts", url.Values{"name": {"admin"}, "do": {"reset"}}); w.Code != 200 {
+		t.Fatalf("reset: %d %s", w.Code, w.Body)
+	}
+	if got := basic(t, server.URL, "admin", password); got != http.StatusUnauthorized {
+		t.Errorf("the old password: status %d", got)
+	}
+	for range triesPerMinute {
+		basic(t, server.URL, "admin", "wrong-password")
+	}
+	if got := basic(t, server.URL, "admin", "wrong-password"); got != http.StatusTooManyRequests {
+		t.Errorf("many wrong ones: status %d", got)
+	}
+}
+
 func TestAccounts(t *testing.T) {
 	s := openStore(t)
 	_, err := FirstPassword(t.Context(), s)
