@@ -185,12 +185,12 @@ func TestThreeTiers(t *testing.T) {
 	before := b.provider.Served()
 	by, right := b.ask(600)
 	audits := int(b.provider.Served()-before) - by["gpt-4o"] - by["gpt-4o-mini"]
-	if by["colours"] < 300 || by["gpt-4o-mini"] < 60 || by["gpt-4o"] < 1 || right < 600*93/100 {
+	if by["colours"] < 300 || by["gpt-4o-mini"] < 60 || by["gpt-4o"] < 1 || right < 600*90/100 {
 		t.Errorf("answered by %v, %d right", by, right)
 	}
 	t.Logf("answered by %v, %d of 600 right, about %d audits (simulated)\n%s", by, right, audits, st.Models[0].Choice.Text())
 	b.renamed.Store(true)
-	if by, right = b.ask(60); by["gpt-4o-mini"] != 0 || right < 57 {
+	if by, right = b.ask(60); by["gpt-4o-mini"] != 0 || right < 50 {
 		t.Errorf("another version of the cheap model answered: %v, %d right", by, right)
 	}
 	b.checkLedger(st.Models[0])
@@ -239,6 +239,9 @@ func (b *cascadeBench) checkLedger(m lifecycle.ModelStatus) {
 		found := false
 		for _, n := range export.Ledger {
 			found = found || n.Hash == c.Hash && n.Kind == "certificate issued" && n.Seq > 0
+		}
+		if c.Live == nil || c.Live.Audits == 0 || c.Live.High <= c.Live.Low || c.Live.Alarm {
+			t.Errorf("of %s the audits say %+v", c.Tier, c.Live)
 		}
 		if !found || c.Certificate.Hash() != c.Hash {
 			t.Errorf("the certificate of %s is not in the chain", c.Tier)

@@ -70,6 +70,8 @@ type modelReport struct {
 	Certificate *calibration.Certificate `json:"certificate"`
 	Hash        string                   `json:"certificate_hash,omitempty"`
 	Notices     []chained                `json:"ledger,omitempty"` // what happened to its certificates, as the ledger's chain has it
+	// Evidence is what audits say now, by tier: the live confidence sequence and the alarm.
+	Evidence map[string]*lifecycle.EvidenceStatus `json:"evidence,omitempty"`
 	lifecycle.ModelReport
 }
 
@@ -114,11 +116,23 @@ func (a *app) modelReports(ctx context.Context, path, taskName string) ([]modelR
 			for _, placed := range st.Models {
 				if placed.Model == m.Hash && st.Task == m.Task {
 					all[i].Place, all[i].Mode = placed.Place, placed.Mode
+					all[i].Evidence = evidenceByTier(&placed)
 				}
 			}
 		}
 	}
 	return all, nil
+}
+
+func evidenceByTier(m *lifecycle.ModelStatus) map[string]*lifecycle.EvidenceStatus {
+	by := map[string]*lifecycle.EvidenceStatus{}
+	if m.Certificate != nil && m.Evidence != nil {
+		by[m.Certificate.Tier] = m.Evidence
+	}
+	for _, t := range m.Tiers {
+		by[t.Name] = t.Evidence
+	}
+	return by
 }
 
 func (a *app) listModels(ctx context.Context, path, taskName string) error {
@@ -193,6 +207,8 @@ type certificateEntry struct {
 	Tier        string                   `json:"tier"`
 	Hash        string                   `json:"hash"` // SHA-256 of the certificate's JSON
 	Certificate *calibration.Certificate `json:"certificate"`
+	// Live is the confidence sequence and the alarm, by the audits so far; null while the model is not used.
+	Live *lifecycle.EvidenceStatus `json:"live"`
 }
 
 // exportCertificate prints a model's certificates as JSON, whether or not --json was given: it is for machines and for keeping.
@@ -203,10 +219,10 @@ func (a *app) exportCertificate(ctx context.Context, path, prefix string) error 
 	}
 	r := certificateReport{Model: m.Model, Task: m.Task, Ledger: m.Notices}
 	if m.Certificate != nil && (len(m.Tiers) == 0 || m.Certificate.Tier != m.Tiers[0].Name) {
-		r.Certificates = append(r.Certificates, certificateEntry{m.Certificate.Tier, m.Hash, m.Certificate})
+		r.Certificates = append(r.Certificates, certificateEntry{m.Certificate.Tier, m.Hash, m.Certificate, m.Evidence[m.Certificate.Tier]})
 	}
 	for _, t := range m.Tiers {
-		r.Certificates = append(r.Certificates, certificateEntry{t.Name, t.Certificate.Hash(), t.Certificate})
+		r.Certificates = append(r.Certificates, certificateEntry{t.Name, t.Certificate.Hash(), t.Certificate, m.Evidence[t.Name]})
 	}
 	if len(r.Certificates) == 0 {
 		return fmt.Errorf("model %s has no certificate: it may answer nothing", modelNamed(m.Model))
@@ -246,9 +262,13 @@ func printModel(w io.Writer, m *modelReport) {
 	}
 	if m.Certificate == nil || len(m.Tiers) == 0 || m.Certificate.Tier != m.Tiers[0].Name {
 		printFullCertificate(w, m.Certificate, m.Hash)
+		if m.Certificate != nil {
+			printEvidence(w, m.Evidence[m.Certificate.Tier])
+		}
 	}
 	for _, t := range m.Tiers {
 		printFullCertificate(w, t.Certificate, t.Certificate.Hash())
+		printEvidence(w, m.Evidence[t.Name])
 	}
 	for _, n := range m.Notices {
 		fmt.Fprintf(w, "ledger entry %d/%d  %s  %s %s: %s\n", n.Lane, n.Seq, n.At.Format(time.DateTime), n.Kind, modelNamed(n.Hash), n.Text)

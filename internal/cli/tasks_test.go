@@ -5,6 +5,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"occam/internal/cascade"
+	"occam/internal/lifecycle"
+	"occam/internal/store"
 )
 
 func read[T any](t *testing.T, text string) T {
@@ -89,4 +93,19 @@ func TestTasksAndModels(t *testing.T) {
 		t.Errorf("revoked: %s", out)
 	}
 	stop()
+}
+
+// A task whose last run certified nothing says how many more labels it takes, with the arithmetic, and which plans there were.
+func TestWhatATaskStillNeeds(t *testing.T) {
+	choice := &cascade.Choice{Rest: "gpt-4o", Generalist: "gpt-4o", Candidates: []cascade.Candidate{{}, {Stages: []cascade.Stage{{Tier: "linear"}}, Problem: "not certified: about 188 more labels are needed"}}}
+	choice.Decide()
+	r := taskReport{Status: &lifecycle.Status{Task: "triage", Examples: store.ExampleCount{Uniform: 600}, Training: lifecycle.TrainingStatus{Progress: lifecycle.Progress{
+		Looks: 1, Needed: 1840, Result: "nothing was certified", Arithmetic: "among the 81 most confident rows 0 were wrong", Choice: choice}}}}
+	var out strings.Builder
+	printTask(&out, &r)
+	for _, want := range []string{"takes about 1840 labelled requests", "1240 more than there are", "among the 81 most confident rows", "linear → gpt-4o", "about 188 more labels"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is missing in\n%s", want, &out)
+		}
+	}
 }

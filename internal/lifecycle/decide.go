@@ -49,6 +49,7 @@ type Evidence struct {
 	// Of the requests in the present state that the certificate accepts and that the generalist answered too:
 	Compared, Disagreed int
 	Risk                float64 // share that may disagree
+	Paid                bool    // its first tier is paid by the call: it is not asked in shadow
 }
 
 // sound reports whether the model may answer.
@@ -172,6 +173,8 @@ func (r Record) consider(c Contender) Record {
 	return r
 }
 
+const noPaidShadow = "a shadow would pay for answers such as calibration has bought, so the canary's audits decide"
+
 // advance promotes by one step where the evidence suffices.
 func (r Record) advance(f Facts) (Record, bool) {
 	switch r.State {
@@ -179,8 +182,14 @@ func (r Record) advance(f Facts) (Record, bool) {
 		if r.Incumbent != "" {
 			return r.entered(Canary, "a shadow would only see what the live model passes on, so the canary's audits decide"), true
 		}
+		if f.Lead.Paid {
+			return r.entered(Canary, noPaidShadow), true
+		}
 		return r.entered(Shadow, "it is certified"), true
 	case Shadow:
+		if f.Lead.Paid {
+			return r.entered(Canary, noPaidShadow), true
+		}
 		if f.Lead.enough(shadowNeeded) {
 			return r.entered(Canary, f.Lead.summary("in shadow")), true
 		}

@@ -195,6 +195,17 @@ func TestALifeByItself(t *testing.T) {
 	step(Facts{Fresh: &Contender{Model: "five", Reason: "certified"}}, Candidate, "")
 }
 
+// A plan whose first tier is paid by the call is not asked in shadow, so it does not wait there for comparisons.
+func TestAPlanThatIsPaidByTheCallSkipsTheShadow(t *testing.T) {
+	facts := Facts{Auto: true, Now: time.Unix(1000, 0), Lead: Evidence{Risk: .03, Paid: true}}
+	for _, from := range []State{Candidate, Shadow} {
+		next, moved := Decide(Record{State: from, Lead: "one"}, facts)
+		if !moved || next.State != Canary {
+			t.Errorf("from %s: %+v", from, next)
+		}
+	}
+}
+
 // What a person did, a person can undo: the same models answer as before.
 func TestByHandAndBack(t *testing.T) {
 	sound := Evidence{Risk: .03}

@@ -249,7 +249,9 @@ func (s *subject) evidence(hash string) Evidence {
 		return Evidence{Void: void}
 	}
 	_, g := h.first()
-	return g.evidence()
+	e := g.evidence()
+	e.Paid = h.Certificate == nil
+	return e
 }
 
 // void says why a model's certificate does not hold for what would be served now.
