@@ -108,8 +108,10 @@ func (o *occam) reconcile(t *testing.T) {
 		}
 	}
 	for _, c := range charges {
-		if _, priced := cost.Default().Lookup("openai", c.Model, c.At); priced { // what the book does not know is unpriced, never zero
-			billed += c.Amount
+		for _, provider := range []string{"openai", "anthropic"} {
+			if _, priced := cost.Default().Lookup(provider, c.Model, c.At); priced { // what the book does not know is unpriced, never zero
+				billed += c.Amount
+			}
 		}
 	}
 	t.Logf("bill: %d charges, %v at known prices; ledger: %d attempts that may cost, %v settled, %v to %v estimated",

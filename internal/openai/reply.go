@@ -218,6 +218,8 @@ func (n *usageCounts) detail(c *cursor, key string) error {
 	switch key {
 	case "cached_tokens":
 		return n.optional(c, &n.Cached)
+	case "cache_write_tokens":
+		return n.optional(c, &n.CacheWrite)
 	case "reasoning_tokens":
 		return n.optional(c, &n.Reasoning)
 	}

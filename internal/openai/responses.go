@@ -48,7 +48,7 @@ func (r *Request) formatHolder(c *cursor, within string) error {
 }
 
 // zeroTokens is what an answer of this process bills in the shape of responses.
-const zeroTokens = `{"input_tokens":0,"input_tokens_details":{"cached_tokens":0},"output_tokens":0,` +
+const zeroTokens = `{"input_tokens":0,"input_tokens_details":{"cached_tokens":0,"cache_write_tokens":0},"output_tokens":0,` +
 	`"output_tokens_details":{"reasoning_tokens":0},"total_tokens":0}`
 
 // appendResponse appends the answer as a response object. A response that is not done has neither output nor usage.

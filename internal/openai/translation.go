@@ -171,7 +171,8 @@ type chatUsage struct {
 	Prompt     int64 `json:"prompt_tokens"`
 	Completion int64 `json:"completion_tokens"`
 	Details    struct {
-		Cached int64 `json:"cached_tokens"`
+		Cached     int64 `json:"cached_tokens"`
+		CacheWrite int64 `json:"cache_write_tokens"`
 	} `json:"prompt_tokens_details"`
 	Output struct {
 		Reasoning int64 `json:"reasoning_tokens"`

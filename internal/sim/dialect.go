@@ -224,6 +224,12 @@ func parseMessages(body []byte) (*chatRequest, *apiError) {
 			Type string `json:"type"`
 			Name string `json:"name"`
 		} `json:"tool_choice"`
+		Output struct {
+			Format struct {
+				Type   string          `json:"type"`
+				Schema json.RawMessage `json:"schema"`
+			} `json:"format"`
+		} `json:"output_config"`
 	}
 	if err := json.Unmarshal(body, &r); err != nil {
 		return nil, badRequest("", "Invalid type in the request: "+err.Error())
@@ -232,6 +238,7 @@ func parseMessages(body []byte) (*chatRequest, *apiError) {
 		return nil, badRequest("max_tokens", "max_tokens: Field required")
 	}
 	request := &chatRequest{Model: r.Model, Stream: r.Stream, MaxTokens: r.Max, Tools: chatTools(r.Tools)}
+	request.ResponseFormat.Type, request.ResponseFormat.JSONSchema.Schema = r.Output.Format.Type, r.Output.Format.Schema
 	switch r.ToolChoice.Type {
 	case "none":
 		request.ToolChoice = encode("none")

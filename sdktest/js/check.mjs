@@ -1,4 +1,4 @@
-// One line a check on stdout: "ok NAME", "skip NAME: reason" or "FAIL NAME: reason". The Go test makes a subtest of each.
+// One line a check on stdout: "ok NAME" or "FAIL NAME: reason". The Go test makes a subtest of each.
 import { readFileSync } from 'node:fs';
 
 export const baseURL = process.env.OPENAI_BASE_URL;
@@ -9,24 +9,9 @@ export async function check(name, body) {
     await body();
     console.log(`ok ${name}`);
   } catch (error) {
-    if (error instanceof Skip) console.log(`skip ${name}: ${error.message}`);
-    else console.log(`FAIL ${name}: ${String(error?.stack ?? error).replaceAll('\n', ' | ')}`);
+    console.log(`FAIL ${name}: ${String(error?.stack ?? error).replaceAll('\n', ' | ')}`);
   }
 }
-
-// checkRoute is check for a route that this version of the gateway may not serve yet: it is then skipped, saying so.
-export async function checkRoute(name, body) {
-  await check(name, async () => {
-    try {
-      await body();
-    } catch (error) {
-      if ((error?.status ?? error?.statusCode) !== 404 || !/unknown request url/i.test(error.message)) throw error;
-      throw new Skip(error.message);
-    }
-  });
-}
-
-class Skip extends Error {}
 
 export function assert(condition, what) {
   if (!condition) throw new Error(what);

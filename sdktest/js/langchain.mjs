@@ -2,7 +2,7 @@
 import { ChatOpenAI, OpenAIEmbeddings } from '@langchain/openai';
 import { tool } from '@langchain/core/tools';
 import { z } from 'zod';
-import { assert, baseURL, categories, check, checkRoute, rejects, tickets } from './check.mjs';
+import { assert, baseURL, categories, check, rejects, tickets } from './check.mjs';
 
 const model = (name = 'gpt-4o', extra = {}) =>
   new ChatOpenAI({ model: name, apiKey: 'test-key', maxRetries: 0, configuration: { baseURL }, ...extra });
@@ -58,8 +58,37 @@ await check('timeout', async () => {
   await rejects(() => model('sim:hang', { timeout: 300 }).invoke('Say hello.'), Error);
 });
 
-await checkRoute('embeddings', async () => {
+await check('embeddings', async () => {
   const embeddings = new OpenAIEmbeddings({ model: 'text-embedding-3-small', apiKey: 'test-key', maxRetries: 0, configuration: { baseURL } });
   const [vector] = await embeddings.embedDocuments(['a']);
   assert(vector.length === 1536, `${vector.length}`);
+});
+
+await check('responses', async () => {
+  const answer = await model('gpt-4o', { useResponsesApi: true }).invoke('Say hello.');
+  assert(JSON.stringify(answer.content).includes('simulated') && answer.usage_metadata.output_tokens > 0, JSON.stringify(answer));
+});
+
+await check('responses, streamed', async () => {
+  let text = '';
+  for await (const chunk of await model('gpt-4o', { useResponsesApi: true }).stream('Say hello.')) text += JSON.stringify(chunk.content);
+  assert(text.length > 0, 'nothing was streamed');
+});
+
+await check('retry after a 503', async () => {
+  const answer = await model('sim:status=503,first=1,after=7', { maxRetries: 2 }).invoke('Say hello.');
+  assert(answer.content.includes('simulated'), JSON.stringify(answer));
+});
+
+await check('cancelled', async () => {
+  await rejects(() => model('sim:hang').invoke('Say hello.', { signal: AbortSignal.timeout(300) }), Error, DOMException);
+});
+
+await check('a cut stream is an error', async () => {
+  await rejects(async () => { for await (const _ of await model('sim:reset-mid-body,after=4').stream('x')); }, Error);
+});
+
+await check('translated: chat and tools at Anthropic', async () => {
+  const answer = await model('claude-haiku-4-5').invoke('Say hello.');
+  assert(answer.content.includes('simulated') && answer.usage_metadata.output_tokens > 0, JSON.stringify(answer));
 });

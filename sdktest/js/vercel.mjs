@@ -1,8 +1,8 @@
 // The Vercel AI SDK against the gateway.
 import { createOpenAI } from '@ai-sdk/openai';
-import { APICallError, generateText, Output, stepCountIs, streamText, tool } from 'ai';
+import { APICallError, embed, generateText, Output, stepCountIs, streamText, tool } from 'ai';
 import { z } from 'zod';
-import { assert, baseURL, categories, check, checkRoute, rejects, Tally, tickets } from './check.mjs';
+import { assert, baseURL, categories, check, rejects, Tally, tickets } from './check.mjs';
 
 const openai = createOpenAI({ baseURL, apiKey: 'test-key' });
 const Ticket = z.object({ category: z.enum(categories), order_id: z.string().nullable() });
@@ -69,7 +69,37 @@ await check('a cut stream is an error', async () => {
   assert(errors.length > 0, 'the stream ended as if it were whole');
 });
 
-await checkRoute('responses', async () => {
+await check('responses', async () => {
   const { text } = await generateText({ model: openai.responses('gpt-4o'), ...settings });
   assert(text.includes('simulated'), text);
+});
+
+await check('responses, streamed', async () => {
+  const result = streamText({ model: openai.responses('gpt-4o'), ...settings });
+  let text = '';
+  for await (const part of result.textStream) text += part;
+  assert(text.includes('simulated') && (await result.usage).outputTokens > 0, text);
+});
+
+await check('responses, structured output', async () => {
+  let right = 0;
+  for (const t of tickets.slice(0, 12)) {
+    const result = await generateText({ model: openai.responses('gpt-4o'), prompt: t.text, maxRetries: 0, output: Output.object({ schema: Ticket }) });
+    if (result.output.category === t.category) right++;
+  }
+  assert(right >= 10, `${right} of 12 right`);
+});
+
+await check('embeddings', async () => {
+  const { embedding } = await embed({ model: openai.embedding('text-embedding-3-small'), value: 'a', maxRetries: 0 });
+  assert(embedding.length === 1536, `${embedding.length}`);
+});
+
+await check('timeout', async () => {
+  await rejects(() => generateText({ model: openai.chat('sim:hang,after=1'), ...settings, timeout: 300 }), Error, DOMException);
+});
+
+await check('translated: chat at Anthropic', async () => {
+  const { text, usage } = await generateText({ model: openai.chat('claude-haiku-4-5'), ...settings });
+  assert(text.includes('simulated') && usage.outputTokens > 0, text);
 });

@@ -1,41 +1,111 @@
-"""The Anthropic SDK against the gateway: for apps that speak the Messages API."""
+"""The Anthropic SDK against the gateway: for apps that speak the Messages API. Both an OpenAI-compatible provider (translated) and
+Anthropic's own (byte for byte) answer."""
+
+import asyncio
+import json
 
 import anthropic
-from anthropic import Anthropic
+from anthropic import Anthropic, AsyncAnthropic
 
-from check import check, raises, route_or_skip
+from check import CATEGORIES, TICKETS, check, raises
 
 client = Anthropic(max_retries=0, timeout=20)
 HELLO = [{"role": "user", "content": "Say hello."}]
-served = []
+TOOLS = [{"name": "find_order", "input_schema": {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}}]
 
 
-def create(model="gpt-4o", **extra):
-    return client.messages.create(model=model, max_tokens=200, messages=HELLO, **extra)
+def create(model="gpt-4o", messages=HELLO, **extra):
+    return client.messages.create(model=model, max_tokens=200, messages=messages, **extra)
 
 
-@check("message")
-def _():
-    done = route_or_skip(create)
-    served.append(True)
-    assert "simulated" in done.content[0].text and done.usage.output_tokens > 0, done
+for name in ["gpt-4o", "claude-haiku-4-5"]:
 
-
-if served:
-
-    @check("stream")
+    @check(f"message, {name}")
     def _():
-        with client.messages.stream(model="gpt-4o", max_tokens=200, messages=HELLO) as stream:
+        done = create(name)
+        assert "simulated" in done.content[0].text and done.usage.output_tokens > 0 and done.stop_reason == "end_turn", done
+
+    @check(f"stream, {name}")
+    def _():
+        with client.messages.stream(model=name, max_tokens=200, messages=HELLO) as stream:
             text = "".join(stream.text_stream)
             final = stream.get_final_message()
         assert "simulated" in text and final.usage.output_tokens > 0, final
 
-    for status, kind in [(401, anthropic.AuthenticationError), (429, anthropic.RateLimitError), (500, anthropic.InternalServerError)]:
-
-        @check(f"error {status}")
-        def _():
-            assert raises(kind, lambda: create(f"sim:status={status}")).status_code == status
-
-    @check("timeout")
+    @check(f"tools, {name}")
     def _():
-        raises(anthropic.APITimeoutError, lambda: client.with_options(timeout=0.4).messages.create(model="sim:hang", max_tokens=9, messages=HELLO))
+        done = create(name, tools=TOOLS)
+        use = next(block for block in done.content if block.type == "tool_use")
+        assert done.stop_reason == "tool_use" and isinstance(use.input["id"], str), done
+        answer = [*HELLO, {"role": "assistant", "content": done.content}, {"role": "user", "content": [{"type": "tool_result", "tool_use_id": use.id, "content": "found"}]}]
+        assert "simulated" in create(name, answer, tools=TOOLS).content[0].text
+
+    @check(f"tools, streamed, {name}")
+    def _():
+        with client.messages.stream(model=name, max_tokens=200, messages=HELLO, tools=TOOLS) as stream:
+            final = stream.get_final_message()
+        assert any(block.type == "tool_use" and isinstance(block.input["id"], str) for block in final.content), final
+
+
+for status, kind in [
+    (400, anthropic.BadRequestError),
+    (401, anthropic.AuthenticationError),
+    (404, anthropic.NotFoundError),
+    (429, anthropic.RateLimitError),
+    (500, anthropic.InternalServerError),
+    (503, anthropic.InternalServerError),
+]:
+
+    @check(f"error {status}")
+    def _():
+        assert raises(kind, lambda: create(f"sim:status={status}")).status_code == status
+
+
+@check("what cannot be translated is refused by name")
+def _():
+    assert "'top_k'" in str(raises(anthropic.BadRequestError, lambda: create(extra_body={"top_k": 5})))
+
+
+@check("retry after a 503")
+def _():
+    done = client.with_options(max_retries=2).messages.create(model="sim:status=503,first=1,after=6", max_tokens=200, messages=HELLO)
+    assert done.content[0].text
+
+
+@check("timeout")
+def _():
+    raises(anthropic.APITimeoutError, lambda: client.with_options(timeout=0.4).messages.create(model="sim:hang", max_tokens=9, messages=HELLO))
+
+
+@check("cancelled task, asynchronous client")
+def _():
+    async def run():
+        async with AsyncAnthropic(max_retries=0) as asynchronous:
+            task = asyncio.create_task(asynchronous.messages.create(model="sim:hang", max_tokens=9, messages=HELLO))
+            await asyncio.sleep(0.2)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                pass
+            assert (await asynchronous.messages.create(model="gpt-4o", max_tokens=200, messages=HELLO)).content[0].text
+
+    asyncio.run(run())
+
+
+@check("a cut stream is an error")
+def _():
+    def read():
+        with client.messages.stream(model="sim:reset-mid-body,after=4", max_tokens=200, messages=HELLO) as stream:
+            return stream.get_final_message()
+
+    raises(Exception, read)
+
+
+@check("task, whole and streamed")
+def _():
+    for ticket in TICKETS[:6]:
+        messages = [{"role": "user", "content": ticket["text"]}]
+        assert json.loads(create("ticket-triage", messages).content[0].text)["category"] in CATEGORIES
+        with client.messages.stream(model="ticket-triage", max_tokens=200, messages=messages) as stream:
+            assert json.loads(stream.get_final_message().content[0].text)["category"] in CATEGORIES

@@ -7,7 +7,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel
 
-from check import CATEGORIES, TICKETS, check, raises, route_or_skip
+from check import CATEGORIES, TICKETS, check, raises
 
 
 class Ticket(BaseModel):
@@ -79,5 +79,34 @@ def _():
 
 @check("embeddings")
 def _():
-    vectors = route_or_skip(lambda: OpenAIEmbeddings(model="text-embedding-3-small", max_retries=0, check_embedding_ctx_length=False).embed_documents(["a"]))
+    vectors = OpenAIEmbeddings(model="text-embedding-3-small", max_retries=0, check_embedding_ctx_length=False).embed_documents(["a"])
     assert len(vectors[0]) == 1536
+
+
+@check("responses")
+def _():
+    answer = model(use_responses_api=True).invoke("Say hello.")
+    assert "simulated" in str(answer.content) and answer.usage_metadata["output_tokens"] > 0, answer
+
+
+@check("responses, streamed")
+def _():
+    chunks = list(model(use_responses_api=True).stream("Say hello."))
+    assert "simulated" in "".join(str(chunk.text) for chunk in chunks), chunks
+
+
+@check("retry after a 503")
+def _():
+    answer = ChatOpenAI(model="sim:status=503,first=1,after=8", max_retries=2).invoke("Say hello.")
+    assert "simulated" in answer.content, answer
+
+
+@check("a cut stream is an error")
+def _():
+    raises(Exception, lambda: list(model("sim:reset-mid-body,after=4").stream("x")))
+
+
+@check("translated: chat at Anthropic")
+def _():
+    answer = model("claude-haiku-4-5").invoke("Say hello.")
+    assert "simulated" in answer.content and answer.usage_metadata["output_tokens"] > 0, answer

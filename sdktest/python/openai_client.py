@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import time
 from typing import Literal, Optional
 
 import openai
 from openai import AsyncOpenAI, OpenAI
+from openai.types.responses import Response
 from pydantic import BaseModel
 
-from check import CATEGORIES, TICKETS, Tally, check, raises, route_or_skip
+from check import CATEGORIES, TICKETS, Tally, check, raises
 
 client = OpenAI(max_retries=0, timeout=20)
 HELLO = [{"role": "user", "content": "Say hello."}]
@@ -112,7 +114,7 @@ def _():
 
 @check("embeddings")
 def _():
-    done = route_or_skip(lambda: client.embeddings.create(model="text-embedding-3-small", input=["a", "b"], dimensions=16))
+    done = client.embeddings.create(model="text-embedding-3-small", input=["a", "b"], dimensions=16)
     assert len(done.data) == 2 and len(done.data[0].embedding) == 16, done
 
 
@@ -188,3 +190,82 @@ def _():
 def _():
     done = create("ticket-triage", [{"role": "user", "content": TICKETS[0]["text"]}])
     assert json.loads(done.choices[0].message.content)["category"] in CATEGORIES, done
+
+
+for name in ["gpt-4o", "claude-haiku-4-5"]:
+
+    @check(f"responses, {name}")
+    def _():
+        done = client.responses.create(model=name, input="Say hello.", store=False)
+        assert done.status == "completed" and "simulated" in done.output_text and done.usage.total_tokens > 0, done
+
+    @check(f"responses, streamed, {name}")
+    def _():
+        with client.responses.stream(model=name, input="Say hello.", store=False) as stream:
+            deltas = sum(event.type == "response.output_text.delta" for event in stream)
+            final = stream.get_final_response()
+        assert deltas > 1 and "simulated" in final.output_text and final.usage.output_tokens > 0, final
+
+    @check(f"responses, tools, {name}")
+    def _():
+        tools = [{"type": "function", "name": "f", "strict": False, "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}}]
+        done = client.responses.create(model=name, input="Go.", tools=tools, store=False)
+        call = next(item for item in done.output if item.type == "function_call")
+        assert json.loads(call.arguments)["x"] > 0, done
+        answer = [{"role": "user", "content": "Go."}, call.model_dump(exclude_none=True), {"type": "function_call_output", "call_id": call.call_id, "output": "7"}]
+        after = client.responses.create(model=name, input=answer, tools=tools, store=False)
+        assert "simulated" in after.output_text, after
+
+
+@check("responses, structured output, parsed")
+def _():
+    tally = Tally()
+    for ticket in TICKETS:
+        raw = client.responses.with_raw_response.parse(model="gpt-4o", input=ticket["text"], text_format=Ticket)
+        parsed = raw.parse().output_parsed
+        tally.add(raw.headers, parsed.category, parsed.order_id, ticket)
+    tally.verify(len(TICKETS))
+
+
+for status, kind in [(401, openai.AuthenticationError), (429, openai.RateLimitError), (500, openai.InternalServerError)]:
+
+    @check(f"responses, error {status}")
+    def _():
+        raises(kind, lambda: client.responses.create(model=f"sim:status={status}", input="x"))
+
+
+@check("translated: chat, stream and tools at Anthropic")
+def _():
+    done = create("claude-haiku-4-5")
+    assert "simulated" in done.choices[0].message.content and done.usage.total_tokens > 0, done
+    with client.chat.completions.stream(model="claude-haiku-4-5", messages=HELLO, tools=[openai.pydantic_function_tool(FindOrder, name="find_order")]) as stream:
+        stream.until_done()
+        call = stream.get_final_completion().choices[0].message.tool_calls[0]
+    assert isinstance(call.function.parsed_arguments, FindOrder), call
+    assert raises(openai.BadRequestError, lambda: create("claude-haiku-4-5", seed=7)).param == "seed"
+
+
+@check("files and batches")
+def _():
+    lines = [
+        {"custom_id": f"t-{i}", "method": "POST", "url": "/v1/responses", "body": {"model": "ticket-triage", "input": ticket["text"]}}
+        for i, ticket in enumerate(TICKETS)
+    ]
+    content = "\n".join(json.dumps(line) for line in [*lines, {"custom_id": "bad", "method": "GET"}]).encode()
+    file = client.files.create(file=("backfill.jsonl", content), purpose="batch")
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/responses", completion_window="24h")
+    for _ in range(200):
+        if batch.status in ("completed", "failed", "expired"):
+            break
+        time.sleep(0.1)
+        batch = client.batches.retrieve(batch.id)
+    assert batch.status == "completed" and batch.request_counts.completed == len(TICKETS) and batch.request_counts.failed == 1, batch
+    results = [json.loads(line) for line in client.files.content(batch.output_file_id).text.splitlines()]
+    assert {result["custom_id"] for result in results} == {line["custom_id"] for line in lines}
+    for result in results:
+        answer = Response.model_validate(result["response"]["body"])
+        assert json.loads(answer.output_text)["category"] in CATEGORIES, result
+    raises(openai.BadRequestError, lambda: client.batches.cancel(batch.id))
+    assert batch.id in [one.id for one in client.batches.list()] and file.id in [one.id for one in client.files.list(purpose="batch")]
+    assert client.files.delete(file.id).deleted
+    raises(openai.NotFoundError, lambda: client.files.content(file.id))
