@@ -105,7 +105,7 @@ func (o *office) close() {
 
 // A client uses the API as an app does.
 type client struct {
-	t   *testing.T
+	t   testing.TB
 	url string
 	key string
 }
@@ -172,10 +172,12 @@ func (c client) get(id string) map[string]any {
 	return decode(text)
 }
 
+const patience = 10 * time.Minute // a million tickets take some
+
 // await waits until the batch has ended.
 func (c client) await(id string) map[string]any {
 	c.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		b := c.get(id)
 		switch b["status"] {
 		case Completed, Failed, Expired, Cancelled:

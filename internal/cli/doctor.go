@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -55,6 +57,7 @@ func (a *app) doctor(ctx context.Context, path string, offline bool) error {
 	for name, t := range cfg.Tasks {
 		checks = append(checks, checkModel(name, t.Model))
 	}
+	checks = append(checks, a.checkEndings(ctx, cfg, offline)...)
 	var found []gateway.Abilities
 	if !offline {
 		for name, p := range cfg.Providers {
@@ -146,12 +149,9 @@ func (a *app) checkPrices(cfg *config.Config) check {
 		if t.Generalist == "" {
 			continue
 		}
-		price, known := book.Lookup("", t.Generalist, a.now())
+		_, known := book.Lookup("", t.Generalist, a.now())
 		if !known {
 			return check{"prices", false, fmt.Sprintf("tasks.%s: %s is unpriced: its cost and your saving cannot be told; see `occam prices import`", name, t.Generalist)}
-		}
-		if !price.Shutdown.IsZero() {
-			return check{"prices", true, fmt.Sprintf("tasks.%s: %s is shut down by its provider on %s", name, t.Generalist, day(price.Shutdown))}
 		}
 	}
 	return check{"prices", true, "book " + book.Version()}
@@ -171,6 +171,42 @@ func checkModel(task, path string) check {
 		return check{name, true, filepath.Base(path) + ": not certified: " + model.Shortfall}
 	}
 	return check{name, true, fmt.Sprintf("%s: certified, answers %.1f %%", filepath.Base(path), 100*model.Certificate.Coverage)}
+}
+
+// checkEndings says which of the models that the configuration names their providers stop, by the price book and, where providers
+// are asked, by their own lists. One that is stopped already is a fault.
+func (a *app) checkEndings(ctx context.Context, cfg *config.Config, offline bool) (all []check) {
+	w, err := newWiring(cfg, nil)
+	if err != nil {
+		return nil // another check says so
+	}
+	defer w.close(nil)
+	named := map[string]config.Model{}
+	for name, m := range cfg.Models {
+		named[name] = m
+	}
+	for _, t := range cfg.Tasks {
+		if _, ok := named[t.Generalist]; !ok && t.Generalist != "" {
+			named[t.Generalist] = config.Model{Place: config.Place{Provider: cfg.FirstProvider}}
+		}
+	}
+	lists := map[string]map[string]time.Time{}
+	for _, name := range slices.Sorted(maps.Keys(named)) {
+		for _, target := range w.route(name, named[name]).Targets {
+			provider := target.Upstream.Name
+			if _, asked := lists[provider]; !asked && !offline {
+				lists[provider], _ = gateway.Endings(ctx, target.Upstream) // whether it answers is another check
+			}
+			at := lists[provider][target.Model]
+			if price, ok := w.book.Lookup(target.Upstream.PricedAs, target.Model, a.now()); ok && at.IsZero() {
+				at = price.Shutdown
+			}
+			if !at.IsZero() {
+				all = append(all, check{"model " + name, a.now().Before(at), fmt.Sprintf("%s stops %s on %s", provider, target.Model, day(at))})
+			}
+		}
+	}
+	return all
 }
 
 // checkProvider asks for the list of models, which costs nothing.

@@ -67,6 +67,7 @@ func (a *app) serve(ctx context.Context, path string) error {
 	var watching sync.WaitGroup
 	watching.Go(func() { s.serveControl(background, a, cfg.DataDir) })
 	watching.Go(func() { s.reloadOnSignal(background, a) })
+	watching.Go(func() { s.gateway.WatchModels(background, time.Hour) })
 	watching.Go(func() { s.selfTestDaily(background, a.now) })
 	watching.Go(func() { newBell(cfg.Alerts.Webhook, s.store, s.log, a.now).watchSpend(background, s.wired.Load) })
 	watching.Go(func() {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 
 	"occam/internal/cascade"
 	"occam/internal/engine"
@@ -15,23 +16,25 @@ import (
 
 // maxQuestions and maxOptions bound a typed decision.
 const (
-	maxQuestions = 64
+	maxQuestions = 400
 	maxOptions   = 255
+	maxLevels    = 255
 )
 
 // A question is one typed decision, in either shape.
 type question struct {
-	Type         string
-	Name         *string // nil where the request gives none
-	Instructions string
-	options      []string
-	field        int // of the task that answers it
+	Type    string
+	Name    *string  // nil where the request gives none
+	options []string // texts; of a score, its levels from the lowest to the highest
+	flags   bool     // the options are the values true and false, not texts
+	field   int      // of the task that answers it
 }
 
 // An asked decision is a request of either shape.
 type asked struct {
 	model     string
 	text      string
+	opaque    bool // the input is not one text
 	questions []question
 	explain   bool                // the request wants to know why
 	why       *engine.Explanation // of the answer, where it does
@@ -88,6 +91,9 @@ func (x *exchange) decide(path string, parse func([]byte) (*asked, error), write
 // request names does not matter, unless it is a task's: the options say which job it is. Options of two tasks belong to none.
 func (x *exchange) adopt(q *asked) {
 	var t *Task
+	if q.opaque {
+		return
+	}
 	for i := range x.snap.Tasks {
 		candidate := &x.snap.Tasks[i]
 		switch {
@@ -135,8 +141,8 @@ func (q *question) match(fields []task.Field) int {
 	found := -1
 	for i, f := range fields {
 		switch {
-		case q.Type == "choice" && f.Kind == task.Category && sameMembers(q.options, f.Values):
-		case (q.Type == "predicate" || q.Type == "noul") && f.Kind == task.Boolean:
+		case (q.Type == "choice" && !q.flags || q.Type == "score") && f.Kind == task.Category && sameMembers(q.options, f.Values):
+		case (q.Type == "predicate" || q.Type == "noul" || q.Type == "choice" && q.flags) && f.Kind == task.Boolean:
 		default:
 			continue
 		}
@@ -242,9 +248,10 @@ func parseDecisions(body []byte) (*asked, error) {
 		Input     json.RawMessage `json:"input"`
 		Explain   bool            `json:"explain"`
 		Questions []struct {
-			Type, Instructions string
-			Name               *string
-			Choices            []struct{ Value string }
+			Type    string
+			Name    *string
+			Choices []struct{ Value any }
+			Levels  []struct{ Label string }
 		} `json:"questions"`
 	}
 	if err := json.Unmarshal(body, &in); err != nil {
@@ -252,40 +259,56 @@ func parseDecisions(body []byte) (*asked, error) {
 	}
 	q := &asked{model: in.Model, explain: in.Explain}
 	var err error
-	if q.text, err = inputText(in.Input); err != nil {
+	if q.text, q.opaque, err = inputText(in.Input); err != nil {
 		return nil, err
 	}
 	for _, one := range in.Questions {
-		next := question{Type: one.Type, Name: one.Name, Instructions: one.Instructions}
+		next := question{Type: one.Type, Name: one.Name}
 		for _, c := range one.Choices {
-			next.options = append(next.options, c.Value)
+			if err := next.choose(c.Value); err != nil {
+				return nil, err
+			}
+		}
+		for _, l := range one.Levels {
+			next.options = append(next.options, l.Label)
 		}
 		q.questions = append(q.questions, next)
 	}
 	return q, q.check()
 }
 
-// inputText joins the text of an input that is a string or a list of messages.
-func inputText(raw json.RawMessage) (string, error) {
+// choose adds an option of a choice, which is a text or a truth value.
+func (q *question) choose(value any) error {
+	switch v := value.(type) {
+	case string:
+		q.options = append(q.options, v)
+	case bool:
+		q.options, q.flags = append(q.options, strconv.FormatBool(v)), true
+	default:
+		return fmt.Errorf("the value of a choice must be a text, true or false")
+	}
+	return nil
+}
+
+// inputText joins the text of an input that is a string or a list of messages. opaque says that it is more than text, or more than
+// a person's words, so that no specialist can read it.
+func inputText(raw json.RawMessage) (text string, opaque bool, err error) {
 	wrapped, err := openai.Parse(openai.Responses, append(append([]byte(`{"model":"x","input":`), raw...), '}'))
 	if err != nil || len(raw) == 0 {
-		return "", fmt.Errorf("input must be a text or a list of messages")
+		return "", false, fmt.Errorf("input must be a text or a list of messages")
 	}
 	turns, err := wrapped.Turns()
-	if err != nil {
-		return "", err
+	if err != nil || len(turns) == 0 {
+		return "", false, fmt.Errorf("input must be a text or a list of messages")
 	}
-	text := ""
 	for _, m := range turns {
-		if m.Opaque {
-			return "", fmt.Errorf("input must be text")
-		}
+		opaque = opaque || m.Opaque || m.Role == "assistant"
 		if text != "" {
 			text += "\n"
 		}
 		text += m.Text
 	}
-	return text, nil
+	return text, opaque, nil
 }
 
 func (q *asked) check() error {
@@ -296,11 +319,24 @@ func (q *asked) check() error {
 		return fmt.Errorf("there are %d questions, from 1 to %d are possible", len(q.questions), maxQuestions)
 	}
 	for _, one := range q.questions {
-		if one.Type == "" || len(one.options) > maxOptions {
+		switch {
+		case one.Type == "" || len(one.options) > maxOptions:
 			return fmt.Errorf("a question needs a type and at most %d options", maxOptions)
+		case (one.Type == "choice" || one.Type == "score") && len(one.options) < 2:
+			return fmt.Errorf("a question of the type %s needs at least two options", one.Type)
+		case one.Type == "score" && len(one.options) > maxLevels:
+			return fmt.Errorf("a score has at most %d levels", maxLevels)
+		case repeats(one.options):
+			return fmt.Errorf("the options of a question must differ")
 		}
 	}
 	return nil
+}
+
+func repeats(options []string) bool {
+	sorted := slices.Clone(options)
+	slices.Sort(sorted)
+	return len(slices.Compact(sorted)) != len(options)
 }
 
 // parseSystemOne reads the shape of /v1/systemone, whose questions are a map: they are answered in the order of their names.
@@ -309,27 +345,35 @@ func parseSystemOne(body []byte) (*asked, error) {
 		Model     string          `json:"model"`
 		State     json.RawMessage `json:"state"`
 		Questions map[string]struct {
-			Type, Instructions string
-			Criteria           json.RawMessage
+			Type     string
+			Criteria json.RawMessage
 		} `json:"questions"`
 	}
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, err
+	}
+	if in.State == nil {
+		return nil, fmt.Errorf("state is missing")
 	}
 	q := &asked{model: in.Model}
 	if json.Unmarshal(in.State, &q.text) != nil {
 		q.text = string(in.State) // any other JSON stands for itself
 	}
 	for name, one := range in.Questions {
-		next := question{Type: one.Type, Name: &name, Instructions: one.Instructions}
+		next := question{Type: one.Type, Name: &name}
 		var criteria map[string]json.RawMessage
-		if one.Type == "choice" && json.Unmarshal(one.Criteria, &criteria) != nil {
+		switch {
+		case one.Type == "choice" && json.Unmarshal(one.Criteria, &criteria) != nil:
 			return nil, fmt.Errorf("the criteria of %q must be an object of options", name)
+		case one.Type == "score" && json.Unmarshal(one.Criteria, &next.options) != nil:
+			return nil, fmt.Errorf("the criteria of %q must be a list of levels, from the lowest to the highest", name)
 		}
 		for option := range criteria {
 			next.options = append(next.options, option)
 		}
-		slices.Sort(next.options)
+		if one.Type == "choice" {
+			slices.Sort(next.options)
+		}
 		q.questions = append(q.questions, next)
 	}
 	slices.SortFunc(q.questions, func(a, b question) int { return compareNames(a.Name, b.Name) })

@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"occam/internal/specialist"
@@ -13,43 +15,67 @@ func compareNames(a, b *string) int { return strings.Compare(*a, *b) }
 
 // An option is one possible answer with its probability.
 type option struct {
-	Value       string  `json:"value"`
+	Value       any     `json:"value"`           // a text, a truth value, or a level's place, from 0
+	Label       string  `json:"label,omitempty"` // of a level
 	Probability float64 `json:"probability"`
 }
 
-// options pairs a field's values with their probabilities, scaled to one without null: the question offers no "none of
-// these". best is the likeliest.
-func options(f task.Field, odds []float64) (all []option, best option) {
+// choices pairs what a question offers with the probabilities of a field's values, scaled to one without null: the question
+// offers no "none of these". A score's levels are in its own order, the others in the field's. best is the likeliest.
+func (q *question) choices(f task.Field, odds []float64) (all []option, best option) {
+	if f.Kind == task.Boolean {
+		p := yes(odds)
+		all = []option{{Value: true, Probability: p}, {Value: false, Probability: 1 - p}}
+		if p < .5 {
+			return all, all[1]
+		}
+		return all, all[0]
+	}
 	sum := 0.0
 	for i := range f.Values {
 		sum += odds[i]
 	}
-	for i, value := range f.Values {
-		o := option{value, odds[i] / max(sum, math.SmallestNonzeroFloat64)}
-		if all = append(all, o); o.Probability > best.Probability {
+	add := func(o option) {
+		if all = append(all, o); o.Probability > best.Probability || len(all) == 1 {
 			best = o
 		}
 	}
+	share := func(i int) float64 { return odds[i] / max(sum, math.SmallestNonzeroFloat64) }
+	if q.Type == "score" {
+		for i, label := range q.options {
+			add(option{Value: i, Label: label, Probability: share(slices.Index(f.Values, label))})
+		}
+		return all, best
+	}
+	for i, value := range f.Values {
+		add(option{Value: value, Probability: share(i)})
+	}
 	return all, best
+}
+
+// score is the mean of the levels' places, weighted by their probabilities.
+func score(levels []option) (mean float64) {
+	for i, l := range levels {
+		mean += float64(i) * l.Probability
+	}
+	return mean
 }
 
 // yes is the probability of true in a boolean field's distribution, which has false first.
 func yes(odds []float64) float64 { return odds[1] / max(odds[0]+odds[1], math.SmallestNonzeroFloat64) }
 
-// noTokens is what a specialist's decision bills.
-type noTokens struct {
-	Input  int `json:"input_tokens"`
-	Output int `json:"output_tokens"`
-	Total  int `json:"total_tokens"`
-}
+// noTokens is what a specialist's decision bills, with the members that the official clients' types have.
+const noTokens = `{"input_tokens":0,"input_tokens_details":{"cached_tokens":0,"cache_write_tokens":0},"output_tokens":0,` +
+	`"output_tokens_details":{"reasoning_tokens":0},"total_tokens":0}`
 
 // appendDecisions writes the shape of /v1/decisions: answers in the order of the questions.
 func appendDecisions(dst []byte, q *asked, t *task.Task, odds [][]float64) []byte {
 	type answer struct {
 		Type          string   `json:"type"`
 		Name          *string  `json:"name"`
-		Choice        string   `json:"choice,omitempty"`
+		Choice        any      `json:"choice,omitempty"`
 		Probability   *float64 `json:"probability,omitempty"`
+		Score         *float64 `json:"score,omitempty"`
 		Probabilities []option `json:"probabilities,omitempty"`
 		Confidence    *float64 `json:"confidence,omitempty"`
 
@@ -59,18 +85,22 @@ func appendDecisions(dst []byte, q *asked, t *task.Task, odds [][]float64) []byt
 		Model   string             `json:"model"`
 		Answers []answer           `json:"answers"`
 		Nearest []specialist.Alike `json:"nearest,omitempty"` // training examples, with "explain": true and where the model file holds some
-		Usage   noTokens           `json:"usage"`
-	}{Model: q.model}
+		Usage   json.RawMessage    `json:"usage"`
+	}{Model: q.model, Usage: json.RawMessage(noTokens)}
 	if q.why != nil {
 		out.Nearest = q.why.Nearest
 	}
 	for k, one := range q.questions {
 		a := answer{Type: one.Type, Name: one.Name, Reasons: q.reasons(t.Fields[one.field].Name)}
-		if t.Fields[one.field].Kind == task.Boolean {
+		all, best := one.choices(t.Fields[one.field], odds[k])
+		switch one.Type {
+		case "predicate", "noul":
 			p := yes(odds[k])
 			a.Probability = &p
-		} else {
-			all, best := options(t.Fields[one.field], odds[k])
+		case "score":
+			mean := score(all)
+			a.Score, a.Probabilities, a.Confidence = &mean, all, &best.Probability
+		default:
 			a.Choice, a.Probabilities, a.Confidence = best.Value, all, &best.Probability
 		}
 		out.Answers = append(out.Answers, a)
@@ -91,13 +121,14 @@ func (q *asked) reasons(field string) (of []specialist.Reason) {
 	return of
 }
 
-// appendSystemOne writes the shape of /v1/systemone. Its confidence says how peaked the distribution is, from 0 for uniform
-// to 1 for certain: one minus its entropy over the largest possible.
+// appendSystemOne writes the shape of /v1/systemone. A score's levels go by their places, from 0; its legend names them.
 func appendSystemOne(dst []byte, q *asked, t *task.Task, odds [][]float64) []byte {
 	type answer struct {
 		Type          string             `json:"type"`
-		Choice        string             `json:"choice,omitempty"`
+		Choice        any                `json:"choice,omitempty"`
 		Noul          *float64           `json:"noul,omitempty"`
+		Score         *float64           `json:"score,omitempty"`
+		Legend        map[string]string  `json:"legend,omitempty"`
 		Probabilities map[string]float64 `json:"probabilities,omitempty"`
 		Confidence    *float64           `json:"confidence,omitempty"`
 	}
@@ -112,25 +143,42 @@ func appendSystemOne(dst []byte, q *asked, t *task.Task, odds [][]float64) []byt
 	}{Model: q.model, Answers: map[string]answer{}}
 	for k, one := range q.questions {
 		a := answer{Type: one.Type}
-		if t.Fields[one.field].Kind == task.Boolean {
+		all, best := one.choices(t.Fields[one.field], odds[k])
+		if one.Type == "noul" {
 			p := yes(odds[k])
 			a.Noul = &p
 		} else {
-			all, best := options(t.Fields[one.field], odds[k])
-			a.Choice, a.Probabilities = best.Value, map[string]float64{}
-			entropy := 0.0
+			certainty := peakedness(all)
+			a.Confidence, a.Probabilities = &certainty, map[string]float64{}
 			for _, o := range all {
-				a.Probabilities[o.Value] = o.Probability
-				if o.Probability > 0 {
-					entropy -= o.Probability * math.Log(o.Probability)
-				}
+				a.Probabilities[fmt.Sprint(o.Value)] = o.Probability
 			}
-			peaked := 1 - entropy/math.Log(float64(max(len(all), 2)))
-			a.Confidence = &peaked
+		}
+		switch one.Type {
+		case "choice":
+			a.Choice = best.Value
+		case "score":
+			mean := score(all)
+			a.Score, a.Legend = &mean, map[string]string{}
+			for _, o := range all {
+				a.Legend[fmt.Sprint(o.Value)] = o.Label
+			}
 		}
 		out.Answers[*one.Name] = a
 	}
 	return appendAny(dst, out)
+}
+
+// peakedness says how far a distribution is from uniform, from 0 for uniform to 1 for certain: one minus its entropy over the
+// largest possible.
+func peakedness(all []option) float64 {
+	entropy := 0.0
+	for _, o := range all {
+		if o.Probability > 0 {
+			entropy -= o.Probability * math.Log(o.Probability)
+		}
+	}
+	return 1 - entropy/math.Log(float64(max(len(all), 2)))
 }
 
 func appendAny(dst []byte, v any) []byte {

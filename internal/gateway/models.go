@@ -43,6 +43,7 @@ func (s *Server) models(x *exchange) {
 	for name, route := range x.snap.Models {
 		byID[name] = entry(name, route.Targets[0].Upstream.Name)
 	}
+	s.dateEndings(x, byID)
 	if x.key != nil && len(x.key.Limits.Models) > 0 {
 		for id := range byID {
 			if !slices.Contains(x.key.Limits.Models, id) {
@@ -70,6 +71,20 @@ func (s *Server) models(x *exchange) {
 	h.Set("X-Occam-Request-Id", x.id)
 	x.w.WriteHeader(http.StatusOK)
 	_, _ = x.w.Write(body) // an app that went away needs no list
+}
+
+// dateEndings says of each model when its provider stops it, where that is known.
+func (s *Server) dateEndings(x *exchange, byID map[string]model) {
+	for id, m := range byID {
+		route, ok := x.snap.route(id)
+		if !ok {
+			continue
+		}
+		price, _ := x.snap.price(route.Targets[0], "", x.began)
+		if at := s.ending(route.Targets[0], price); !at.IsZero() && m["shutdown_date"] == nil {
+			m["shutdown_date"] = at.Format(time.DateOnly)
+		}
+	}
 }
 
 // offered is what the provider of unlisted models offers. A provider that does not answer in time offers what it did before.

@@ -61,6 +61,7 @@ func (x *exchange) whole(a *paid, reply *engine.Reply) {
 func (x *exchange) pass(a *paid, reply *engine.Reply, body []byte) {
 	copyHeaders(x.w.Header(), reply.Header)
 	x.headers(&a.Attempt)
+	x.warn(a)
 	x.w.Header()["X-Occam-Cost-Usd"] = []string{x.cost()}
 	x.wrote = true
 	x.deadline()
@@ -114,6 +115,7 @@ type pump struct {
 func (x *exchange) stream(a *paid, reply *engine.Reply, strip bool) {
 	copyHeaders(x.w.Header(), reply.Header)
 	x.headers(&a.Attempt)
+	x.warn(a)
 	a.Answered = true
 	p := &pump{x: x, a: a, reply: reply, meter: openai.Meter{KeepText: keepText}}
 	if strip {

@@ -149,6 +149,7 @@ type Server struct {
 	metrics  *metrics
 	audits   chan func()
 	listed   atomic.Pointer[modelList]
+	ends     atomic.Pointer[endings]
 	ratios   sync.Map // task name → *ratio
 	accounts sync.Map // key ID → *account
 	poisons  quarantine

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -143,13 +144,15 @@ func TestTypedDecisions(t *testing.T) {
 				Probability float64
 			}
 		}
-		Usage map[string]int
+		Usage struct {
+			Output int `json:"output_tokens"`
+		}
 	}
 	if err := json.Unmarshal([]byte(body), &d); err != nil || res.StatusCode != 200 {
 		t.Fatalf("%d %s %v", res.StatusCode, body, err)
 	}
 	first, second := d.Answers[0], d.Answers[1]
-	if first.Choice != "refund" || first.Confidence < .89 || len(first.Probabilities) != 3 || *first.Name != "category" || second.Name != nil || second.Probability != .7 || d.Usage["output_tokens"] != 0 {
+	if first.Choice != "refund" || first.Confidence < .89 || len(first.Probabilities) != 3 || *first.Name != "category" || second.Name != nil || second.Probability != .7 || d.Usage.Output != 0 {
 		t.Errorf("%s", body)
 	}
 	sum := 0.0
@@ -175,6 +178,66 @@ func TestTypedDecisions(t *testing.T) {
 	}
 	if free := w.book.freeRows(2); len(free) != 2 || res.Header.Get("X-Occam-Reason") != "certified" || len(w.seen()) != 0 {
 		t.Errorf("%+v %v", free, res.Header)
+	}
+}
+
+// A score is the mean of its levels' places: the specialist answers when the levels are the values of a field, in the order that the
+// question gives them.
+func TestScores(t *testing.T) {
+	w, _ := decisionWorld(t)
+	res, body := w.postTo("/v1/decisions", `{"model":"decider","input":[{"role":"user","content":[{"type":"input_text","text":"refund A-1"}]}],"questions":[
+		{"type":"score","name":"category","instructions":[{"type":"input_text","text":"how bad"}],"levels":[{"label":"other"},{"label":"delivery","description":"d"},{"label":"refund"}]},
+		{"type":"choice","name":"urgent","instructions":"urgent?","choices":[{"value":true},{"value":false}]}]}`)
+	var d struct {
+		Answers []struct {
+			Type          string
+			Score         float64
+			Choice        any
+			Confidence    float64
+			Probabilities []struct {
+				Label       string
+				Value       any
+				Probability float64
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(body), &d); err != nil || res.StatusCode != 200 || len(d.Answers) != 2 {
+		t.Fatalf("%d %s %v", res.StatusCode, body, err)
+	}
+	if a := d.Answers[0]; a.Type != "score" || math.Abs(a.Score-(1*.06+2*.9)) > 1e-9 || a.Confidence != .9 || a.Probabilities[2].Label != "refund" ||
+		a.Probabilities[2].Value != 2.0 || a.Probabilities[0].Probability != .04 {
+		t.Errorf("%s", body)
+	}
+	if a := d.Answers[1]; a.Choice != true || a.Probabilities[0].Value != true || a.Probabilities[0].Probability != .7 || a.Confidence != .7 {
+		t.Errorf("%s", body)
+	}
+	res, body = w.postTo("/v1/systemone", `{"model":"decider","state":"refund A-1","questions":{"category":{"type":"score","instructions":"x","criteria":["other","delivery","refund"]}}}`)
+	var s struct {
+		Answers map[string]struct {
+			Score         float64
+			Confidence    float64
+			Legend        map[string]string
+			Probabilities map[string]float64
+		}
+	}
+	if err := json.Unmarshal([]byte(body), &s); err != nil || res.StatusCode != 200 {
+		t.Fatalf("%d %s %v", res.StatusCode, body, err)
+	}
+	if a := s.Answers["category"]; math.Abs(a.Score-1.86) > 1e-9 || a.Legend["0"] != "other" || a.Probabilities["2"] != .9 || a.Confidence <= 0 {
+		t.Errorf("%s", body)
+	}
+	for _, bad := range []string{`{"model":"x","state":"a","questions":{"q":{"type":"score","criteria":{"a":null}}}}`, `{"model":"x","state":"a","questions":{"q":{"type":"score","criteria":["one"]}}}`,
+		`{"model":"x","state":"a","questions":{"q":{"type":"score","criteria":["one","one"]}}}`, `{"model":"x","questions":{"q":{"type":"noul"}}}`} {
+		if res, body := w.postTo("/v1/systemone", bad); res.StatusCode != 400 || !strings.Contains(body, "invalid_request_error") {
+			t.Errorf("%s: %d %s", bad, res.StatusCode, body)
+		}
+	}
+	w.handle = func(rw http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(rw, `{"model":"decider","answers":[],"usage":{"input_tokens":3,"output_tokens":0}}`)
+	}
+	image := `{"model":"decider","input":[{"role":"user","content":[{"type":"input_image","image_url":"data:image/png;base64,QQ=="}]}],"questions":[{"type":"predicate","instructions":"a cat?"}]}`
+	if res, body := w.postTo("/v1/decisions", image); res.StatusCode != 200 || w.seen()[len(w.seen())-1] != image {
+		t.Errorf("a picture: %d %s", res.StatusCode, body)
 	}
 }
 

@@ -134,7 +134,7 @@ func wholeResponse(a *reply) object {
 
 func (a *reply) responsesUsage() object {
 	completion := a.completion()
-	return object{{"input_tokens", a.prompt}, {"input_tokens_details", object{{"cached_tokens", a.cached}}}, {"output_tokens", completion},
+	return object{{"input_tokens", a.prompt}, {"input_tokens_details", object{{"cached_tokens", a.cached}, {"cache_write_tokens", 0}}}, {"output_tokens", completion},
 		{"output_tokens_details", object{{"reasoning_tokens", a.reasoning}}}, {"total_tokens", a.prompt + completion}}
 }
 

@@ -7,6 +7,8 @@ from typing import Literal, Optional
 
 import openai
 from openai import AsyncOpenAI, OpenAI
+from openai.types import Decision
+from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 from pydantic import BaseModel
 
@@ -188,7 +190,8 @@ def _():
 
 @check("task by model name")
 def _():
-    done = create("ticket-triage", [{"role": "user", "content": TICKETS[0]["text"]}])
+    raw = client.chat.completions.with_raw_response.create(model="ticket-triage", messages=[{"role": "user", "content": TICKETS[0]["text"]}])
+    done = ChatCompletion.model_validate(json.loads(raw.text() if callable(raw.text) else raw.text))  # every member that the type demands
     assert json.loads(done.choices[0].message.content)["category"] in CATEGORIES, done
 
 
@@ -269,3 +272,23 @@ def _():
     assert batch.id in [one.id for one in client.batches.list()] and file.id in [one.id for one in client.files.list(purpose="batch")]
     assert client.files.delete(file.id).deleted
     raises(openai.NotFoundError, lambda: client.files.content(file.id))
+
+
+@check("decisions")
+def _():
+    answered = 0
+    for ticket in TICKETS:
+        questions = [
+            {"type": "choice", "name": "category", "instructions": "Which is it?", "choices": [{"value": category} for category in CATEGORIES]},
+            {"type": "score", "instructions": "How far down the list?", "levels": [{"label": category} for category in CATEGORIES]},
+        ]
+        try:
+            raw = client.decisions.with_raw_response.create(model="decider", input=ticket["text"], questions=questions)
+        except openai.NotFoundError:  # the specialist may not answer this one, and the provider makes no decisions
+            continue
+        decision = Decision.model_validate(json.loads(raw.text() if callable(raw.text) else raw.text))
+        choice, score = decision.answers
+        assert choice.choice in CATEGORIES and abs(sum(p.probability for p in choice.probabilities) - 1) < 1e-6, decision
+        assert 0 <= score.score <= len(CATEGORIES) - 1 and score.probabilities[0].label == CATEGORIES[0], decision
+        answered += 1
+    assert answered > 0, "the specialist decided nothing"

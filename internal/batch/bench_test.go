@@ -1,0 +1,70 @@
+package batch
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"occam/internal/calibration"
+	"occam/internal/cascade"
+	"occam/internal/gateway"
+	"occam/internal/sample"
+	"occam/internal/sim"
+	"occam/internal/specialist"
+	"occam/internal/task"
+)
+
+// BenchmarkBackfill measures a backfill that a trained specialist answers, from the upload's begin to the batch's end: reading, predicting,
+// the ledger's row of every ticket and the output file, all durable. go test -run '^$' -bench Backfill -benchtime 100000x ./internal/batch
+func BenchmarkBackfill(b *testing.B) {
+	examples := sample.Tickets(1, 3000)
+	fields, err := task.InferFields(examples)
+	if err != nil {
+		b.Fatal(err)
+	}
+	model, err := specialist.Train(context.Background(), fields, examples, specialist.Options{Seed: 1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	p, err := sim.New(sim.Options{APIKey: "key"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	server, err := p.Listen()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer server.Close()
+	o, err := openOffice(b.TempDir(), server.URL, Limits{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer o.close()
+	triage := &task.Task{Name: "triage", Fields: model.Fields(), Generalist: "gpt-4o"}
+	if err := o.desk.Publish(&gateway.Snapshot{Fallback: o.up, Tasks: []gateway.Task{{Task: triage, Tiers: []gateway.Tier{{Specialist: model,
+		Tier: cascade.Tier{Name: "linear", Mode: cascade.Live, Identity: calibration.Identity{Task: "triage", Specialist: "abcdef0123", Score: "s"},
+			Certificate: &calibration.Certificate{Task: "triage", Specialist: "abcdef0123", Score: "s", Threshold: -1e9, Floor: -1e9, Accepted: 1000, N: 1000, Upper: .02, Risk: .03}}}}}}}); err != nil {
+		b.Fatal(err)
+	}
+	web := httptest.NewServer(o.desk)
+	defer web.Close()
+	var content strings.Builder
+	tickets := sample.Tickets(2, min(b.N, 5000))
+	for i := range b.N {
+		line, _ := json.Marshal(map[string]any{"custom_id": fmt.Sprint("t-", i), "method": "POST", "url": "/v1/chat/completions", "body": map[string]any{"model": "triage", "messages": []map[string]string{{"role": "user", "content": tickets[i%len(tickets)].Text}}}})
+		content.Write(append(line, '\n'))
+	}
+	app := client{t: b, url: web.URL}
+	b.ResetTimer()
+	batch := app.await(app.begin(content.String(), "/v1/chat/completions"))
+	b.StopTimer()
+	counts := batch["request_counts"].(map[string]any)
+	if counts["completed"] != float64(b.N) || batch["occam"].(map[string]any)["specialist"] != float64(b.N) {
+		b.Fatalf("%v", batch)
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tickets/s")
+	b.ReportMetric(0, "ns/op")
+}
