@@ -103,26 +103,9 @@ func (r *run) sort(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	told := time.Now()
-	for done := false; !done; {
-		if r.stopping() || ctx.Err() != nil {
-			break
-		}
-		chunk, end, err := r.readChunk(in)
-		if err != nil {
-			return err
-		}
-		done = end
-		if err := r.answer(ctx, chunk, seen); err != nil {
-			return err
-		}
-		if err := r.write(ctx, chunk, in.offset, end); err != nil {
-			return err
-		}
-		if time.Since(told) > progressGap {
-			told = time.Now()
-			r.opts.Log.Info("batch: reading", "batch", r.b.ID, "lines", r.b.Lines, "specialist", r.b.Counts.Specialist)
-		}
+	err = r.sortChunks(ctx, in, seen)
+	if err != nil {
+		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -131,6 +114,31 @@ func (r *run) sort(ctx context.Context) error {
 		return &Fault{Code: "empty_file", Message: "The input file has no requests."}
 	}
 	return r.seal(ctx)
+}
+
+// sortChunks answers a chunk of lines while the one before it is made durable.
+func (r *run) sortChunks(ctx context.Context, in *reader, seen map[[10]byte]struct{}) error {
+	lines, told := r.b.Lines, time.Now()
+	written := make(chan error, 1)
+	written <- nil // nothing is being written
+	for end := false; !end && !r.stopping() && ctx.Err() == nil; {
+		var chunk []lineIn
+		var err error
+		if chunk, end, err = r.readChunk(in, lines); err == nil {
+			err = r.answer(ctx, chunk, seen)
+		}
+		if err = errors.Join(<-written, err); err != nil {
+			return err
+		}
+		lines += int64(len(chunk))
+		if time.Since(told) > progressGap {
+			told = time.Now()
+			r.opts.Log.Info("batch: reading", "batch", r.b.ID, "lines", lines, "specialist", r.b.Counts.Specialist)
+		}
+		offset := in.offset
+		go func() { written <- r.write(ctx, chunk, offset, end) }()
+	}
+	return <-written
 }
 
 // seal ends the sorting: no line is added to any part any more.
@@ -168,9 +176,8 @@ func (r *run) seen(in *reader) (map[[10]byte]struct{}, error) {
 	return seen, nil
 }
 
-// readChunk reads the next lines. end says that they are the last.
-func (r *run) readChunk(in *reader) (chunk []lineIn, end bool, err error) {
-	number := r.b.Lines
+// readChunk reads the next lines, numbered from the one after number. end says that they are the last.
+func (r *run) readChunk(in *reader, number int64) (chunk []lineIn, end bool, err error) {
 	for size := 0; len(chunk) < r.opts.Limits.chunk && size < chunkBytes; {
 		text, tooLong, err := in.next()
 		if err == io.EOF {
