@@ -19,11 +19,13 @@ import (
 // OCCAM_MILLION=1, or =postgres.
 func TestMillion(t *testing.T) {
 	dsn, opts := "sqlite:"+t.TempDir(), store.Options{}
+	var postgres storetest.Backend
 	switch os.Getenv("OCCAM_MILLION") {
 	case "":
 		t.Skip("takes minutes; set OCCAM_MILLION=1, or =postgres")
 	case "postgres":
-		dsn, opts = storetest.StartPostgres(t).Backend().New(t)
+		postgres = storetest.StartPostgres(t).Backend()
+		dsn, opts = postgres.New(t)
 	}
 	const rows = 1_000_000
 	s, err := store.Open(ctx, dsn, opts)
@@ -38,10 +40,18 @@ func TestMillion(t *testing.T) {
 	})
 	took := time.Since(began)
 	t.Logf("%d attempts in %v: %.0f a second", rows, took.Round(time.Second), rows/took.Seconds())
+	size, whole := int64(0), int64(0)
 	if path := filepath.Join(s.Dir(), "occam.db"); opts.Dir == "" {
 		info, err := os.Stat(path)
 		must(t, err)
-		t.Logf("%d bytes an attempt, with its chain, indexes and sums", info.Size()/rows)
+		size, whole = info.Size(), info.Size()
+	} else {
+		must(t, postgres.Raw(t, dsn).QueryRow(`SELECT pg_table_size('attempts') + pg_table_size('chain'),
+			pg_total_relation_size('attempts') + pg_total_relation_size('chain') + pg_total_relation_size('rollups')`).Scan(&size, &whole))
+	}
+	t.Logf("%d bytes an attempt with its chain, %d with indexes and sums too (on SQLite they are one file)", size/rows, whole/rows)
+	if size > rows*1024 {
+		t.Error("more than a kilobyte an attempt")
 	}
 	timeQueries(t, s, from)
 	began = time.Now()
