@@ -65,7 +65,7 @@ func (x *exchange) read() *openai.Error {
 	if refused != nil {
 		return refused
 	}
-	if x.received = body; x.poisons.known.Load() > 0 && x.poisons.holds("", bodyHash(body)) {
+	if x.poisons.known.Load() > 0 && x.poisons.holds("", bodyHash(body)) {
 		return &openai.Error{Status: 422, Type: "invalid_request_error", Code: "quarantined",
 			Message: "This very request has crashed the gateway before, so it is not tried again. Please report it with its request ID."}
 	}

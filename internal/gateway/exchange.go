@@ -39,6 +39,7 @@ type exchange struct {
 
 	received  []byte // the body as it came
 	holds     int64  // bytes of memory that its body takes
+	inside    bool   // it has a place among those in flight
 	request   *openai.Request
 	path      string // at the upstream, where it is not that of the request's API
 	task      *Task  // nil: pass through
@@ -60,6 +61,9 @@ func (x *exchange) refuse(e *openai.Error) {
 		return
 	}
 	x.wrote, x.status = true, e.Status
+	if x.received == nil { // the server reads the rest of a body before it answers: not for long
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(refusePatience))
+	}
 	x.metrics.shed.WithLabelValues(e.Code).Inc()
 	x.w.Header().Set("X-Occam-Request-Id", x.id)
 	writeError(x.w, x.api, e)
@@ -128,7 +132,8 @@ func (x *exchange) body() ([]byte, *openai.Error) {
 		return nil, openai.BadRequest("", "The body could not be read to its end.")
 	}
 	_ = control.SetReadDeadline(time.Time{}) // from here on the connection is only watched for its end
-	return body, nil
+	x.received = body
+	return body, x.enter()
 }
 
 var errHeld = errors.New("too many bytes in flight")
@@ -162,9 +167,26 @@ func (x *exchange) receive(from io.Reader, length, limit int64) ([]byte, error) 
 	}
 }
 
-// leave gives back a request's place among those in flight.
-func (x *exchange) leave() {
+const (
+	refusePatience = time.Second
+	tooMany        = "The gateway has as many requests in flight as its limit allows. Try again in a second."
+)
+
+// enter takes a place among the requests in flight.
+func (x *exchange) enter() *openai.Error {
+	x.inside = x.inFlight.Add(1) <= int64(x.snap.Limits.InFlight)
+	if x.inside {
+		return nil
+	}
 	x.inFlight.Add(-1)
+	return x.overloaded(tooMany)
+}
+
+// leave gives back what a request has taken.
+func (x *exchange) leave() {
+	if x.inside {
+		x.inFlight.Add(-1)
+	}
 	x.Server.held.Add(-x.holds)
 }
 

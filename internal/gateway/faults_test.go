@@ -551,7 +551,7 @@ func TestF29SlowLoris(t *testing.T) {
 	w.server.headerPatience = patience
 	address, _ := w.serve()
 	honest := func() (took []time.Duration) {
-		for range 50 {
+		for range size(50, 500) {
 			began := time.Now()
 			if res, _ := w.post(taskBody); res.StatusCode != 200 {
 				t.Error(res.Status)
@@ -563,6 +563,7 @@ func TestF29SlowLoris(t *testing.T) {
 	baseline := p99(honest())
 	n := size(100, 2000)
 	closed := make(chan string, n)
+	var open atomic.Int64
 	for i := range n {
 		head := "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-A: "
 		if i%2 == 1 {
@@ -577,6 +578,7 @@ func TestF29SlowLoris(t *testing.T) {
 			defer c.Close()
 			go func() {
 				fmt.Fprint(c, head)
+				open.Add(1)
 				for range 1000 {
 					if _, err := fmt.Fprint(c, "a"); err != nil {
 						return
@@ -593,6 +595,8 @@ func TestF29SlowLoris(t *testing.T) {
 			closed <- strings.SplitN(string(answer), "\r\n", 2)[0]
 		}()
 	}
+	wait(t, "the slow ones have begun", func() bool { return open.Load() == int64(n) })
+	time.Sleep(size(0, time.Second))
 	within(t, fmt.Sprintf("p99 of honest requests, %v without slow ones", baseline.Round(time.Microsecond)), p99(honest()), 2*baseline)
 	for range n {
 		if how := <-closed; how == "still open" {

@@ -257,7 +257,8 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// admit gives a handler its exchange: a request ID, the snapshot, a place among those in flight.
+// admit gives a handler its exchange: a request ID, the snapshot, its key. Its place among those in flight it gets when its body is
+// there, so that clients who send theirs byte by byte take no places from others.
 func (s *Server) admit(api openai.API, handle func(*exchange)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		snap := s.snapshot.Load()
@@ -270,9 +271,8 @@ func (s *Server) admit(api openai.API, handle func(*exchange)) http.HandlerFunc 
 			x.refuse(&openai.Error{Status: 503, Type: "api_error", Code: "starting", Message: "The gateway is starting."})
 			return
 		}
-		if s.inFlight.Add(1) > int64(snap.Limits.InFlight) {
-			s.inFlight.Add(-1)
-			x.refuse(x.overloaded("The gateway has as many requests in flight as its limit allows. Try again in a second."))
+		if s.inFlight.Load() >= int64(snap.Limits.InFlight) { // before its body is read
+			x.refuse(x.overloaded(tooMany))
 			return
 		}
 		defer x.leave()
