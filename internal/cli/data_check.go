@@ -321,9 +321,10 @@ func (a *app) learningCurve(ctx context.Context, t *task.Task, examples []task.E
 	return datacheck.Curve(ctx, t.Fields, examples, datacheck.Options{Seed: seed, Progress: progress})
 }
 
-// dataSummary is the "data" member of `occam train --json`: the findings that need no model, without their rows.
+// dataSummary is the "data" member of `occam train --json`: the findings, with a few of their rows' lines.
 type dataSummary struct {
 	Findings []findingSummary         `json:"findings"`
+	Ceilings []datacheck.Ceiling      `json:"ceilings,omitempty"` // the best accuracy to hope for, by field
 	Curve    *datacheck.LearningCurve `json:"curve,omitempty"`
 	file     string
 }
@@ -335,16 +336,23 @@ type findingSummary struct {
 	Rows     int            `json:"rows"`
 	Why      string         `json:"why"`
 	Do       string         `json:"do"`
+	Lines    []int          `json:"lines,omitempty"` // of the first rows, most telling first
 	lines    []string
 }
 
-const linesShown = 3
+const (
+	linesShown = 3
+	maxLines   = 200 // of a finding in the JSON document
+)
 
 func summarise(file string, r *datacheck.Report) dataSummary {
-	s := dataSummary{Findings: []findingSummary{}, file: file}
+	s := dataSummary{Findings: []findingSummary{}, Ceilings: r.Ceilings, file: file}
 	for _, f := range r.Findings {
 		short := findingSummary{Kind: f.Kind, Field: f.Field, Severity: f.Severity, Rows: f.Rows, Why: f.Why, Do: f.Do}
 		for _, g := range f.Groups {
+			for _, row := range g.Rows[:min(len(g.Rows), maxLines-len(short.Lines))] {
+				short.Lines = append(short.Lines, row.Line)
+			}
 			switch {
 			case len(short.lines) == linesShown:
 			case len(g.Values) > 0:

@@ -85,11 +85,15 @@ func (a *app) train(ctx context.Context, f trainFlags) error {
 		a.reportProblems(problems)
 		return fmt.Errorf("%d labels of %s are not allowed by the schema of task %s", len(problems), f.data, t.Name)
 	}
-	data := summarise(f.data, datacheck.Quick(t.Fields, examples))
+	checked := datacheck.Quick(t.Fields, examples)
 	trained, err := a.runTraining(ctx, t, examples, f)
 	if err != nil {
 		return err
 	}
+	if err := judge(ctx, checked, trained); err != nil {
+		return err
+	}
+	data := summarise(f.data, checked)
 	if err := trained.Plan(ctx, a.planOffline(t, f.volume)); err != nil {
 		return err
 	}
@@ -146,6 +150,27 @@ func checkTarget(target task.Target) error {
 	case target.Promise != task.Served && target.Promise != task.System:
 		return usageError("--promise is %q: it must be served or system", target.Promise)
 	}
+	return nil
+}
+
+// judge completes a quick data check by what the models of the training's folds said of the rows that they had not seen.
+func judge(ctx context.Context, checked *datacheck.Report, t *lifecycle.Trained) error {
+	order := t.Judged.Rows // blocks are looked for in the file's order
+	by := make([]int, len(order))
+	for i := range by {
+		by[i] = i
+	}
+	slices.SortStableFunc(by, func(i, j int) int { return order[i].Line - order[j].Line })
+	rows, predictions := make([]task.Example, len(by)), make([]task.Prediction, len(by))
+	for k, i := range by {
+		rows[k], predictions[k] = order[i], t.Judged.Predictions[i]
+	}
+	more, err := datacheck.Judge(ctx, t.Task.Fields, rows, predictions, datacheck.Options{})
+	if err != nil {
+		return err
+	}
+	checked.Findings = append(checked.Findings, more.Findings...)
+	checked.Skipped, checked.Ceilings = append(checked.Skipped, more.Skipped...), more.Ceilings
 	return nil
 }
 

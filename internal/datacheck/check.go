@@ -40,20 +40,52 @@ func Check(ctx context.Context, fields []task.Field, examples []task.Example, op
 	}
 	opt.Progress("near texts", 1, 1)
 	r.nearDuplicates(fields, examples, opt.Reference, near)
-	asked, predictions, err := r.crossFit(ctx, fields, examples, opt)
+	asked := r.ask(fields, examples)
+	predictions, err := crossFit(ctx, pick(fields, asked), examples, opt)
 	if err != nil {
 		return nil, err
 	}
 	for k, f := range asked {
-		o := newOpinions(f, examples, near)
-		o.listen(predictions, k)
-		r.blocks(o)
-		r.suspicious(o)
-		r.pairs(o)
-		r.Ceilings = append(r.Ceilings, r.ceiling(o))
+		r.compare(fields[f], k, examples, near, predictions)
 	}
 	r.sort()
 	return r, nil
+}
+
+// Judge is what Check adds to Quick, for rows whose predictions are at hand: each by a model that did not see the row, with a value
+// for every field. It trains nothing.
+func Judge(ctx context.Context, fields []task.Field, examples []task.Example, predictions []task.Prediction, opt Options) (*Report, error) {
+	if opt.Workers <= 0 {
+		opt.Workers = runtime.GOMAXPROCS(0)
+	}
+	near, err := findNear(ctx, textsOf(examples), opt.Workers)
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{Rows: len(examples)}
+	r.nearDuplicates(fields, examples, nil, near)
+	for _, f := range r.ask(fields, examples) {
+		r.compare(fields[f], f, examples, near, predictions)
+	}
+	r.sort()
+	return r, nil
+}
+
+// compare makes the checks that set a field's labels against the predictions, in which it has the number at.
+func (r *Report) compare(f task.Field, at int, examples []task.Example, near *nearIndex, predictions []task.Prediction) {
+	o := newOpinions(f, examples, near)
+	o.listen(predictions, at)
+	r.blocks(o)
+	r.suspicious(o)
+	r.pairs(o)
+	r.Ceilings = append(r.Ceilings, r.ceiling(o))
+}
+
+func pick(fields []task.Field, numbers []int) (picked []task.Field) {
+	for _, f := range numbers {
+		picked = append(picked, fields[f])
+	}
+	return picked
 }
 
 func textsOf(parts ...[]task.Example) []string {
@@ -66,10 +98,9 @@ func textsOf(parts ...[]task.Example) []string {
 	return texts
 }
 
-// crossFit asks the specialist about every row, out of fold, in the fields that have something to tell apart.
-func (r *Report) crossFit(ctx context.Context, fields []task.Field, examples []task.Example, opt Options) ([]task.Field, []task.Prediction, error) {
-	var asked []task.Field
-	for _, f := range fields {
+// ask returns the numbers of the fields that have something to tell apart, and notes the others.
+func (r *Report) ask(fields []task.Field, examples []task.Example) (asked []int) {
+	for number, f := range fields {
 		counts, rows := valueCounts(f, examples)
 		switch {
 		case rows < minModelled:
@@ -77,11 +108,16 @@ func (r *Report) crossFit(ctx context.Context, fields []task.Field, examples []t
 		case len(counts) < 2:
 			r.Skipped = append(r.Skipped, fmt.Sprintf("field %q has one answer only: there is nothing that a model could doubt", f.Name))
 		default:
-			asked = append(asked, f)
+			asked = append(asked, number)
 		}
 	}
+	return asked
+}
+
+// crossFit asks the specialist about every row, out of fold.
+func crossFit(ctx context.Context, asked []task.Field, examples []task.Example, opt Options) ([]task.Prediction, error) {
 	if len(asked) == 0 {
-		return nil, nil, nil
+		return nil, nil
 	}
 	folds := 5
 	if len(examples) >= manyRows {
@@ -91,9 +127,9 @@ func (r *Report) crossFit(ctx context.Context, fields []task.Field, examples []t
 		Seed: opt.Seed, Workers: opt.Workers, Progress: func(done, total int) { opt.Progress("cross-fit", done, total) },
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("datacheck: %w", err)
+		return nil, fmt.Errorf("datacheck: %w", err)
 	}
-	return asked, predictions, nil
+	return predictions, nil
 }
 
 // learnable returns the examples without the labels that the specialist would refuse, or must not be taught.

@@ -86,6 +86,13 @@ type Trained struct {
 	Tiers  []PlannedTier      // tiers after the specialist, in the chosen plan
 	Choice *cascade.Choice    // the plans there were; nil where none was made
 
+	// Judged are the labelled rows with what models that had not seen them said: out of fold, or by the final model where it never
+	// saw the row.
+	Judged struct {
+		Rows        []task.Example
+		Predictions []task.Prediction
+	}
+
 	test, gold []task.Example          // rows that the weights never saw
 	deferred   *cascade.Escalation     // to the generalist, by people's labels; nil: there are too few
 	origin     calibration.Certificate // what every certificate of this run says about its labels
@@ -182,11 +189,24 @@ func trainHeldOut(ctx context.Context, opt TrainOptions, t *Trained, r rows) err
 		return errAlike
 	}
 	t.Counts.Train, t.Counts.Calibration, t.Counts.Test = len(split.Train), len(split.Calibration), len(split.Test)
-	model, err := specialist.Train(ctx, opt.Task.Fields, slices.Concat(split.Train, r.background, r.unlabelled), opt.specialist("train"))
+	taught := slices.Concat(split.Train, r.background, r.unlabelled)
+	var model *specialist.Model
+	var folds []task.Prediction
+	var err error
+	if opt.Warm != nil {
+		model, err = specialist.Train(ctx, opt.Task.Fields, taught, opt.specialist("train"))
+	} else {
+		model, folds, err = specialist.TrainCrossFit(ctx, opt.Task.Fields, taught, crossFolds, opt.specialist("train"))
+	}
 	if err != nil {
 		return err
 	}
 	t.Model = model
+	if folds != nil {
+		t.judged(split.Train, folds[:len(split.Train)])
+	}
+	t.judged(split.Calibration, predictAll(model, split.Calibration))
+	t.judged(split.Test, predictAll(model, split.Test))
 	return t.certifyHeldOut(opt, split.Calibration, split.Test)
 }
 
@@ -207,6 +227,7 @@ func trainCrossFitted(ctx context.Context, opt TrainOptions, t *Trained, r rows)
 		return err
 	}
 	t.Model, held = model, held[:len(r.labelled)]
+	t.judged(r.labelled, held)
 	floor := floorOf(held)
 	t.after = &reached{rows: r.labelled, others: locked, scores: gated(predictAll(model, locked), floor)}
 	if err := t.certify(opt, calibration.Grid(gated(held, floor), gridSize), held, floor, "cross-fitted"); err != nil {
@@ -224,6 +245,10 @@ func trainCrossFitted(ctx context.Context, opt TrainOptions, t *Trained, r rows)
 	}
 	t.Evaluation = counts.evaluation()
 	return nil
+}
+
+func (t *Trained) judged(rows []task.Example, predictions []task.Prediction) {
+	t.Judged.Rows, t.Judged.Predictions = append(t.Judged.Rows, rows...), append(t.Judged.Predictions, predictions...)
 }
 
 // evaluate scores the model on rows that it never saw.

@@ -195,7 +195,7 @@ func (t *trainer) judge(c *calibrated, i int, p *task.Prediction) (labelled, rig
 		if t.spans[f] != nil {
 			value, o = t.spans[f].value(t.guesses[f][i]), c.heads[f].Platt.logOdds(t.guesses[f][i].logOdds)
 		} else {
-			value, o = c.heads[f].decide(t.fields[f].Kind, t.raw[i*t.columns:(i+1)*t.columns])
+			value, o = c.heads[f].decide(t.fields[f].Kind, t.raw[i*t.columns:(i+1)*t.columns], setCache{})
 		}
 		p.Values, p.FieldConfidence = append(p.Values, value), append(p.FieldConfidence, sigmoid(o))
 		odds = append(odds, o)

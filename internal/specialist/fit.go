@@ -96,8 +96,9 @@ type trainer struct {
 	column   []map[string]int32 // by field and value's JSON
 	targets  []targets          // by field
 	spans    []*spanRanker      // by field, rules only until final
-	ready    [][]spanExample
-	fold     []int32 // by example
+	ready    [][]spanExample    // by field and example, under the rules of all labels
+	surfaces [][]string         // by field and example: the labelled span as it stands in the text, "" for none
+	fold     []int32            // by example
 	folds    int
 	final    int     // the pass whose weights are kept
 	stream   *stream // nil where the data are held in memory
@@ -255,14 +256,14 @@ func rowName(e *task.Example, index int) string {
 }
 
 func (t *trainer) prepareSpans() {
-	t.spans, t.ready = make([]*spanRanker, len(t.fields)), make([][]spanExample, len(t.fields))
+	t.spans, t.ready, t.surfaces = make([]*spanRanker, len(t.fields)), make([][]spanExample, len(t.fields)), make([][]string, len(t.fields))
 	for i, f := range t.fields {
 		if f.Kind != task.Span {
 			continue
 		}
 		g := &t.targets[i]
-		rules := learnRules(spanTexts(f, g, t.texts))
-		rules.NeedDigit = rules.NeedDigit || f.Normalize == "digits" // or nothing might be left of a span
+		t.surfaces[i] = spanTexts(f, g, t.texts)
+		rules := t.spanRules(i, func(int) bool { return true })
 		ready, missed := prepareSpans(f, rules, t.texts, g.truth, g.known)
 		t.spans[i], t.ready[i] = &spanRanker{field: f, rules: rules}, ready
 		if len(missed) > 0 && t.opt.Warn != nil {
@@ -271,17 +272,28 @@ func (t *trainer) prepareSpans() {
 	}
 }
 
-// spanTexts lists the labelled spans as they stand in their texts, as far as they do.
+// spanTexts returns, by example, the labelled span as it stands in its text, "" where it does not.
 func spanTexts(f task.Field, g *targets, texts []string) []string {
-	var labels []string
+	labels := make([]string, len(texts))
 	for i, known := range g.known {
 		if known && !g.truth[i].IsNull() {
-			if span := surface(f.Normalize, g.truth[i].Text(), texts[i]); span != "" {
-				labels = append(labels, span)
-			}
+			labels[i] = surface(f.Normalize, g.truth[i].Text(), texts[i])
 		}
 	}
 	return labels
+}
+
+// spanRules learns what a field's spans look like from the labels of the examples that use accepts.
+func (t *trainer) spanRules(f int, use func(i int) bool) spanRules {
+	var labels []string
+	for i, span := range t.surfaces[f] {
+		if span != "" && use(i) {
+			labels = append(labels, span)
+		}
+	}
+	rules := learnRules(labels)
+	rules.NeedDigit = rules.NeedDigit || t.fields[f].Normalize == "digits" // or nothing might be left of a span
+	return rules
 }
 
 // assignFolds deals the examples into folds so that examples of the same wording stay together and every class is spread.

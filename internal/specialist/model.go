@@ -86,7 +86,16 @@ type scratch struct {
 	span spanScanner
 	raw  []float32
 	odds []float64
+	sets []setCache // by field
 }
+
+// A setCache holds the sets that a field's predictions came to, so that one that was made before is not made again.
+type setCache map[members]task.Value
+
+// members has a bit for each of a field's first columns. Sets that reach further are not cached.
+type members [8]uint64
+
+const maxCachedSets = 1024 // of one field, in one scratch
 
 // Fields returns the task's fields, in the order of a Prediction's Values. The caller must not change them.
 func (m *Model) Fields() []task.Field { return m.fields }
@@ -97,8 +106,8 @@ func (m *Model) Hash() string { return m.hash }
 // ScoreDefinition names the acceptance score that Predict computes.
 func (m *Model) ScoreDefinition() string { return scoreDefinition }
 
-// Predict answers one text. It reuses p's slices and allocates nothing once they have grown, except for sets of labels and
-// spans that normalisation changes.
+// Predict answers one text. It reuses p's slices and allocates nothing once they have grown, except for a set of labels that was
+// not seen before and a span that normalisation changes, which is a new string. The caller must not change a set's members.
 func (m *Model) Predict(text string, p *task.Prediction) {
 	s, _ := m.pool.Get().(*scratch)
 	if s == nil {
@@ -116,7 +125,7 @@ func (m *Model) Predict(text string, p *task.Prediction) {
 			guess := r.extract(&s.span, text)
 			value, odds = r.value(guess), m.heads[i].Platt.logOdds(guess.logOdds)
 		} else {
-			value, odds = m.heads[i].decide(m.fields[i].Kind, s.raw)
+			value, odds = m.heads[i].decide(m.fields[i].Kind, s.raw, s.setsOf(i, len(m.fields)))
 		}
 		p.Values = append(p.Values, value)
 		p.FieldConfidence = append(p.FieldConfidence, sigmoid(odds))
@@ -126,6 +135,16 @@ func (m *Model) Predict(text string, p *task.Prediction) {
 	p.Confidence = sigmoid(m.joint.logOdds(p.Score))
 	p.InScope = m.scope.score(m.heads, s.raw, unseen)
 	m.pool.Put(s)
+}
+
+func (s *scratch) setsOf(field, fields int) setCache {
+	if s.sets == nil {
+		s.sets = make([]setCache, fields)
+	}
+	if s.sets[field] == nil || len(s.sets[field]) >= maxCachedSets {
+		s.sets[field] = setCache{}
+	}
+	return s.sets[field]
 }
 
 // apply multiplies a text's vector by the weights; the result has one logit per column.
@@ -163,10 +182,10 @@ func (l *linear) setRow(r int, row []float32) {
 }
 
 // decide returns the field's value and the calibrated log-odds that it is right.
-func (h *head) decide(kind task.Kind, raw []float32) (task.Value, float64) {
+func (h *head) decide(kind task.Kind, raw []float32, known setCache) (task.Value, float64) {
 	z := raw[h.Offset : h.Offset+h.Count]
 	if kind == task.Labels {
-		return h.decideSet(z)
+		return h.decideSet(z, known)
 	}
 	best := argmax(z)
 	return h.values[best], h.Platt.logOdds(h.logOdds(z, best))
@@ -194,27 +213,31 @@ func (h *head) logOdds(z []float32, c int) float64 {
 }
 
 // decideSet decides every member on its own. The set is right when every decision is.
-func (h *head) decideSet(z []float32) (task.Value, float64) {
+func (h *head) decideSet(z []float32, known setCache) (task.Value, float64) {
 	odds := 0.0
-	members := 0
-	for _, x := range z {
+	var key members
+	for c, x := range z {
 		o := h.Platt.logOdds(float64(x))
 		odds += math.Exp(-math.Abs(o))
-		if o > 0 {
-			members++
+		if o > 0 && c < 64*len(key) {
+			key[c/64] |= 1 << (c % 64)
 		}
 	}
 	odds = -math.Log(max(odds, 1e-300))
 	if h.Null && h.Platt.logOdds(float64(z[len(z)-1])) > 0 {
 		return task.Null, odds
 	}
-	names := make([]string, 0, members)
+	if set, found := known[key]; found && len(z) <= 64*len(key) {
+		return set, odds
+	}
+	var names []string
 	for c, x := range z {
 		if h.Platt.logOdds(float64(x)) > 0 {
 			names = append(names, h.values[c].Text())
 		}
 	}
-	return task.Set(names...), odds
+	known[key] = task.Set(names...)
+	return known[key], odds
 }
 
 // jointScore is a smooth minimum of the fields' log-odds: with small error probabilities, the log-odds that all are right.

@@ -178,8 +178,13 @@ func (t *trainer) spanPass(pass int) {
 				examples = append(examples, int32(i))
 			}
 		}
-		fitted := spanRanker{field: ranker.field, rules: ranker.rules} // not a copy: the final pass writes ranker.weights meanwhile
-		fitted.weights = learnRanker(t.ready[f], examples, rand.New(rand.NewPCG(t.opt.Seed, 1<<32+uint64(f))))
+		// Not a copy of the ranker: the final pass writes its weights meanwhile.
+		fitted, ready := spanRanker{field: ranker.field, rules: ranker.rules}, t.ready[f]
+		if rules := t.spanRules(f, func(i int) bool { return t.uses(pass, i) }); pass != t.final && rules != ranker.rules {
+			fitted.rules = rules // what a span may look like is learned without the fold's labels too
+			ready, _ = prepareSpans(ranker.field, rules, t.texts, t.targets[f].truth, t.targets[f].known)
+		}
+		fitted.weights = learnRanker(ready, examples, rand.New(rand.NewPCG(t.opt.Seed, 1<<32+uint64(f))))
 		if pass == t.final {
 			ranker.weights = fitted.weights // no other pass reads them
 		}

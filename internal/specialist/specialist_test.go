@@ -119,6 +119,26 @@ func TestCrossFitIsOutOfFold(t *testing.T) {
 	}
 }
 
+// TestSpanRulesAreOutOfFold: marks that the labels of one fold alone have are not known to the model that leaves it out.
+func TestSpanRulesAreOutOfFold(t *testing.T) {
+	fields, examples := tickets(200)
+	odd := "AX/2024/00017"
+	examples[40].Text, examples[40].Labels = "where is my parcel order "+odd, task.Output{"order": task.String(odd)}
+	tr, err := newTrainer(context.Background(), fields[3:], examples, 5, Options{Workers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(tr.spans[0].rules.Inner, "/") {
+		t.Fatal("the rules of all labels do not have the mark")
+	}
+	for pass := range tr.folds {
+		rules := tr.spanRules(0, func(i int) bool { return tr.uses(pass, i) })
+		if knows := strings.Contains(rules.Inner, "/"); knows != (int(tr.fold[40]) != pass) {
+			t.Errorf("pass %d, the label in fold %d: it knows the mark: %v", pass, tr.fold[40], knows)
+		}
+	}
+}
+
 func TestEncodeDecode(t *testing.T) {
 	fields, examples := tickets(200)
 	m := train(t, fields, examples, Options{})
