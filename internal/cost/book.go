@@ -73,24 +73,33 @@ func (b *Book) Lookup(provider, model string, at time.Time) (Price, bool) {
 }
 
 func (b *Book) candidates(provider, model string) []Price {
-	match := func(p Price) bool { return provider == "" || p.Provider == provider }
-	var out []Price
-	for _, p := range b.prices[model] {
-		if match(p) {
-			out = append(out, p)
+	if provider != "" {
+		rows := b.sold(provider, model)
+		if target, ok := b.aliases[modelKey{provider, model}]; ok {
+			return slices.Concat(rows, b.sold(provider, target))
 		}
+		return rows
 	}
+	out := slices.Clone(b.prices[model])
 	for k, target := range b.aliases {
-		if k.model != model || (provider != "" && k.provider != provider) {
-			continue
-		}
-		for _, p := range b.prices[target] {
-			if p.Provider == k.provider {
-				out = append(out, p)
-			}
+		if k.model == model {
+			out = append(out, b.sold(k.provider, target)...)
 		}
 	}
 	return out
+}
+
+// sold returns a model's rows of one provider, which stand together.
+func (b *Book) sold(provider, model string) []Price {
+	rows := b.prices[model]
+	from, to := 0, len(rows)
+	for from < to && rows[from].Provider != provider {
+		from++
+	}
+	for to > from && rows[to-1].Provider != provider {
+		to--
+	}
+	return rows[from:to:to]
 }
 
 // Prices lists every row in force at a time, ordered by provider and model. The zero time lists all rows of all dates.

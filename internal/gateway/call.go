@@ -260,9 +260,7 @@ func (a *paid) finish(state store.State) {
 	if a.x.batch {
 		return
 	}
-	ctx, cancel := a.x.detached(ledgerPatience)
-	defer cancel()
-	if err := a.x.opts.Ledger.Finish(ctx, a.Attempt); err != nil {
+	if err := a.x.opts.Ledger.Finish(a.x.patience(), a.Attempt); err != nil {
 		a.x.opts.Log.Error("an outcome is not in the ledger yet; its intent stands for it", "request", a.x.id, "attempt", a.ID, "error", err)
 	}
 }

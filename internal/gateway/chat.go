@@ -183,9 +183,7 @@ func (x *exchange) own(answer *openai.Answer, a *store.Attempt) {
 
 // record puts an attempt that cost nothing into the ledger.
 func (x *exchange) record(a store.Attempt) {
-	ctx, cancel := x.detached(ledgerPatience)
-	defer cancel()
-	if err := x.opts.Ledger.RecordFree(ctx, a); err != nil {
+	if err := x.opts.Ledger.RecordFree(x.patience(), a); err != nil {
 		x.opts.Log.Error("an answer that cost nothing is missing from the ledger", "request", x.id, "error", err)
 	}
 }

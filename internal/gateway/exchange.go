@@ -217,11 +217,12 @@ func (x *exchange) attempt() store.Attempt {
 // headers sets what every answer carries.
 func (x *exchange) headers(a *store.Attempt) {
 	h := x.w.Header()
-	h["X-Occam-Request-Id"] = []string{x.id}
-	h["X-Occam-Task"] = []string{orNone(a.Task)}
-	h["X-Occam-Model"] = []string{a.Model}
-	h["X-Occam-Reason"] = []string{a.Reason}
-	h["X-Occam-Confidence"] = []string{confidence(a)}
+	v := [...]string{x.id, orNone(a.Task), a.Model, a.Reason, confidence(a)}
+	h["X-Occam-Request-Id"] = v[0:1:1]
+	h["X-Occam-Task"] = v[1:2:2]
+	h["X-Occam-Model"] = v[2:3:3]
+	h["X-Occam-Reason"] = v[3:4:4]
+	h["X-Occam-Confidence"] = v[4:5:5]
 	if a.Simulated {
 		h["X-Occam-Simulated"] = []string{"true"}
 	}
@@ -249,9 +250,24 @@ func (x *exchange) cost() string {
 	return x.spent.String()[len("$"):]
 }
 
-// detached is a context for what must happen whether or not the app is still there.
-func (x *exchange) detached(limit time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(x.r.Context()), limit)
+// patience is a context for what must be recorded whether or not the app is still there. It ends ledgerPatience from now, or up to
+// a second later: requests share it, so that not each has a timer of its own.
+func (s *Server) patience() context.Context {
+	now := time.Now()
+	p := s.patient.Load()
+	if p != nil && now.Before(p.renew) {
+		return p.Context
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), ledgerPatience+time.Second)
+	context.AfterFunc(ctx, cancel)
+	s.patient.Store(&patient{ctx, now.Add(time.Second)})
+	return ctx
+}
+
+// A patient context is shared until it is time to renew it.
+type patient struct {
+	context.Context
+	renew time.Time
 }
 
 func writeError(w http.ResponseWriter, api openai.API, e *openai.Error) {

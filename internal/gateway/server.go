@@ -150,6 +150,7 @@ type Server struct {
 	audits   chan func()
 	listed   atomic.Pointer[modelList]
 	ends     atomic.Pointer[endings]
+	patient  atomic.Pointer[patient]
 	ratios   sync.Map // task name → *ratio
 	accounts sync.Map // key ID → *account
 	poisons  quarantine

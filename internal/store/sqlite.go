@@ -69,13 +69,15 @@ func (s *Store) ledger() ledgerDB {
 func (s *Store) sqliteDSN(path string, queryOnly bool) string {
 	q := url.Values{"_txlock": {"immediate"}, "_pragma": {
 		"busy_timeout(10000)", "journal_mode(WAL)", "wal_autocheckpoint(0)", "journal_size_limit(67108864)",
-		"cache_size(-16384)", "foreign_keys(1)", "trusted_schema(0)", "secure_delete(1)", "synchronous(FULL)"}}
+		"foreign_keys(1)", "trusted_schema(0)", "secure_delete(1)", "synchronous(FULL)"}}
 	if s.vfs != "" {
 		q.Set("vfs", s.vfs)
 	}
 	if queryOnly {
 		q.Set("_txlock", "deferred")
-		q.Add("_pragma", "query_only(1)")
+		q["_pragma"] = append(q["_pragma"], "query_only(1)", "cache_size(-16384)")
+	} else {
+		q.Add("_pragma", "cache_size(-4096)") // rows are added at the ends of tables and indexes: more is not needed
 	}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
 }
