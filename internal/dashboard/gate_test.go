@@ -138,6 +138,7 @@ func (in *inspector) inspect(address string) []finding {
 		l.apply(in.t, in.tab)
 		in.accessible(l)
 		in.overflow(l)
+		in.spacing(l)
 		in.walk(l)
 	}
 	in.mu.Lock()
@@ -252,6 +253,21 @@ func (in *inspector) overflow(l look) {
 	if over := evaluate[float64](in, `document.documentElement.scrollWidth - document.documentElement.clientWidth`); over > 0 {
 		in.note("overflow", "%s: the page is %.0f px too wide: %s", l, over, evaluate[string](in, `[...document.querySelectorAll("main *")].filter((e) =>
 			e.getBoundingClientRect().right > document.documentElement.clientWidth && !e.closest(".scroll, pre")).map((e) => e.outerHTML.slice(0, 90)).slice(0, 3).join(" | ")`))
+	}
+}
+
+// spacing sets text as wide as people with weak eyes may (WCAG 2.2, 1.4.12): nothing may be lost or stick out.
+func (in *inspector) spacing(l look) {
+	lost := evaluate[string](in, `(() => { const s = new CSSStyleSheet();
+		s.replaceSync("* { line-height: 1.5 !important; letter-spacing: .12em !important; word-spacing: .16em !important; } p { margin-bottom: 2em !important; }");
+		document.adoptedStyleSheets = [s];
+		const over = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+		const cut = [...document.querySelectorAll("body *")].filter((e) => !e.closest("svg, .scroll, pre, .off, .ticket") && e.checkVisibility() &&
+			["hidden", "clip"].includes(getComputedStyle(e).overflowX) && e.scrollWidth > e.clientWidth + 1 && !e.matches("input, select")).map((e) => e.outerHTML.slice(0, 80));
+		document.adoptedStyleSheets = [];
+		return over > 0 ? "the page is " + over + " px too wide" : cut.join(" | "); })()`)
+	if lost != "" {
+		in.note("spacing", "%s: with wide text %s", l, lost)
 	}
 }
 
@@ -382,7 +398,7 @@ func gateFindsSeededDefects(t *testing.T, browser context.Context) {
 		found[f.kind] = true
 	}
 	for _, kind := range []string{"axe:color-contrast", "axe:image-alt", "axe:label", "axe:html-has-lang", "axe:target-size", "outline", "overflow", "console",
-		"external", "weight", "chart", "trap", "shift"} {
+		"external", "weight", "chart", "trap", "shift", "spacing", "hover"} {
 		if !found[kind] {
 			t.Errorf("the gate missed the seeded defect %s", kind)
 		}
