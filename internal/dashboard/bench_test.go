@@ -30,6 +30,13 @@ func TestPagesAtAMillionRows(t *testing.T) {
 	}
 	s := openStore(t)
 	fill(t, s, n)
+	for written := int64(0); written < int64(n); time.Sleep(10 * time.Millisecond) { // free rows wait for a batch
+		totals, err := s.Totals(t.Context(), store.TotalsQuery{})
+		must(t, err)
+		for written = 0; len(totals) > 0; totals = totals[1:] {
+			written += totals[0].Attempts
+		}
+	}
 	o := everything(s)
 	o.Now = func() time.Time { return fixedNow }
 	handler := New(o)

@@ -24,6 +24,7 @@ var reasonWords = map[string]string{
 	"passthrough":       "the request belongs to no task",
 	"review":            "no tier may answer: a person decides",
 	"budget":            "the key’s budget is nearly used up, so a cheaper model was asked",
+	"audit_rare":        "an audit of an answer that is given rarely",
 	"audit":             "an audit of another tier’s answer",
 	"not_covered":       "it was certified for other requests than those that the tiers before leave to it",
 	"other_version":     "another version of the model answered than was certified",
