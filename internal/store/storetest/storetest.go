@@ -45,6 +45,7 @@ func Run(t *testing.T, b Backend) {
 		{"spoiled export", testSpoiledExport},
 		{"clock jumps", testClockJumps},
 		{"budgets", testBudgets},
+		{"lines of a batch", testLines},
 		{"transactions", testTransactions},
 		{"tasks", testTasks},
 		{"examples", testExamples},
