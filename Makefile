@@ -1,7 +1,7 @@
 # The two commands of the README are `go run . demo` and `make test`. The others help developers.
 SHELL := bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
-RACE := ./internal/store/... ./internal/engine/... ./internal/gateway/... ./internal/lifecycle/... ./internal/sim/... ./internal/cascade/... ./internal/specialist/...
+RACE := ./internal/store/... ./internal/engine/... ./internal/gateway/... ./internal/batch/... ./internal/lifecycle/... ./internal/sim/... ./internal/cascade/... ./internal/specialist/...
 
 .PHONY: bench-million bench-crossfit test setup lint unit race chaos focus build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger bench-dashboard pictures proof faults
 
@@ -52,6 +52,7 @@ proof: ## the life of a task with the real program, killed ten times on the way
 
 bench-gateway: ## the data plane beside Go's own ReverseProxy, ledger on; ends by comparing the ledger with the provider's count
 	OCCAM_BENCH=1 go test -count=1 -timeout 15m -run TestBenchGateway -v ./internal/gateway
+	go test -run '^$$' -bench Backfill -benchtime 200000x -timeout 15m ./internal/batch
 
 bench-data: ## the figures of docs/data_check.md, on ../shared/data
 	OCCAM_BENCH=1 go test -count=1 -v -timeout 60m -run 'Banking77|CrossFit' ./internal/datacheck
