@@ -47,8 +47,15 @@ bench: bench-specialist bench-guarantee bench-gateway bench-data bench-ledger be
 bench-guarantee: ## the promises under repeated sampling, drift, out-of-scope, teachers against truth; fails where a bar is missed
 	OCCAM_BENCH=guarantee go test -count=1 -timeout 3h -v ./internal/sim/guarantee
 
-proof: ## the life of a task with the real program, killed ten times on the way
-	OCCAM_PROOF=10 go test -count=1 -timeout 1h -run TestProof -v .
+proof: ## the life of a task with the real program, killed fifty times on the way; draws docs/pictures/proof-tickets.svg
+	OCCAM_PROOF=50 OCCAM_PROOF_PICTURE=$(CURDIR)/docs/pictures go test -count=1 -timeout 1h -run 'TestProof$$' -v .
+
+proof-data: ## the same on BANKING77 and ABCD, from ../shared/data
+	OCCAM_PROOF_BANKING77=10 OCCAM_PROOF_ABCD=10 OCCAM_PROOF_PICTURE=$(CURDIR)/docs/pictures go test -count=1 -timeout 2h -run TestProofOnData -v .
+
+bench-training: ## how long certified answers take while a model is trained beside them; poisoned labels and triggers (docs/lifecycle.md)
+	OCCAM_BENCH=1 go test -count=1 -timeout 30m -run TestServingWhileTraining -v .
+	OCCAM_BENCH=1 go test -count=1 -timeout 1h -run 'TestPoisonedLabels|TestTriggersAreFound' -v ./internal/lifecycle
 
 bench-gateway: ## the data plane beside Go's own ReverseProxy, ledger on; ends by comparing the ledger with the provider's count
 	OCCAM_BENCH=1 go test -count=1 -timeout 15m -run TestBenchGateway -v ./internal/gateway

@@ -706,3 +706,83 @@ func (p *proof) report() {
 		}
 	}
 }
+
+// TestServingWhileTraining measures how long certified answers take at fifty requests a second, while nothing else is done and while
+// a model is trained beside them (RELIABILITY F41: at most twice as long, at the 99th percentile). OCCAM_BENCH=1.
+func TestServingWhileTraining(t *testing.T) {
+	if os.Getenv("OCCAM_BENCH") == "" {
+		t.Skip("set OCCAM_BENCH=1")
+	}
+	p := newProof(t, ticketWorld(t), 0)
+	p.phase("observe", p.observe, nil)
+	p.discover()
+	p.phase("learn", 40_000, p.in("live"))
+	p.phase("live", p.live, nil)
+	const window = 3 * time.Second
+	idle := p.paced(5 * window)
+	p.feedback(230) // enough for the live model to be trained again at once
+	var training []time.Duration
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline) && len(training) < 5*150; {
+		if !p.training() {
+			if len(training) > 0 {
+				break
+			}
+			p.paced(time.Second)
+			continue
+		}
+		latencies := p.paced(window)
+		if p.training() {
+			training = append(training, latencies...)
+		}
+	}
+	if len(idle) < 300 || len(training) < 100 {
+		t.Fatalf("%d answers while idle, %d while a model was trained: too few", len(idle), len(training))
+	}
+	at := func(all []time.Duration, share float64) time.Duration {
+		slices.Sort(all)
+		return all[int(share*float64(len(all)-1))]
+	}
+	ratio := float64(at(training, .99)) / float64(at(idle, .99))
+	t.Logf("certified answers at 50 requests a second: idle p50 %v p99 %v (%d), while a model is trained p50 %v p99 %v (%d); p99 ratio %.2f",
+		at(idle, .5), at(idle, .99), len(idle), at(training, .5), at(training, .99), len(training), ratio)
+	if ratio > 2 {
+		t.Errorf("training makes the 99th percentile %.2f times as long", ratio)
+	}
+}
+
+// training reports whether a model is being trained.
+func (p *proof) training() bool {
+	var st struct{ Training struct{ Running bool } }
+	_ = json.Unmarshal(p.run("tasks", "show", "tickets", "--json"), &st)
+	return st.Training.Running
+}
+
+// paced sends fifty tickets a second, whether or not the ones before have their answers, and returns how long the specialist's answers
+// took.
+func (p *proof) paced(length time.Duration) []time.Duration {
+	f := &figures{}
+	from := len(p.answers)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(length); time.Now().Before(end); <-tick.C {
+		text, truth, ok := p.ticket()
+		if !ok {
+			break
+		}
+		wg.Go(func() {
+			if err := p.ask(f, &mu, text, truth); err != nil {
+				p.t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	var took []time.Duration
+	for _, a := range p.answers[from:] {
+		if a.free {
+			took = append(took, a.got.Sub(a.sent))
+		}
+	}
+	return took
+}

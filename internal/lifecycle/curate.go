@@ -28,6 +28,7 @@ type Curated struct {
 	From, To   time.Time      // of Examples
 	Findings   []Finding
 	Suspects   []Suspect
+	Reversals  []Finding // among Findings: they keep occam from promoting by itself
 	// Of requests that both the generalist and a person labelled: how often they differ.
 	Judged, TeacherWrong int
 	Said                 map[string]task.Output // what the present teacher answered to gold rows, by example
@@ -35,7 +36,7 @@ type Curated struct {
 
 // A Finding is something about the labels that a person should know.
 type Finding struct {
-	Kind   string   `json:"kind"` // "contradiction", "key_cap", "illegal"
+	Kind   string   `json:"kind"` // "contradiction", "key_cap", "illegal", "reversal", or one of the data check's
 	Key    string   `json:"key,omitempty"`
 	IDs    []string `json:"ids,omitempty"` // at most findingIDs
 	Count  int      `json:"count"`
@@ -73,6 +74,8 @@ func Curate(t *task.Task, examples []store.Example, since time.Time, barred func
 	}
 	c.contradictions()
 	c.Suspects = c.suspects()
+	c.Reversals = c.reversals()
+	c.Findings = append(c.Findings, c.Reversals...)
 	return c.Curated
 }
 

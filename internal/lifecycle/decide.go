@@ -75,6 +75,7 @@ type Facts struct {
 	Now             time.Time
 	Auto            bool // the task may be promoted without a person
 	Lead, Incumbent Evidence
+	Previous        Evidence // about Record.Previous
 	Fresh           *Contender
 }
 
@@ -127,6 +128,9 @@ func (r Record) withdrawLead(f Facts) Record {
 	switch {
 	case r.Incumbent != "":
 		r = r.restored(r.Incumbent, "")
+		reason += fmt.Sprintf("; model %s answers again", short(r.Lead))
+	case answered && f.Lead.Void != "" && r.Previous != "" && r.Previous != r.Lead && f.Previous.sound(): // its file is broken, say
+		r = r.restored(r.Previous, "")
 		reason += fmt.Sprintf("; model %s answers again", short(r.Lead))
 	case answered:
 		r.State = Suspended

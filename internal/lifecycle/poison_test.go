@@ -87,7 +87,7 @@ type poisonOutcome struct {
 func (p *poisoning) run() poisonOutcome {
 	p.t.Helper()
 	c := Curate(p.task, p.rows, time.Time{}, nil)
-	opt := TrainOptions{Task: p.task, Examples: c.Examples, Background: c.Background, Gold: c.Gold, Said: c.Said, Suspects: c.Suspects, Seed: 1, Look: 1,
+	opt := TrainOptions{Task: p.task, Examples: c.Examples, Background: c.Background, Gold: c.Gold, Said: c.Said, Suspects: c.Suspects, Reversals: c.Reversals, Seed: 1, Look: 1,
 		Teacher: c.Teacher, PromptHash: c.Prompt, Refit: true, Lock: true, Now: now}
 	trained, err := Train(p.t.Context(), opt)
 	if err != nil {
@@ -142,6 +142,15 @@ func TestPoisonedLabels(t *testing.T) {
 				t.Errorf("%d %% %s: %.1f %% of the served answers are wrong and the model is not refused", share, name, wrong)
 			}
 		}
+	}
+	colluding := newPoisoning(t, n) // many keys, each below its cap, give a whole category another name
+	for i := range n {
+		if colluding.truth[colluding.rows[i].ID]["category"].Text() == colluding.values[0] {
+			colluding.label(i, keyOf(i), task.Output{"category": task.String(colluding.values[1])})
+		}
+	}
+	if c := Curate(colluding.task, colluding.rows, time.Time{}, nil); len(c.Reversals) != 1 || !strings.Contains(c.Reversals[0].Detail, "labels of 20 keys turn") {
+		t.Errorf("many keys together turn a category into another: %+v", c.Reversals)
 	}
 	flood := newPoisoning(t, n)
 	for i := range min(1000, n) {

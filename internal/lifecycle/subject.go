@@ -236,7 +236,7 @@ func (s *subject) byWeights(specialist string) *held {
 // facts are what the next decision rests on.
 func (s *subject) facts(now time.Time) Facts {
 	return Facts{Now: now.UTC(), Auto: s.task.Auto, Fresh: s.fresh,
-		Lead: s.evidence(s.record.Lead), Incumbent: s.evidence(s.record.Incumbent)}
+		Lead: s.evidence(s.record.Lead), Incumbent: s.evidence(s.record.Incumbent), Previous: s.evidence(s.record.Previous)}
 }
 
 // evidence is what is known of a model now.

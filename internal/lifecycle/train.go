@@ -44,6 +44,8 @@ type TrainOptions struct {
 	Gold []task.Example
 	// Suspects are words whose power over the model is tried on the locked test rows.
 	Suspects []Suspect
+	// Reversals are corrections that a person must confirm before a model that learned them may be tried.
+	Reversals []Finding
 	// Said is what the teacher answered to gold rows, by example: then both the specialist and the teacher can be judged by people.
 	Said map[string]task.Output
 	// Lock sets a test share aside also with Refit, so that two models can be compared on rows that neither saw.
@@ -80,7 +82,8 @@ type Trained struct {
 
 	People *Evaluation // on the gold rows; nil: there are none
 
-	Triggers []Trigger // words of Suspects that turn answers into another
+	Triggers  []Trigger // words of Suspects that turn answers into another
+	Reversals []Finding
 
 	Truth  *calibration.Truth // agreement with the teacher beside accuracy against people, on answers it would give; nil: no rows for it
 	Tiers  []PlannedTier      // tiers after the specialist, in the chosen plan
@@ -259,7 +262,7 @@ func (t *Trained) evaluate(opt TrainOptions, test []task.Example) {
 		e := Evaluate(t.Model, t.Certificate, opt.Gold, opt.Now)
 		t.People = &e
 	}
-	t.Triggers = t.triggers(opt.Suspects)
+	t.Triggers, t.Reversals = t.triggers(opt.Suspects), opt.Reversals
 	t.againstTruth(opt)
 }
 

@@ -108,7 +108,7 @@ func wordsOf(text string) []string {
 	return slices.Compact(words)
 }
 
-// triggers tries suspected words on test rows: what would the model answer, and be allowed to, if the word stood in them?
+// triggers tries suspected words on test rows: what would the model answer if the word stood in them?
 func (t *Trained) triggers(suspects []Suspect) []Trigger {
 	var found []Trigger
 	var p task.Prediction
@@ -116,7 +116,7 @@ func (t *Trained) triggers(suspects []Suspect) []Trigger {
 		at := slices.IndexFunc(t.Task.Fields, func(f task.Field) bool { return f.Name == s.Field })
 		gives := func(text string) int {
 			t.Model.Predict(text, &p)
-			return one(p.Values[at].Equal(s.Value) && t.Certificate.Accepts(p.Score, p.InScope))
+			return one(p.Values[at].Equal(s.Value))
 		}
 		x := Trigger{Word: s.Word, Key: s.Key, Field: s.Field, Value: s.Value, Rows: s.Rows}
 		for _, e := range t.test {
@@ -135,5 +135,48 @@ func (t *Trained) triggers(suspects []Suspect) []Trigger {
 			found = append(found, x)
 		}
 	}
+	return found
+}
+
+const (
+	reversalRows  = 20   // corrections
+	reversalShare = 0.25 // of the requests that the generalist gave the same answer
+)
+
+// reversals are answers of the generalist that people turn into another one again and again. It may be what the generalist gets
+// wrong, and it may be an attack by many keys: from labels alone nobody can tell.
+func (c *curator) reversals() []Finding {
+	type turn struct{ field, from, to string }
+	answers := map[[2]string]int{} // of the generalist, by field and value
+	turns := map[turn][]string{}
+	keys := map[turn]map[string]bool{}
+	for _, v := range c.all {
+		for _, f := range c.task.Fields {
+			model, known := v.teacher[f.Name]
+			if !known || f.Kind == task.Span {
+				continue
+			}
+			from := string(model.AppendJSON(nil))
+			answers[[2]string{f.Name, from}]++
+			if said, ok := v.person[f.Name]; ok && !said.Equal(model) {
+				t := turn{f.Name, from, string(said.AppendJSON(nil))}
+				turns[t] = append(turns[t], v.ID)
+				if keys[t] == nil {
+					keys[t] = map[string]bool{}
+				}
+				keys[t][v.personLabel.Key] = true
+			}
+		}
+	}
+	var found []Finding
+	for t, ids := range turns {
+		of := answers[[2]string{t.field, t.from}]
+		if len(ids) < reversalRows || float64(len(ids)) < reversalShare*float64(of) {
+			continue
+		}
+		found = append(found, Finding{Kind: "reversal", Count: len(ids), IDs: ids[:min(len(ids), findingIDs)], Detail: fmt.Sprintf(
+			"labels of %d keys turn %d of the %d requests that the generalist answered with %s %s into %s", len(keys[t]), len(ids), of, t.field, t.from, t.to)})
+	}
+	slices.SortFunc(found, func(a, b Finding) int { return cmp.Or(b.Count-a.Count, strings.Compare(a.Detail, b.Detail)) })
 	return found
 }

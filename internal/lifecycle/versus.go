@@ -104,6 +104,9 @@ func judge(t *Trained, live *LoadedModel) (Contender, *Versus) {
 	if len(t.Triggers) > 0 {
 		return Contender{Refusal: t.Triggers[0].String()}, nil
 	}
+	if len(t.Reversals) > 0 {
+		return Contender{Refusal: t.Reversals[0].Detail + ": if that is meant, promote the model by hand with `occam models promote " + t.Task.Name + " MODEL`"}, nil
+	}
 	if refusal := goldRefusal(t); refusal != "" {
 		return Contender{Refusal: refusal}, nil
 	}
