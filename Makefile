@@ -3,7 +3,7 @@ SHELL := bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 RACE := ./internal/store/... ./internal/engine/... ./internal/gateway/... ./internal/batch/... ./internal/lifecycle/... ./internal/sim/... ./internal/cascade/... ./internal/specialist/...
 
-.PHONY: bench-million bench-crossfit test setup lint unit race chaos focus build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger bench-dashboard pictures proof faults
+.PHONY: bench-million bench-crossfit test setup lint unit race chaos focus build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger bench-dashboard pictures proof faults bench-training proof-data
 
 test: setup lint unit race ## install what the tests need and run all of them
 
