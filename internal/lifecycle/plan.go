@@ -410,7 +410,7 @@ func share(k, n int) float64 {
 // recordedDays is how far back a task's traffic is looked at.
 const recordedDays = 30
 
-// traffic is what the ledger knows of a task: requests a month, and what a call to its generalist costs.
+// economy is what the ledger knows of a task: requests a month, extrapolated, and what a call to its generalist costs.
 func (c *Controller) economy(ctx context.Context, t *task.Task) (volume float64, from string, generalist cascade.Price, err error) {
 	now := c.opts.Now()
 	window := store.Window{From: now.AddDate(0, 0, -recordedDays), To: now}

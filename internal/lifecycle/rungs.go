@@ -143,7 +143,7 @@ func (c *Controller) vouch(ctx context.Context, kind, taskName, modelHash, why s
 			n.Subject = n.Subject[:maxSubject]
 		}
 		if err := c.opts.Store.RecordNotice(ctx, n); err != nil {
-			return fmt.Errorf("entering in the ledger that a certificate was %s: %w", kind, err)
+			return fmt.Errorf("entering %q in the ledger's chain: %w", kind, err)
 		}
 	}
 	return nil
@@ -173,24 +173,25 @@ func (c *Controller) noteWithdrawals(ctx context.Context, s *subject, next Recor
 		}
 		all := certificates(h.Certificate, h.Tiers)
 		e, kind := s.evidence(hash), ""
+		why := e.trouble()
 		switch left := placed(s.record, hash) && !placed(next, hash); {
 		case left && e.Void != "":
 			kind = store.CertificateVoided
 		case left && e.Alarm != "":
 			kind = store.CertificateSuspended
 		case s.record.State == Suspended && next.State == Shadow && hash == next.Lead:
-			kind = store.CertificateRestored
+			kind, why = store.CertificateRestored, "a person judged the alarm false"
 		}
 		if kind == "" {
 			continue
 		}
-		if err := c.vouch(ctx, kind, s.task.Name, hash, e.trouble(), all); err != nil {
+		if err := c.vouch(ctx, kind, s.task.Name, hash, why, all); err != nil {
 			c.opts.Log.Error("the ledger", "task", s.task.Name, "error", err)
 		}
 	}
 }
 
-// placed reports whether a record has a model in the cascade and not suspended.
+// placed reports whether a record has a model in the cascade, not suspended, or about to come into it.
 func placed(r Record, hash string) bool {
 	for _, p := range r.Placements() {
 		if p.Model == hash && p.Mode != cascade.Suspended {
