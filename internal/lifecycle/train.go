@@ -55,6 +55,8 @@ type TrainOptions struct {
 	Keep int
 	// Warm is an earlier model of the task, for a faster training: see specialist.Options. Without Refit only.
 	Warm *specialist.Model
+	// CompareRefit has RefitCost estimated, for about a twelfth more work.
+	CompareRefit bool
 	// Look counts the certifications of this task so far, this one included: each is allowed to fail less often. 0: the only one.
 	Look int
 	// Teacher and PromptHash name the model whose answers are the labels; "" where people made them.
@@ -88,6 +90,8 @@ type Trained struct {
 	Truth  *calibration.Truth // agreement with the teacher beside accuracy against people, on answers it would give; nil: no rows for it
 	Tiers  []PlannedTier      // tiers after the specialist, in the chosen plan
 	Choice *cascade.Choice    // the plans there were; nil where none was made
+
+	RefitCost *RefitCost // nil: not asked for
 
 	// Judged are the labelled rows with what models that had not seen them said: out of fold, or by the final model where it never
 	// saw the row.
@@ -156,6 +160,11 @@ func Train(ctx context.Context, opt TrainOptions) (*Trained, error) {
 		}
 		if without.Evaluation.Accuracy.Value > t.Evaluation.Accuracy.Value {
 			t = without
+		}
+	}
+	if opt.CompareRefit {
+		if err := t.compareRefit(ctx, opt, labelled); err != nil {
+			return nil, err
 		}
 	}
 	if opt.Keep > 0 {
