@@ -129,8 +129,9 @@ type order struct {
 	Version int64             `json:"version"`
 }
 
-// serveControl answers commands on the socket until ctx ends. A server without one works, but must be stopped to be commanded.
-func (s *server) serveControl(ctx context.Context, a *app, dataDir string) {
+// listenControl opens the socket, before the server says that it is ready: a command that comes at once finds it. A server without
+// one works, but must be stopped to be commanded; then it is nil.
+func (s *server) listenControl(dataDir string) net.Listener {
 	path := filepath.Join(dataDir, controlName)
 	_ = os.Remove(path) // of a process that died: the store's lock says that no other server runs
 	listener, err := net.Listen("unix", path)
@@ -139,6 +140,14 @@ func (s *server) serveControl(ctx context.Context, a *app, dataDir string) {
 	}
 	if err != nil {
 		s.log.Warn("no control socket: `occam tasks`, `occam models`, `occam keys` and `occam reload` can change nothing while this server runs", "path", path, "error", err)
+		return nil
+	}
+	return listener
+}
+
+// serveControl answers commands on the socket until ctx ends.
+func (s *server) serveControl(ctx context.Context, a *app, listener net.Listener) {
+	if listener == nil {
 		return
 	}
 	web := &http.Server{Handler: s.controlRoutes(a), ReadHeaderTimeout: 10 * time.Second}

@@ -62,10 +62,11 @@ func (a *app) serve(ctx context.Context, path string) error {
 		return err
 	}
 	s.path = path
+	commands := s.listenControl(cfg.DataDir)
 	s.announce(a, cfg, path, started)
 	background, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
-	watching.Go(func() { s.serveControl(background, a, cfg.DataDir) })
+	watching.Go(func() { s.serveControl(background, a, commands) })
 	watching.Go(func() { s.reloadOnSignal(background, a) })
 	watching.Go(func() { s.gateway.WatchModels(background, time.Hour) })
 	watching.Go(func() { s.selfTestDaily(background, a.now) })
