@@ -268,8 +268,11 @@ func (c *Controller) makeModel(ctx context.Context, r *run) (made, error) {
 		return made{}, err
 	}
 	doubts, err := c.doubts(ctx, r, curated)
-	if err != nil {
+	if err != nil && ctx.Err() != nil {
 		return made{}, err
+	}
+	if err != nil { // the model is none the worse
+		c.opts.Log.Warn("the labels of a training run could not be checked", "task", r.task.Name, "error", err)
 	}
 	curated.Findings = append(curated.Findings, doubts...)
 	verdict, versus := judge(trained, r.live)
