@@ -120,3 +120,35 @@ func TestRowsThatLackAField(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 }
+
+// TestFiveHundredCategories beside a second category, in turns of a conversation, some of them of 10 kB.
+func TestFiveHundredCategories(t *testing.T) {
+	fields := []task.Field{{Name: "product", Kind: task.Category}, {Name: "mood", Kind: task.Category, Values: []string{"calm", "cross"}}}
+	for c := range 500 {
+		fields[0].Values = append(fields[0].Values, fmt.Sprintf("product %d", c))
+	}
+	var examples []task.Example
+	for i := range 1000 {
+		mood := fields[1].Values[i/500]
+		text := fmt.Sprintf("user: I have a question\nassistant: which product?\nuser: the x%dy, %s", i%500, []string{"thank you kindly", "this is outrageous"}[i/500])
+		if i%200 == 7 {
+			text += strings.Repeat(" and so on and on", 600)
+		}
+		examples = append(examples, task.Example{Text: text, Labels: task.Output{"product": task.String(fields[0].Values[i%500]), "mood": task.String(mood)}})
+	}
+	m := train(t, fields, examples, Options{})
+	wrong := [2]int{}
+	var p task.Prediction
+	for c := range 500 {
+		m.Predict(fmt.Sprintf("user: hello\nassistant: which product is it?\nuser: it is the x%dy and this is outrageous", c), &p)
+		if p.Values[0].Text() != fields[0].Values[c] {
+			wrong[0]++
+		}
+		if p.Values[1].Text() != "cross" {
+			wrong[1]++
+		}
+	}
+	if wrong[0] > 25 || wrong[1] > 10 {
+		t.Errorf("wrong of 500: %v", wrong)
+	}
+}

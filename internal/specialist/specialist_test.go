@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -263,6 +264,43 @@ func FuzzDecode(f *testing.F) {
 		var p task.Prediction
 		m.Predict("where is order 12345?", &p)
 	})
+}
+
+// TestDecodeOfMutatedFiles mends the checksums of mutated files, so that what lies behind them is tried, and bounds what is allocated.
+func TestDecodeOfMutatedFiles(t *testing.T) {
+	fields, examples := tickets(40)
+	file := train(t, fields, examples, Options{}).Encode(json.RawMessage(`{"a":1}`))
+	rng := rand.New(rand.NewPCG(4, 4))
+	accepted := 0
+	var before, after runtime.MemStats
+	for range 150 {
+		bad := bytes.Clone(file)
+		end := headerSize + entrySize*16 + 2500 // the table and the description
+		if rng.IntN(4) == 0 {
+			end = len(bad)
+		}
+		for range 1 + rng.IntN(4) {
+			bad[8+rng.IntN(end-8)] = byte(rng.IntN(256))
+		}
+		binary.LittleEndian.PutUint32(bad[8:], formatVersion)
+		bad = reseal(bad)
+		runtime.ReadMemStats(&before)
+		m, _, err := Decode(bad)
+		runtime.ReadMemStats(&after)
+		if used := after.TotalAlloc - before.TotalAlloc; used > uint64(4*len(bad)+1<<20) {
+			t.Errorf("a file of %d bytes made Decode allocate %d", len(bad), used)
+		}
+		if err != nil {
+			continue
+		}
+		accepted++
+		var p task.Prediction
+		m.Predict("where is order 12345?", &p)
+	}
+	t.Logf("%d of 150 decode all the same", accepted)
+	if accepted == 0 {
+		t.Error("no mutation gets behind the checksums: this tests nothing")
+	}
 }
 
 func FuzzPredict(f *testing.F) {
