@@ -292,7 +292,7 @@ func TestSelfTestAtStart(t *testing.T) {
 	if served[0] < 2 || served[1] < 2 {
 		t.Errorf("%v calls", served)
 	}
-	base, stderr, stop := serve(t, s.config)
+	_, _, stop := serve(t, s.config)
 	var again diagnosis
 	decode(t, mustRun(t, "", "doctor", "--config", s.config, "--json"), &again)
 	check("doctor beside a server", again)
@@ -307,7 +307,7 @@ func TestSelfTestAtStart(t *testing.T) {
 	}
 	s.write(strings.Replace(text, "models:", "  stuck: {type: openai, base_url: "+stuck.URL+"/v1}\nmodels:\n  b: {provider: stuck, upstream: gpt-4o}", 1))
 	stop()
-	base, stderr, stop = serve(t, s.config) // a self-test that hangs holds up nothing
+	base, stderr, stop := serve(t, s.config) // a self-test that hangs holds up nothing
 	if response, reply := ask(t, base, "a", false); response.StatusCode != 200 {
 		t.Errorf("%d %s", response.StatusCode, reply)
 	}

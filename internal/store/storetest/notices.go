@@ -13,7 +13,7 @@ import (
 
 // A certificate's hash is in the chain: whoever changes the certificate, takes it away or drops the notice is found out.
 func testNotices(t *testing.T, b Backend) {
-	s, dsn, opts := fresh(t, b)
+	s, dsn, _ := fresh(t, b)
 	certificate := json.RawMessage(`{"task":"triage","risk":0.03}`)
 	model := store.Model{Task: "triage", Tier: "linear", Hash: strings.Repeat("ab", 32), Certificate: certificate}
 	sum := sha256.Sum256(certificate)
@@ -40,7 +40,7 @@ func testNotices(t *testing.T, b Backend) {
 	spoilNotices(t, b, s, dsn)
 	var out bytes.Buffer
 	must(t, s.Export(ctx, &out))
-	dsn, opts = b.New(t)
+	dsn, opts := b.New(t)
 	must(t, store.Import(ctx, dsn, opts, &out))
 	copied := open(t, dsn, opts)
 	verified(t, copied)
