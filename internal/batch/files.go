@@ -164,7 +164,7 @@ func (s *Service) files(ctx context.Context, keyID string, all bool) ([]*File, e
 func (s *Service) remove(ctx context.Context, f *File) error {
 	s.mu.Lock()
 	for _, r := range s.running {
-		if r.input == f.ID {
+		if r.input == f.ID && !r.ended.Load() {
 			s.mu.Unlock()
 			return &openai.Error{Status: 409, Type: "invalid_request_error", Code: "file_in_use",
 				Message: "The file is the input of a batch that has not ended: cancel the batch first."}

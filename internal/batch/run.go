@@ -18,6 +18,7 @@ type run struct {
 	b         *Batch
 	input     string // b.Input, for others to read
 	cancelled atomic.Bool
+	ended     atomic.Bool // nothing needs the input any more
 	wake      chan struct{}
 	output    *grower
 	errs      *grower
@@ -165,6 +166,15 @@ func (f *Fault) Error() string { return f.Message }
 
 // fail ends a batch that nothing of can be answered.
 func (r *run) fail(ctx context.Context, f Fault) error {
+	for _, name := range []string{r.b.Output, r.b.Errors} {
+		if err := r.removePath(name); err != nil {
+			return err
+		}
+	}
+	if err := r.removeParts(); err != nil {
+		return err
+	}
+	r.ended.Store(true)
 	r.b.Status, r.b.Ended, r.b.Faults = Failed, r.opts.Now().UTC(), append(r.b.Faults, f)
 	r.opts.Log.Warn("batch: failed", "batch", r.b.ID, "code", f.Code, "reason", f.Message)
 	return r.save(ctx, r.b)
@@ -198,20 +208,29 @@ func (r *run) finish(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := r.removeParts(); err != nil {
+		return err
+	}
+	r.ended.Store(true)
 	r.b.Status, r.b.Ended = r.lastStatus(), r.opts.Now().UTC()
 	if err := r.save(ctx, r.b); err != nil {
 		return err
 	}
-	for i := range r.b.Parts {
-		for _, name := range r.partFiles(&r.b.Parts[i]) {
-			if err := r.removePath(name); err != nil {
-				r.opts.Log.Warn("batch: a file that is no longer needed cannot be deleted", "batch", r.b.ID, "error", err)
-			}
-		}
-	}
 	c := r.b.Counts
 	r.opts.Log.Info("batch: ended", "batch", r.b.ID, "status", r.b.Status, "total", c.Total, "completed", c.Completed, "specialist", c.Specialist,
 		"failed", c.Failed, "took", r.b.Ended.Sub(r.b.Created).Round(time.Second).String())
+	return nil
+}
+
+// removeParts deletes the files of all parts.
+func (r *run) removeParts() error {
+	for i := range r.b.Parts {
+		for _, name := range r.partFiles(&r.b.Parts[i]) {
+			if err := r.removePath(name); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

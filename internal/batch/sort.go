@@ -54,13 +54,13 @@ type stored struct {
 	end int64 // where the next one begins
 }
 
-// A reader cuts the input into lines. A byte order mark, carriage returns and empty lines do not count.
+// A reader cuts a file into lines.
 type reader struct {
 	in     *bufio.Reader
 	offset int64 // bytes consumed
 }
 
-// next returns a line; io.EOF after the last one. skipped empty lines are counted in lines.
+// next returns a line without its end, empty ones too; io.EOF after the last one.
 func (r *reader) next() (text []byte, tooLong bool, err error) {
 	for {
 		piece, err := r.in.ReadSlice('\n')
@@ -103,8 +103,7 @@ func (r *run) sort(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = r.sortChunks(ctx, in, seen)
-	if err != nil {
+	if err := r.sortChunks(ctx, in, seen); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
