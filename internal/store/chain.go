@@ -23,7 +23,7 @@ type row struct {
 	intentHigh  cost.Amount
 	closedAt    int64 // Unix nanoseconds, 0 while open
 	holds       []hold
-	written     bool // the intent is durable, in the database or in the spill file
+	written     bool // the intent is durable: in the database, the journal or the spill file
 }
 
 // A kind says what a chain entry vouches for.

@@ -46,8 +46,8 @@ func (e *event) answer(err error) {
 	}
 }
 
-// A writer is the only goroutine that appends to this process's lane. It takes everything that waits, makes one transaction
-// of it, and tells the callers when the transaction is durable: one fsync for all of them.
+// A writer is the only goroutine that appends to this process's lane. It takes everything that waits, makes it durable together (in
+// the journal on SQLite, in one transaction on PostgreSQL) and tells the callers then: one sync for all of them.
 type writer struct {
 	store     *Store
 	ledger    ledgerDB
