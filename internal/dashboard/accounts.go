@@ -108,11 +108,6 @@ type accountChange struct {
 	at       time.Time
 }
 
-// SetAccount creates an account or changes its role and password. An empty password makes a new one, which is returned.
-func SetAccount(ctx context.Context, db Database, name string, role Role, password string) (string, error) {
-	return changeAccount(ctx, db, accountChange{name: name, role: role, password: password, seen: -1, by: "occam", at: time.Now().UTC()})
-}
-
 // changeAccount makes a change, all of it or nothing, and returns the new password.
 func changeAccount(ctx context.Context, db Database, c accountChange) (string, error) {
 	if c.password == "" {

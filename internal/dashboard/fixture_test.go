@@ -391,3 +391,8 @@ func (m *dollars) UnmarshalJSON(data []byte) error {
 	*m = dollars(cost.FromUSD(usd))
 	return err
 }
+
+// setAccount creates an account or changes its role and password. An empty password makes a new one, which is returned.
+func setAccount(ctx context.Context, db Database, name string, role Role, password string) (string, error) {
+	return changeAccount(ctx, db, accountChange{name: name, role: role, password: password, seen: -1, by: "occam", at: time.Now().UTC()})
+}

@@ -156,7 +156,7 @@ func TestNothingInline(t *testing.T) {
 // in memory, which argon2id takes 19 MiB of, because a clock on a busy machine tells little.
 func TestUnknownNamesCostTheSame(t *testing.T) {
 	s := openStore(t)
-	_, err := SetAccount(t.Context(), s, "eva", Admin, "correct horse battery")
+	_, err := setAccount(t.Context(), s, "eva", Admin, "correct horse battery")
 	must(t, err)
 	cost := func(name string) uint64 {
 		var before, after runtime.MemStats
@@ -187,7 +187,7 @@ func TestTimeOfUnknownNames(t *testing.T) {
 		t.Skip("set OCCAM_QUIET on a quiet machine: a busy one cannot tell 5 %")
 	}
 	s := openStore(t)
-	_, err := SetAccount(t.Context(), s, "eva", Admin, "correct horse battery")
+	_, err := setAccount(t.Context(), s, "eva", Admin, "correct horse battery")
 	must(t, err)
 	var took [2]time.Duration
 	for range 60 {

@@ -23,7 +23,7 @@ func guarded(t *testing.T) (server *httptest.Server, password, viewerPassword st
 	if again, err := FirstPassword(t.Context(), s); err != nil || again != "" {
 		t.Fatalf("a second first password: %q, %v", again, err)
 	}
-	viewerPassword, err = SetAccount(t.Context(), s, "eva", Viewer, "")
+	viewerPassword, err = setAccount(t.Context(), s, "eva", Viewer, "")
 	must(t, err)
 	d = Options{Source: s, Database: s, Login: true, Tasks: fixedTasks(ticketTask())}
 	return serve(t, d), password, viewerPassword, d
@@ -182,7 +182,7 @@ func TestRolesAndRoutes(t *testing.T) {
 	d, server := start(t, o)
 	clients := map[Role]*http.Client{Nobody: browser(t)}
 	for _, who := range []login{{name: "admin", role: Admin}, {name: "eva", role: Viewer}, {name: "rita", role: Reviewer}} {
-		password, err := SetAccount(t.Context(), s, who.name, who.role, "")
+		password, err := setAccount(t.Context(), s, who.name, who.role, "")
 		must(t, err)
 		clients[who.role] = browser(t)
 		logIn(t, clients[who.role], server.URL, who.name, password)
@@ -308,23 +308,23 @@ func TestAccounts(t *testing.T) {
 	s := openStore(t)
 	_, err := FirstPassword(t.Context(), s)
 	must(t, err)
-	if _, err := SetAccount(t.Context(), s, "admin", Viewer, ""); err == nil {
+	if _, err := setAccount(t.Context(), s, "admin", Viewer, ""); err == nil {
 		t.Error("the last admin was made a viewer")
 	}
 	if err := removeFor(t, s, "admin"); err == nil {
 		t.Error("the last admin was removed")
 	}
 	for _, name := range []string{"", "Big", "a b", "../x", hostile, strings.Repeat("a", 65)} {
-		if _, err := SetAccount(t.Context(), s, name, Viewer, ""); err == nil {
+		if _, err := setAccount(t.Context(), s, name, Viewer, ""); err == nil {
 			t.Errorf("the name %q was accepted", name)
 		}
 	}
 	for _, password := range []string{"short", strings.Repeat("x", 201)} {
-		if _, err := SetAccount(t.Context(), s, "eva", Viewer, password); err == nil {
+		if _, err := setAccount(t.Context(), s, "eva", Viewer, password); err == nil {
 			t.Errorf("a password of %d bytes was accepted", len(password))
 		}
 	}
-	_, err = SetAccount(t.Context(), s, "eva", Admin, "correct horse battery")
+	_, err = setAccount(t.Context(), s, "eva", Admin, "correct horse battery")
 	must(t, err)
 	if role, err := checkPassword(t.Context(), s, "eva", "correct horse battery"); role != Admin || err != nil {
 		t.Errorf("eva is %s, %v", role, err)
