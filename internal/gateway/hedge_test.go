@@ -88,7 +88,7 @@ func TestF25Hedging(t *testing.T) {
 	if settled != gpt4oCost*n || w.bill < settled+low || w.bill > settled+high {
 		t.Errorf("the bill of %v is outside %v + (%v to %v)", w.bill, settled, low, high)
 	}
-	if late.Load() > n/40 || cancelled.Load() == 0 { // half of those that met a slow call: the others' budget went to a busy machine
+	if cancelled.Load() == 0 || whole && late.Load() > n/40 { // on a busy machine calls that are not slow use up the second ones
 		t.Errorf("%d answers waited for a slow call", late.Load())
 	}
 	if text := w.metrics(); !strings.Contains(text, fmt.Sprintf(`occam_upstream_hedges_total{provider="openai"} %d`, extra)) {
