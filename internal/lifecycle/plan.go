@@ -130,7 +130,8 @@ func (p *planner) walk(ctx context.Context, w way) error {
 // with makes the next tier part of the plan, if it can be.
 func (p *planner) with(ctx context.Context, w way) error {
 	name := p.tiers[w.at]
-	next, problem := w, ""
+	var next way
+	var problem string
 	var err error
 	if name == linear {
 		next, problem = p.withLinear(w)

@@ -56,18 +56,6 @@ func (s *madeUp) At(i int) (task.Example, error) {
 	return e, nil
 }
 
-func all(t *testing.T, s Source) []task.Example {
-	t.Helper()
-	examples := make([]task.Example, s.Len())
-	for i := range examples {
-		var err error
-		if examples[i], err = s.At(i); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return examples
-}
-
 func wrong(m *Model, from, n, words int) (wrong [2]int) {
 	fresh := &madeUp{n: from + n, words: words}
 	var p task.Prediction
