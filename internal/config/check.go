@@ -177,6 +177,9 @@ func (t Task) check() error {
 	if t.AuditRare != nil && (*t.AuditRare < 0 || *t.AuditRare > 1) {
 		return fmt.Errorf("audit_rare is %v: it is a share between 0 and 1", *t.AuditRare)
 	}
+	if t.Retrain != nil && *t.Retrain < 0 {
+		return fmt.Errorf("retrain is %v: it is an age such as 7d, or 0s for never", time.Duration(*t.Retrain))
+	}
 	if t.Calibration != nil && *t.Calibration < 0 {
 		return fmt.Errorf("calibration_budget is %v: it is an amount in dollars", *t.Calibration)
 	}

@@ -100,6 +100,7 @@ type Task struct {
 	Audit      *float64    `yaml:"audit"`
 	AuditRare  *float64    `yaml:"audit_rare"`
 	Auto       bool        `yaml:"auto"`
+	Retrain    *Duration   `yaml:"retrain"` // age at which a live model is trained anew; 0: never for its age; default 7d
 	// Calibration is how many dollars one training run may spend on answers of the models among Tiers, to certify them.
 	Calibration *float64 `yaml:"calibration_budget"`
 	Model       string   `yaml:"model"` // a trained .occam file, served as soon as its certificate allows

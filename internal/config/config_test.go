@@ -81,6 +81,18 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+func TestRetrain(t *testing.T) {
+	for text, want := range map[string]time.Duration{"": task.DefaultRetrain, ", retrain: 36h": 36 * time.Hour, ", retrain: 30d": 30 * 24 * time.Hour, ", retrain: 0s": 0} {
+		c, err := Parse([]byte(minimal+"tasks: {t: {schema: {type: object, properties: {c: {type: string, enum: [a, b]}}}"+text+"}}\n"), noEnv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tasks, err := c.TaskList(); err != nil || tasks[0].Retrain != want {
+			t.Errorf("%q: %v, %+v; want %v", text, err, tasks, want)
+		}
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	for _, tc := range []struct{ name, yaml, want string }{
 		{"unknown key", minimal + "lisen: x\n", "[4:1]"},
@@ -93,6 +105,7 @@ func TestRefusals(t *testing.T) {
 		{"bad promise", minimal + "tasks: {t: {schema: s.json, target: {promise: sure}}}\n", "target.promise"},
 		{"bad template", minimal + "tasks: {t: {schema: s.json, input: plain}}\n", "no {{variable}}"},
 		{"bad doubt", minimal + "tasks: {t: {schema: s.json, on_doubt: shrug}}\n", "on_doubt"},
+		{"bad retrain", minimal + "tasks: {t: {schema: s.json, retrain: -1h}}\n", "retrain"},
 		{"bad audit", minimal + "tasks: {t: {schema: s.json, audit: 2}}\n", "audit"},
 		{"unknown fallback", minimal + "models: {m: {provider: first, fallbacks: [{provider: nobody}]}}\n", "nobody"},
 		{"unknown key in a fallback", minimal + "models: {m: {provider: first, fallbacks: [{provider: second, weight: 1}]}}\n", "weight"},

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -43,6 +44,7 @@ func (t Task) Build(name string) (*task.Task, error) {
 	built := &task.Task{
 		Name: name, Fields: fields, System: t.System, Generalist: t.Generalist, Target: t.Target.Complete(), ByInput: t.ByInput,
 		Tiers: t.Tiers, OnDoubt: t.OnDoubt, Audit: defaultAudit, Auto: t.Auto, CalibrationBudget: defaultCalibration,
+		Retrain: task.DefaultRetrain,
 	}
 	if built.Answer, err = task.ParseForm(t.Answer, fields); err != nil {
 		return nil, err
@@ -58,6 +60,9 @@ func (t Task) Build(name string) (*task.Task, error) {
 	built.AuditRare = min(1, rareFactor*built.Audit)
 	if t.AuditRare != nil {
 		built.AuditRare = *t.AuditRare
+	}
+	if t.Retrain != nil {
+		built.Retrain = time.Duration(*t.Retrain)
 	}
 	if t.Calibration != nil {
 		built.CalibrationBudget = *t.Calibration

@@ -48,7 +48,8 @@ func (d *definition) build(name string) (*task.Task, error) {
 		return nil, err
 	}
 	t := &task.Task{Name: name, Fields: fields, System: d.System, Generalist: d.Generalist, Target: d.Target, Tiers: []string{"linear"},
-		OnDoubt: "generalist", Audit: d.Audit, AuditRare: min(1, rareFactor*d.Audit), Auto: d.Auto, ByInput: d.ByInput}
+		OnDoubt: "generalist", Audit: d.Audit, AuditRare: min(1, rareFactor*d.Audit), Auto: d.Auto, ByInput: d.ByInput,
+		Retrain: task.DefaultRetrain}
 	if t.Answer, err = task.ParseForm(d.Answer, fields); err != nil {
 		return nil, err
 	}

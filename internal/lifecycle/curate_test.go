@@ -138,6 +138,32 @@ func TestContradictions(t *testing.T) {
 	}
 }
 
+// A live model's age is a reason only as its task says.
+func TestRetrainOnSchedule(t *testing.T) {
+	p, grown := Progress{At: noon, Rows: 1000}, store.ExampleCount{Uniform: 1250}
+	for _, tc := range []struct {
+		age   time.Duration
+		after time.Duration
+		ok    bool
+		want  string
+	}{
+		{task.DefaultRetrain, 7*24*time.Hour - 1, false, "retrain: 7d"},
+		{task.DefaultRetrain, 7 * 24 * time.Hour, true, "older than 7d"},
+		{12 * time.Hour, 11 * time.Hour, false, "retrain: 12h"},
+		{12 * time.Hour, 12 * time.Hour, true, "older than 12h"},
+		{0, 1000 * 24 * time.Hour, false, "never for its age"},
+	} {
+		reason, ok := WantsTraining(Record{State: Live}, &task.Task{Target: task.DefaultTarget, Retrain: tc.age}, p, grown, noon.Add(tc.after))
+		if ok != tc.ok || !strings.Contains(reason, tc.want) {
+			t.Errorf("retrain %v after %v: %v, %q", tc.age, tc.after, ok, reason)
+		}
+	}
+	never := &task.Task{Target: task.DefaultTarget}
+	if reason, ok := WantsTraining(Record{State: Live}, never, p, store.ExampleCount{Uniform: 1000, ByPerson: newLabels}, noon.Add(time.Hour)); !ok {
+		t.Errorf("people's labels count whatever its age: %q", reason)
+	}
+}
+
 func TestWhenToTrain(t *testing.T) {
 	first := firstRun(task.DefaultTarget)
 	day := 24 * time.Hour
@@ -159,13 +185,14 @@ func TestWhenToTrain(t *testing.T) {
 		{"paused", Record{State: Observing, Paused: true}, Progress{}, store.ExampleCount{Uniform: 10 * first}, false, "paused"},
 		{"busy", Record{State: Shadow}, Progress{}, store.ExampleCount{Uniform: 10 * first}, false, "being tried"},
 		{"live", Record{State: Live}, Progress{At: noon, Rows: 1000}, store.ExampleCount{Uniform: 5000}, false, "recent"},
-		{"old", Record{State: Live}, Progress{At: noon.Add(-8 * day), Rows: 1000}, store.ExampleCount{Uniform: 5000}, true, "older than 7 days"},
+		{"old", Record{State: Live}, Progress{At: noon.Add(-8 * day), Rows: 1000}, store.ExampleCount{Uniform: 5000}, true, "older than 7d"},
+		{"old, nothing new", Record{State: Live}, Progress{At: noon.Add(-8 * day), Rows: 1000}, store.ExampleCount{Uniform: 1249}, false, "retrained at 1250"},
 		{"labels", Record{State: Live}, Progress{At: noon, Rows: 1000}, store.ExampleCount{Uniform: 1000, ByPerson: 200}, true, "people gave 200"},
 		{"just suspended", Record{State: Suspended, AlarmAt: noon.Add(time.Hour)}, Progress{At: noon, Rows: 9000}, store.ExampleCount{Uniform: 100}, false, "waits"},
 		{"after suspension", Record{State: Suspended, AlarmAt: noon.Add(time.Hour)}, Progress{At: noon, Rows: 9000}, store.ExampleCount{Uniform: first}, true, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			reason, ok := WantsTraining(tc.r, task.DefaultTarget, tc.p, tc.s, noon.Add(2*time.Hour))
+			reason, ok := WantsTraining(tc.r, &task.Task{Target: task.DefaultTarget, Retrain: task.DefaultRetrain}, tc.p, tc.s, noon.Add(2*time.Hour))
 			if ok != tc.ok || !strings.Contains(reason, tc.want) {
 				t.Errorf("%v, %q; want %v, %q", ok, reason, tc.ok, tc.want)
 			}

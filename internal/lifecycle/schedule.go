@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"occam/internal/calibration"
@@ -27,12 +28,11 @@ type Progress struct {
 }
 
 const (
-	firstRows    = 400                // labelled rows before the first run
-	growth       = 1.5                // a run that certified nothing is repeated when there is so much more
-	retrainAfter = 7 * 24 * time.Hour // of a live model, when there is also retrainGrowth more to learn from
-	retrainMore  = 1.25
-	newLabels    = 200 // by people, since the last run, for a live model to be retrained at once
-	restTime     = time.Minute
+	firstRows   = 400  // labelled rows before the first run
+	growth      = 1.5  // a run that certified nothing is repeated when there is so much more
+	retrainMore = 1.25 // of rows: a live model of Task.Retrain's age is trained anew when there are so many, because every run spends confidence
+	newLabels   = 200  // by people, since the last run, for a live model to be retrained at once
+	restTime    = time.Minute
 )
 
 // firstRun is how many rows the first run waits for: enough to learn from, and enough for a certificate if there are few
@@ -44,7 +44,7 @@ func firstRun(target task.Target) int64 {
 
 // WantsTraining says whether a task should be trained now, and why, or what it waits for. s counts what there is to learn
 // from, uniform rows since Record.AlarmAt.
-func WantsTraining(r Record, target task.Target, p Progress, s store.ExampleCount, now time.Time) (reason string, ok bool) {
+func WantsTraining(r Record, t *task.Task, p Progress, s store.ExampleCount, now time.Time) (reason string, ok bool) {
 	first := p.At.IsZero() || r.State == Suspended && p.At.Before(r.AlarmAt)
 	switch {
 	case r.Paused:
@@ -55,13 +55,13 @@ func WantsTraining(r Record, target task.Target, p Progress, s store.ExampleCoun
 		return "a model is being tried", false
 	}
 	if first {
-		if need := firstRun(target); s.Uniform < need {
+		if need := firstRun(t.Target); s.Uniform < need {
 			return waiting(s, need), false
 		}
 		return fmt.Sprintf("%d labelled requests are there to learn from", s.Uniform), true
 	}
 	if r.State == Live {
-		return wantsRetraining(p, s, now)
+		return wantsRetraining(t.Retrain, p, s, now)
 	}
 	need := max(int64(growth*float64(p.Rows)), p.Needed)
 	if s.Uniform < need && s.ByPerson < p.ByPerson+newLabels {
@@ -70,17 +70,31 @@ func WantsTraining(r Record, target task.Target, p Progress, s store.ExampleCoun
 	return fmt.Sprintf("%d labelled requests are there, %d at the last run", s.Uniform, p.Rows), true
 }
 
-func wantsRetraining(p Progress, s store.ExampleCount, now time.Time) (string, bool) {
+func wantsRetraining(age time.Duration, p Progress, s store.ExampleCount, now time.Time) (string, bool) {
 	if s.ByPerson >= p.ByPerson+newLabels {
 		return fmt.Sprintf("people gave %d labels since the last run", s.ByPerson-p.ByPerson), true
 	}
 	if p.TierNeeded > 0 && s.Uniform >= p.TierNeeded {
 		return fmt.Sprintf("a tier lacked labels in the last run; there are %d labelled requests now", s.Uniform), true
 	}
-	if now.Sub(p.At) >= retrainAfter && float64(s.Uniform) >= retrainMore*float64(p.Rows) {
-		return fmt.Sprintf("the model is older than %d days and there is more to learn from", int(retrainAfter.Hours()/24)), true
+	need := int64(math.Ceil(retrainMore * float64(p.Rows)))
+	switch {
+	case age <= 0:
+		return "the live model is trained anew when people give labels or an alarm is raised, never for its age (retrain: 0s)", false
+	case now.Sub(p.At) < age:
+		return fmt.Sprintf("the live model is recent: it is retrained at %s (retrain: %s)", p.At.Add(age).Format("2006-01-02 15:04"), span(age)), false
+	case s.Uniform < need:
+		return fmt.Sprintf("the live model is older than %s, and is retrained at %d labelled requests drawn at random; there are %d", span(age), need, s.Uniform), false
 	}
-	return "the live model is recent", false
+	return fmt.Sprintf("the model is older than %s and there is more to learn from", span(age)), true
+}
+
+// span writes a duration as the configuration does.
+func span(d time.Duration) string {
+	if day := 24 * time.Hour; d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	return d.String()
 }
 
 func waiting(s store.ExampleCount, need int64) string {

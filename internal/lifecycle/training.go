@@ -120,7 +120,7 @@ func (c *Controller) counted(ctx context.Context, s *subject, counts store.Examp
 // wantTraining queues a run when one is due. What the run is for is written in the same transaction, so that a crash costs
 // neither the run nor the account of how often the task was certified.
 func (c *Controller) wantTraining(ctx context.Context, s *subject) {
-	reason, due := WantsTraining(s.record, s.task.Target, s.progress, s.counts, c.opts.Now())
+	reason, due := WantsTraining(s.record, s.task, s.progress, s.counts, c.opts.Now())
 	if s.waiting = reason; !due {
 		return
 	}

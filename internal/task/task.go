@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // A Kind says how a field is answered.
@@ -64,6 +65,9 @@ func (t Target) Check() error {
 // DefaultTarget is the target of a task that names none.
 var DefaultTarget = Target{Promise: Served, Accuracy: 0.97, Confidence: 0.95}
 
+// DefaultRetrain is Task.Retrain where nobody says otherwise.
+const DefaultRetrain = 7 * 24 * time.Hour
+
 // A Task is one narrow job.
 type Task struct {
 	Name       string
@@ -74,11 +78,12 @@ type Task struct {
 	Answer     Form     // how the answer is written; zero: JSON
 	Generalist string   // the model that answers when no tier may
 	Target     Target
-	Tiers      []string // models to try, cheapest first
-	OnDoubt    string   // "generalist", "review" or "both"
-	Audit      float64  // share of answered requests that is also sent to the generalist
-	AuditRare  float64  // share of answers in rare classes that is audited beside that
-	Auto       bool     // the lifecycle may promote by itself
+	Tiers      []string      // models to try, cheapest first
+	OnDoubt    string        // "generalist", "review" or "both"
+	Audit      float64       // share of answered requests that is also sent to the generalist
+	AuditRare  float64       // share of answers in rare classes that is audited beside that
+	Auto       bool          // the lifecycle may promote by itself
+	Retrain    time.Duration // age at which a live model is trained anew, where there is more to learn from; 0: never for its age
 	// CalibrationBudget is how many dollars one training run may spend on answers of models to measure them as tiers.
 	CalibrationBudget float64
 }
