@@ -3,6 +3,7 @@ package datacheck
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode"
@@ -29,6 +30,7 @@ func Quick(fields []task.Field, examples []task.Example) *Report {
 		r.categories(f, examples)
 		r.unlabelled(f, examples)
 	}
+	r.unknownFields(fields, examples)
 	r.duplicates(fields, examples, same)
 	r.oddTexts(examples)
 	r.sort()
@@ -36,7 +38,7 @@ func Quick(fields []task.Field, examples []task.Example) *Report {
 }
 
 var kindOrder = []Kind{OutsideSchema, SameID, OneCategory, Contradiction, SpanNotInText, LookAlikeNames, ShiftedBlock, SuspiciousLabel,
-	NearConflict, Inseparable, HardPair, RareCategory, Leak, Duplicate, NearDuplicate, OddText, Unlabelled}
+	NearConflict, Inseparable, HardPair, RareCategory, Leak, Duplicate, NearDuplicate, OddText, Unlabelled, UnknownField}
 
 func (r *Report) sort() {
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
@@ -120,6 +122,23 @@ func (r *Report) outsideSchema(f task.Field, examples []task.Example) {
 		found.Groups = append(found.Groups, Group{Rows: []Row{labelledRow(examples, i, f.Name)}, Note: f.Check(v).Error()})
 	}
 	r.add(found)
+}
+
+// unknownFields finds labels whose name is no field's: meant for another task, or misspelt.
+func (r *Report) unknownFields(fields []task.Field, examples []task.Example) {
+	rows := map[string][]Row{}
+	for i := range examples {
+		for name := range examples[i].Labels {
+			if !slices.ContainsFunc(fields, func(f task.Field) bool { return f.Name == name }) {
+				rows[name] = append(rows[name], labelledRow(examples, i, name))
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(rows)) {
+		r.add(Finding{Kind: UnknownField, Field: name, Severity: Note, Rows: len(rows[name]),
+			Why: "Labels stand under a name that the schema lacks. Nothing learns from them.",
+			Do:  "Nothing if they are meant for another task; if the name is misspelt, correct it.", Groups: []Group{{Rows: rows[name]}}})
+	}
 }
 
 // usable reports whether an example has a label of the field that the schema allows.

@@ -62,6 +62,7 @@ func TestQuick(t *testing.T) {
 		labelled("out", "an unknown label", "other"),
 		labelled("ctl", "a \x07 bell", "late"), labelled("rtl", "some \u202etxet", "late"), labelled("x", "x", "late"),
 		labelled("long", strings.Repeat("long ", 30_000), "late"),
+		task.Example{ID: "typo", Text: "a misspelt name", Labels: task.Output{sample.Category: task.String("late"), "order-ID": task.Null}},
 		task.Example{ID: "none", Text: "no category", Labels: task.Output{}},
 		task.Example{ID: "span", Text: "order A-1 please", Labels: task.Output{sample.Category: task.String("late"), sample.OrderID: task.String("B-2")}},
 		task.Example{ID: "span ok", Text: "order A-1 again", Labels: task.Output{sample.Category: task.String("late"), sample.OrderID: task.String("A-1")}},
@@ -73,6 +74,7 @@ func TestQuick(t *testing.T) {
 	mustFind(t, r, OutsideSchema, "out")
 	mustFind(t, r, OddText, "ctl", "long", "rtl", "x")
 	mustFind(t, r, SpanNotInText, "span")
+	mustFind(t, r, UnknownField, "typo")
 	if n := len(mustFind(t, r, LookAlikeNames).Groups); n != 2 {
 		t.Errorf("%d groups of names that look alike, want Refund and late", n)
 	}

@@ -29,6 +29,7 @@ const (
 	NearDuplicate   Kind = "near_duplicate"   // texts that differ by a few words, with the same labels
 	OddText         Kind = "odd_text"         // control characters, a single character, very long
 	Unlabelled      Kind = "unlabelled"       // rows without a label of a field
+	UnknownField    Kind = "unknown_field"    // labels under a name that the schema lacks
 )
 
 // Severities of a finding.
