@@ -79,7 +79,7 @@ func (s *server) callbacks(o *gateway.Options) {
 }
 
 func overheard(t gateway.Traffic, barred bool) lifecycle.Traffic {
-	o := lifecycle.Traffic{At: t.At, Asked: t.Asked, Schema: t.Schema, Content: t.Content, Cost: t.Cost, Priced: t.Priced, Barred: barred, Plain: t.Plain}
+	o := lifecycle.Traffic{RequestID: t.RequestID, At: t.At, Asked: t.Asked, Schema: t.Schema, Content: t.Content, Cost: t.Cost, Priced: t.Priced, Barred: barred, Plain: t.Plain}
 	var said []string
 	for _, m := range t.Messages {
 		switch m.Role {

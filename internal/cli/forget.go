@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"occam/internal/lifecycle"
 	"occam/internal/store"
 )
 
@@ -28,6 +29,7 @@ func (a *app) redactCommand(path *string) *cobra.Command {
 // forgotten is what `occam ledger forget --json` and the socket answer.
 type forgotten struct {
 	Examples int64 `json:"examples"`
+	Samples  int64 `json:"samples"` // that discovery kept of traffic without a task
 }
 
 // redacted is what `occam ledger redact --json` and the socket answer.
@@ -43,7 +45,9 @@ func forget(ctx context.Context, s *store.Store, requests []string) (done forgot
 				return err
 			}
 		}
-		return nil
+		n, err := lifecycle.ForgetOverheard(tx, requests)
+		done.Samples = int64(n)
+		return err
 	})
 	if err != nil {
 		return forgotten{}, err
@@ -71,7 +75,8 @@ func (a *app) forget(ctx context.Context, path string, requests []string) error 
 	if a.json {
 		return a.printJSON(done)
 	}
-	_, err = fmt.Fprintf(a.stdout, "%d texts of %d requests were kept, and are removed with their labels and reviews\n", done.Examples, len(requests))
+	_, err = fmt.Fprintf(a.stdout, "%d texts of %d requests were kept, and are removed with their labels and reviews; so are %d samples of discovery\n",
+		done.Examples, len(requests), done.Samples)
 	return err
 }
 
@@ -91,7 +96,14 @@ func (a *app) redact(ctx context.Context, path string) error {
 }
 
 func (s *server) controlForget(w http.ResponseWriter, r *http.Request) {
-	done, err := forget(r.Context(), s.store, r.URL.Query()["request"])
+	requests := r.URL.Query()["request"]
+	held, err := s.control.Load().ForgetOverheard(r.Context(), requests)
+	if err != nil {
+		reply(w, nil, err)
+		return
+	}
+	done, err := forget(r.Context(), s.store, requests)
+	done.Samples += int64(held)
 	reply(w, done, err)
 }
 

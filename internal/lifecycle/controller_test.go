@@ -430,6 +430,63 @@ func TestModelFromTheConfiguration(t *testing.T) {
 	}
 }
 
+// Replicas that start at once with a model that none of them knows yet all start, and it is stored and put live once.
+func TestReplicasInstallAModelAtOnce(t *testing.T) {
+	trains(t)
+	path := t.TempDir() + "/colours.occam"
+	if err := trainColours(t, 900, nil).Save(path); err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(t.Context(), "sqlite:"+t.TempDir(), store.Options{Durability: store.Normal})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close() //nolint:errcheck // nothing is to be kept
+	const replicas = 8
+	errs, states := make([]error, replicas), make([]Status, replicas)
+	var wg sync.WaitGroup
+	begin := make(chan struct{})
+	for i := range replicas {
+		loaded, err := LoadModel(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer loaded.Close()
+		wg.Go(func() {
+			<-begin
+			c, err := Open(t.Context(), Options{Store: db, Tasks: []Setup{{Task: colours(), Model: loaded}}, Publish: func([]Deployment) error { return nil }})
+			if errs[i] = err; err != nil {
+				return
+			}
+			defer c.Close()
+			if errs[i] = c.Refresh(t.Context()); errs[i] == nil {
+				states[i] = c.Status()[0]
+			}
+		})
+	}
+	close(begin)
+	wg.Wait()
+	models, err := Models(t.Context(), db, "colours")
+	if err != nil || len(models) != 1 || models[0].Report.Origin != "configuration" {
+		t.Fatalf("models %+v, %v", models, err)
+	}
+	for i := range replicas {
+		if errs[i] != nil || states[i].State != Live || states[i].Lead != models[0].Hash {
+			t.Errorf("replica %d: %v, %+v", i, errs[i], states[i].Record)
+		}
+	}
+	err = db.View(t.Context(), func(tx *store.Tx) error {
+		steps, err := tx.Tasks().History("colours", 100)
+		if len(steps) != 2 { // observing, live
+			t.Errorf("%d steps: %+v", len(steps), steps)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFeedback(t *testing.T) {
 	b := newBench(t, nil)
 	b.ask(30, nil)

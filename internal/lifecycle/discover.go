@@ -13,6 +13,8 @@ import (
 
 // Traffic is one request that belongs to no task, with its answer.
 type Traffic struct {
+	RequestID string `json:",omitempty"`
+
 	At      time.Time
 	Asked   string // model that the app asked for
 	System  string // system prompt
@@ -62,6 +64,7 @@ type sighting struct {
 }
 
 type exchange struct {
+	Request string `json:"request,omitempty"` // whose it was, so that it can be forgotten
 	User    string `json:"user"`
 	Content string `json:"content"`
 }
@@ -95,7 +98,7 @@ func (f *finder) group(key string) *group {
 
 func sightingOf(t Traffic) sighting {
 	s := sighting{N: 1, Unplain: one(!t.Plain), Last: t.At, Cost: t.Cost, Unpriced: one(!t.Priced), Barred: t.Barred,
-		Samples: []exchange{{cut(t.User), cut(t.Content)}}}
+		Samples: []exchange{{t.RequestID, cut(t.User), cut(t.Content)}}}
 	s.First = Traffic{At: t.At, Asked: t.Asked, System: t.System, Schema: t.Schema}
 	return s
 }
@@ -125,6 +128,18 @@ func (s *sighting) merge(o sighting) {
 			return
 		}
 	}
+}
+
+// forget removes the samples of some requests and returns whose there were.
+func (s *sighting) forget(requests []string) (found []string) {
+	s.Samples = slices.DeleteFunc(slices.Clone(s.Samples), func(x exchange) bool {
+		gone := x.Request != "" && slices.Contains(requests, x.Request)
+		if gone {
+			found = append(found, x.Request)
+		}
+		return gone
+	})
+	return found
 }
 
 func (f *finder) evict() {

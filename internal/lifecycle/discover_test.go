@@ -189,6 +189,62 @@ func TestShapesOfAnswers(t *testing.T) {
 	}
 }
 
+// Samples that discovery keeps are forgotten by their requests, written or not, and do not come back.
+func TestOverheardTrafficIsForgotten(t *testing.T) {
+	b := newBench(t, nil)
+	hear := func(from, n int) {
+		for i := from; i < from+n; i++ {
+			x := ticketTraffic(i)
+			x.RequestID, x.At, x.Asked, x.Plain, x.User = fmt.Sprint("r", i), b.now(), "gpt-4o", true, fmt.Sprintf("%s by person-%d.", x.User, i)
+			b.Overhear(x)
+		}
+	}
+	kept := func() (all string) {
+		err := b.store.View(t.Context(), func(tx *store.Tx) error {
+			records, err := tx.Records(kindTraffic).List()
+			for _, r := range records {
+				all += string(r.Value)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	forget := func(requests ...string) (n int) {
+		n, err := b.ForgetOverheard(t.Context(), requests)
+		if err == nil {
+			err = b.store.Update(t.Context(), func(tx *store.Tx) error {
+				stored, err := ForgetOverheard(tx, requests)
+				n += stored
+				return err
+			})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	hear(0, 8) // too few to be written
+	if n := forget("r3", "unknown", ""); n != 1 {
+		t.Errorf("%d samples in memory are forgotten", n)
+	}
+	hear(8, 12)
+	b.until("write", func(Status) bool { b.pass(time.Second); return strings.Contains(kept(), "person-19.") })
+	if all := kept(); strings.Contains(all, "person-3.") || !strings.Contains(all, "person-4.") {
+		t.Errorf("kept %s", all)
+	}
+	if n := forget("r4", "r19"); n != 2 {
+		t.Errorf("%d stored samples are forgotten", n)
+	}
+	hear(20, 1)
+	b.until("write", func(Status) bool { b.pass(time.Second); return strings.Contains(kept(), "person-20.") })
+	if all := kept(); strings.Contains(all, "person-4.") || strings.Contains(all, "person-19.") || !strings.Contains(all, `"n":21`) {
+		t.Errorf("kept %s", all)
+	}
+}
+
 // What was overheard outlives the process, and replicas add up what they hear.
 func TestOverheardTrafficIsKept(t *testing.T) {
 	b := newBench(t, nil)

@@ -103,6 +103,49 @@ func encodeSighting(s *sighting) ([]byte, error) {
 	}
 }
 
+// ForgetOverheard removes what discovery keeps of some requests, and returns how many samples there were. What they said of a group as a
+// whole, its counts and the prompt that marks it, stays.
+func ForgetOverheard(tx *store.Tx, requests []string) (n int, err error) {
+	records := tx.Records(kindTraffic)
+	all, err := records.List()
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range all {
+		var seen sighting
+		if json.Unmarshal(r.Value, &seen) != nil {
+			continue // loadTraffic says so, and the group begins anew
+		}
+		found := seen.forget(requests)
+		if len(found) == 0 {
+			continue
+		}
+		if r.Value, err = encodeSighting(&seen); err != nil {
+			return n, err
+		}
+		if err := records.Put(r); err != nil {
+			return n, err
+		}
+		n += len(found)
+	}
+	return n, nil
+}
+
+// ForgetOverheard removes what this process still holds of some requests for discovery, and returns of how many that is not in the
+// store yet. Samples in the store are the function's of this name; give it a transaction after this.
+func (c *Controller) ForgetOverheard(ctx context.Context, requests []string) (n int, err error) {
+	err = c.inLoop(ctx, func(context.Context) {
+		for len(c.traffic) > 0 {
+			c.finder.add(<-c.traffic)
+		}
+		for _, g := range c.finder.groups {
+			n += len(g.fresh.forget(requests))
+			g.known.forget(requests)
+		}
+	})
+	return n, err
+}
+
 // forgetTraffic removes a group that became a task, or those whose retention has ended.
 func (c *Controller) forgetTraffic(ctx context.Context, gone func(*group) bool) {
 	for key, g := range c.finder.groups {

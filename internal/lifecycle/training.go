@@ -478,9 +478,25 @@ func (c *Controller) install(ctx context.Context, s *subject, m *LoadedModel) er
 	if err != nil {
 		return err
 	}
-	next := s.record.consider(contender)
-	if next.Lead == hash {
-		next = next.entered(Live, "the configuration names it")
+	return c.goLive(ctx, s, contender)
+}
+
+// goLive puts a model that the configuration names live, or refuses it. Of replicas that start at once one does.
+func (c *Controller) goLive(ctx context.Context, s *subject, contender Contender) (err error) {
+	for range 3 {
+		next := s.record
+		if next.Seen != contender.Model {
+			next = next.consider(contender)
+		}
+		if next.Lead == contender.Model {
+			next = next.entered(Live, "the configuration names it")
+		}
+		if err = c.move(ctx, s, next.stamped(s.record, c.opts.Now().UTC()), "configuration"); !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+		if s.record.Seen == contender.Model && s.record.State != Candidate { // a replica was quicker; one that leads may have made it a candidate only
+			return nil
+		}
 	}
-	return c.move(ctx, s, next.stamped(s.record, c.opts.Now().UTC()), "configuration")
+	return err
 }
