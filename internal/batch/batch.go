@@ -98,14 +98,14 @@ type Batch struct {
 	Ended     time.Time `json:"ended,omitzero"`
 	Cancel    time.Time `json:"cancel,omitzero"` // when somebody asked it to stop
 
-	Counts      Counts `json:"counts"`
-	Usage       Usage  `json:"usage"`
-	Lines       int64  `json:"lines"`        // read of the input
-	Offset      int64  `json:"offset"`       // bytes of the input that they took
-	Sorted      bool   `json:"sorted"`       // the input is read to its end
-	OutputBytes int64  `json:"output_bytes"` // of the output file that are vouched for
-	ErrorBytes  int64  `json:"error_bytes"`
-	Parts       []Part `json:"parts,omitempty"`
+	Counts      Counts  `json:"counts"`
+	Usage       Usage   `json:"usage"`
+	Lines       int64   `json:"lines"`        // read of the input
+	Offset      int64   `json:"offset"`       // bytes of the input that they took
+	Sorted      bool    `json:"sorted"`       // the input is read to its end
+	OutputBytes int64   `json:"output_bytes"` // of the output file that are vouched for
+	ErrorBytes  int64   `json:"error_bytes"`
+	Parts       []*Part `json:"parts,omitempty"`
 
 	version int64 // of the record
 }

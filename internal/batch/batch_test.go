@@ -2,6 +2,7 @@ package batch
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -203,6 +204,120 @@ func TestCancel(t *testing.T) {
 	o.reconcile(t, p)
 	if status, text := app.do("POST", "/v1/batches/"+id+"/cancel", "", nil); status != 400 {
 		t.Errorf("%d %s", status, text)
+	}
+}
+
+// Of a batch that is cancelled while it is read, each line that was not read is told, as are those that were not sent.
+func TestCancelWhileReading(t *testing.T) {
+	const lines = 3000
+	p, url := provide(t, sim.Options{})
+	o, app := work(t, url, Limits{chunk: 20})
+	id := app.begin(tickets(lines)+ticket(0), "/v1/chat/completions")
+	if status, text := app.do("POST", "/v1/batches/"+id+"/cancel", "", nil); status != 200 {
+		t.Fatalf("%d %s", status, text)
+	}
+	b := app.await(id)
+	good, bad := app.results(b)
+	counts := b["request_counts"].(map[string]any)
+	if b["status"] != Cancelled || len(good)+len(bad) != lines+1 || counts["total"] != lines+1.0 || counts["failed"] != float64(len(bad)) {
+		t.Errorf("%v: %d good, %d bad", b, len(good), len(bad))
+	}
+	t.Logf("%d answered, %d cancelled", len(good), len(bad))
+	if one := bad[fmt.Sprintf("t-%d", lines-1)]; one.Error == nil || one.Error.Line != lines {
+		t.Errorf("the last line: %+v", one)
+	}
+	for name, one := range bad {
+		if want := fmt.Sprintf("line %d", lines+1); one.Error == nil || (one.Error.Code != "batch_cancelled") != (name == want) {
+			t.Errorf("%s: %+v", name, one.Error)
+		}
+	}
+	if n := len(p.Bill()); n != 0 {
+		t.Errorf("%d lines were put to the provider", n)
+	}
+	o.reconcile(t, p)
+}
+
+// What a key's budget has no room for goes to its cheaper model, in a batch of its own, and what does not fit there either is refused.
+func TestDegrade(t *testing.T) {
+	for name, c := range map[string]struct {
+		budget cost.Amount
+		poor   bool
+	}{"room for most": {30_480_000, false}, "not even for the cheaper model": {600_000, true}} {
+		t.Run(name, func(t *testing.T) {
+			p, url := provide(t, sim.Options{})
+			key := store.Key{ID: "key", Role: "app", Hash: store.HashSecret("sk-occam-a"),
+				Limits: store.KeyLimits{Models: []string{"gpt-4o"}, Budget: c.budget, Period: "month", Degrade: "gpt-4o-mini"}}
+			o, app := work(t, url, Limits{}, key)
+			o.task.Audit = 0
+			app.key = "sk-occam-a"
+			b := app.await(app.begin(request("free", "gpt-4o", "hi", false)+"\n"+tickets(90), "/v1/chat/completions"))
+			good, bad := app.results(b)
+			by := map[string]int{}
+			for _, one := range good {
+				if by[one.Response.Occam.Model]++; one.Response.Occam.Model == "gpt-4o-mini" && one.Response.Occam.Reason != "budget" {
+					t.Errorf("%+v", one.Response.Occam)
+				}
+			}
+			t.Logf("answered by %v, %d refused", by, len(bad))
+			if by["triage@abcdef01"] != 60 || by["gpt-4o-mini"] == 0 || len(good)+len(bad) != 91 || (len(bad) > 0) != c.poor {
+				t.Errorf("answered by %v, %d refused", by, len(bad))
+			}
+			for id, one := range bad {
+				if one.Response == nil || one.Response.Body.Error.Code != "insufficient_quota" {
+					t.Errorf("%s: %+v", id, one)
+				}
+			}
+			o.reconcile(t, p)
+			if spent := p.Total(); spent > c.budget {
+				t.Errorf("the key spent %v", spent)
+			}
+			if left, _ := os.ReadDir(o.service.opts.Dir); len(left) > 4 {
+				t.Errorf("files are left over: %v", left)
+			}
+		})
+	}
+}
+
+// Embeddings are asked at the provider's batch price like everything else; a sentence that is no request fails by itself.
+func TestEmbeddings(t *testing.T) {
+	p, url := provide(t, sim.Options{})
+	o, app := work(t, url, Limits{PartLines: 20})
+	line := func(id, body string) string {
+		return fmt.Sprintf(`{"custom_id":%q,"method":"POST","url":"/v1/embeddings","body":%s}`+"\n", id, body)
+	}
+	var text strings.Builder
+	for i := range 50 {
+		text.WriteString(line(fmt.Sprint("e-", i), fmt.Sprintf(`{"model":"text-embedding-3-small","dimensions":8,"input":["ticket %d","again %d"]}`, i, i)))
+	}
+	text.WriteString(line("bad", `{"model":"text-embedding-3-small"}`))
+	b := app.await(app.begin(text.String(), "/v1/embeddings"))
+	status, content := app.do("GET", "/v1/files/"+fmt.Sprint(b["output_file_id"])+"/content", "", nil)
+	seen := map[string]bool{}
+	for _, text := range strings.Split(strings.TrimSpace(string(content)), "\n") {
+		var one struct {
+			CustomID string `json:"custom_id"`
+			Response struct {
+				Body struct {
+					Data []struct{ Embedding []float64 }
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(text), &one); err != nil || len(one.Response.Body.Data) != 2 || len(one.Response.Body.Data[1].Embedding) != 8 {
+			t.Fatalf("%d %.200s: %v", status, text, err)
+		}
+		seen[one.CustomID] = true
+	}
+	if _, bad := app.results(b); b["status"] != Completed || len(seen) != 50 || len(bad) != 1 || bad["bad"].Response.Status != 400 {
+		t.Errorf("%v: %d answered, %v", b, len(seen), bad)
+	}
+	paid := 0
+	for _, a := range o.reconcile(t, p) {
+		if a.Cost > 0 {
+			paid++
+		}
+	}
+	if paid != 50 || len(p.BatchMarks()) != 3 {
+		t.Errorf("%d lines were paid, in %d batches", paid, len(p.BatchMarks()))
 	}
 }
 

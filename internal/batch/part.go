@@ -66,7 +66,7 @@ func (r *run) provider(p *Part) (remote, error) {
 }
 
 // intend puts the intent of every line into the ledger and writes the file that is uploaded. Lines that a budget has no room
-// for end here.
+// for go to the key's cheaper model, in a part of its own, or end here.
 func (r *run) intend(ctx context.Context, p *Part) error {
 	if r.stopping() {
 		return r.skip(ctx, p)
@@ -87,33 +87,66 @@ func (r *run) intend(ctx context.Context, p *Part) error {
 	budgets := gateway.Budgets(r.opts.Desk.KeyOf(r.b.KeyID), r.opts.Now())
 	var failed []byte
 	left := int64(0)
+	instead := &Part{Number: len(r.b.Parts), State: sealed} // for the key's cheaper model
 	err = r.eachStored(p, 0, func(some []stored) error {
 		refused, err := r.opts.Store.IntendLines(ctx, intents(some), budgets...)
 		if err != nil {
 			return err
 		}
-		var lines, asked []byte
+		var lines, asked, other []byte
 		for i := range some {
 			l := &some[i]
 			if refused[l.Intent.ID] == nil {
 				left++
 				lines, asked = appendStored(lines, l), appendAsked(asked, l, r.b.Endpoint)
-			} else if l.Audited == "" {
+			} else if l.Audited == "" && !r.degrade(ctx, p, l, instead, &other) {
 				r.b.Counts.Failed++
 				failed = appendError(failed, l, &openai.Error{Status: 429, Type: "insufficient_quota", Code: "insufficient_quota",
 					Message: "This request could cost more than what is left of the API key's budget."})
 			}
 		}
-		return errors.Join(r.add(kept, lines), r.add(upload, asked))
+		return errors.Join(r.add(kept, lines), r.add(upload, asked), r.addTo(instead, other))
 	})
 	if err != nil {
 		return err
+	}
+	if instead.Lines > 0 {
+		r.b.Parts = append(r.b.Parts, instead) // nothing of it is in the ledger yet
 	}
 	p.State, p.Kept, p.Lines, p.Bytes = intended, true, left, kept.size
 	if left == 0 {
 		p.State = settled
 	}
 	return r.add(r.errs, failed)
+}
+
+// degrade adds a line that its key's budget has no room for to a part for the key's cheaper model. It is false where there is none.
+func (r *run) degrade(ctx context.Context, p *Part, l *stored, into *Part, text *[]byte) bool {
+	line := &gateway.Line{ID: l.Request, Began: l.Began, Key: r.opts.Desk.KeyOf(r.b.KeyID), API: apiOf(r.b.Endpoint), Body: l.Body}
+	ask := r.opts.Desk.Cheaper(ctx, line, &gateway.Ask{Upstream: r.opts.Desk.Upstream(p.Provider), Model: p.Model, Intent: l.Intent})
+	if ask == nil {
+		return false
+	}
+	instead := *l
+	instead.Sent, instead.Intent = ask.Body, ask.Intent
+	into.Provider, into.Model = ask.Upstream.Name, ask.Model
+	into.Lines++
+	*text = appendStored(*text, &instead)
+	return true
+}
+
+// addTo appends lines to the file of a part that is not the batch's yet.
+func (r *run) addTo(p *Part, text []byte) error {
+	if p.Lines == 0 {
+		return nil
+	}
+	into, err := r.grow(r.linesFile(p), p.Bytes)
+	if err != nil {
+		return err
+	}
+	defer into.Close()
+	p.Bytes += int64(len(text))
+	return r.add(into, text)
 }
 
 // openIntended opens the files of the lines that are sent, empty: as they are kept here, and as the provider gets them.
@@ -315,7 +348,7 @@ func (r *run) failed(ctx context.Context, p *Part, b *remoteBatch) error {
 
 // skip ends a part of which nothing was sent, because the batch was cancelled.
 func (r *run) skip(ctx context.Context, p *Part) error {
-	return r.abandon(ctx, p, "batch_cancelled", "The batch was cancelled before this request was run.")
+	return r.abandon(ctx, p, "batch_cancelled", cancelledBefore)
 }
 
 // reject goes on with a part that its provider takes no batch of: with ordinary calls, or not at all.
@@ -389,7 +422,7 @@ func (r *run) leave(ctx context.Context, p *Part) error {
 			if some[i].Audited == "" {
 				r.b.Counts.Failed++
 				failed = appendResult(failed, &result{ID: "batch_req_" + some[i].Request, CustomID: some[i].CustomID,
-					Error: &problem{Code: "batch_cancelled", Message: "The batch was cancelled before this request was run.", Line: some[i].Line}})
+					Error: &problem{Code: "batch_cancelled", Message: cancelledBefore, Line: some[i].Line}})
 			}
 		}
 		return nil

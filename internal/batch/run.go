@@ -110,8 +110,8 @@ func (r *run) pass(ctx context.Context) (err error) {
 		}
 	}
 	waiting := false
-	for i := range r.b.Parts {
-		err := r.advance(ctx, &r.b.Parts[i])
+	for i := 0; i < len(r.b.Parts); i++ { // a part may add another
+		err := r.advance(ctx, r.b.Parts[i])
 		if errors.Is(err, errWait) {
 			waiting = true
 		} else if err != nil {
@@ -182,6 +182,9 @@ func (r *run) fail(ctx context.Context, f Fault) error {
 
 // finish makes the results known and ends the batch.
 func (r *run) finish(ctx context.Context) error {
+	if err := r.noteCancel(ctx); err != nil { // it may have come since the pass began
+		return err
+	}
 	if r.b.Finishing.IsZero() {
 		r.b.Finishing = r.opts.Now().UTC()
 		if r.b.Cancel.IsZero() {
@@ -224,8 +227,8 @@ func (r *run) finish(ctx context.Context) error {
 
 // removeParts deletes the files of all parts.
 func (r *run) removeParts() error {
-	for i := range r.b.Parts {
-		for _, name := range r.partFiles(&r.b.Parts[i]) {
+	for _, p := range r.b.Parts {
+		for _, name := range r.partFiles(p) {
 			if err := r.removePath(name); err != nil {
 				return err
 			}

@@ -232,6 +232,8 @@ func (r *run) outcome(ctx context.Context, u *engine.Upstream, key *store.Key, l
 	return r.opts.Desk.Settle(ctx, line, ask, 0, nil)
 }
 
+const cancelledBefore = "The batch was cancelled before this request was run."
+
 // why is the error of a line without a response.
 func (l *joined) why(p *Part) *problem {
 	if l.result != nil && l.result.Error != nil {
@@ -241,7 +243,7 @@ func (l *joined) why(p *Part) *problem {
 	case Expired:
 		return &problem{Code: "batch_expired", Message: "The provider did not run this request within 24 hours.", Line: l.Line}
 	case Cancelled:
-		return &problem{Code: "batch_cancelled", Message: "The batch was cancelled before this request was run.", Line: l.Line}
+		return &problem{Code: "batch_cancelled", Message: cancelledBefore, Line: l.Line}
 	}
 	return &problem{Code: "missing_result", Message: "The provider's results have no line for this request.", Line: l.Line}
 }

@@ -115,12 +115,13 @@ func (r *run) sort(ctx context.Context) error {
 	return r.seal(ctx)
 }
 
-// sortChunks answers a chunk of lines while the one before it is made durable.
+// sortChunks answers a chunk of lines while the one before it is made durable. What a cancelled batch has not read yet is read
+// all the same: each line is told.
 func (r *run) sortChunks(ctx context.Context, in *reader, seen map[[10]byte]struct{}) error {
 	lines, told := r.b.Lines, time.Now()
 	written := make(chan error, 1)
 	written <- nil // nothing is being written
-	for end := false; !end && !r.stopping() && ctx.Err() == nil; {
+	for end := false; !end && ctx.Err() == nil; {
 		var chunk []lineIn
 		var err error
 		if chunk, end, err = r.readChunk(in, lines); err == nil {
@@ -143,9 +144,9 @@ func (r *run) sortChunks(ctx context.Context, in *reader, seen map[[10]byte]stru
 // seal ends the sorting: no line is added to any part any more.
 func (r *run) seal(ctx context.Context) error {
 	r.b.Sorted = true
-	for i := range r.b.Parts {
-		if r.b.Parts[i].State == filling {
-			r.b.Parts[i].State = sealed
+	for _, p := range r.b.Parts {
+		if p.State == filling {
+			p.State = sealed
 		}
 	}
 	c := r.b.Counts
@@ -257,6 +258,14 @@ func (r *run) answer(ctx context.Context, chunk []lineIn, seen map[[10]byte]stru
 		}
 		seen[l.id] = struct{}{}
 	}
+	if r.stopping() {
+		for i := range chunk {
+			if l := &chunk[i]; l.fault == nil && len(l.text) > 0 {
+				l.fault = &Fault{Code: "batch_cancelled", Message: cancelledBefore, Line: l.number}
+			}
+		}
+		return nil
+	}
 	key := r.opts.Desk.KeyOf(r.b.KeyID)
 	api, began := apiOf(r.b.Endpoint), r.opts.Now()
 	share(func(l *lineIn) {
@@ -352,8 +361,7 @@ func (r *run) putAside(parts map[int][]byte, l *lineIn, began time.Time) error {
 
 // part finds the part that is being filled for a model, or begins one.
 func (r *run) part(provider, model string, size int64) *Part {
-	for i := range r.b.Parts {
-		p := &r.b.Parts[i]
+	for _, p := range r.b.Parts {
 		if p.State != filling || p.Provider != provider || p.Model != model {
 			continue
 		}
@@ -362,8 +370,9 @@ func (r *run) part(provider, model string, size int64) *Part {
 		}
 		p.State = sealed
 	}
-	r.b.Parts = append(r.b.Parts, Part{Number: len(r.b.Parts), Provider: provider, Model: model, State: filling})
-	return &r.b.Parts[len(r.b.Parts)-1]
+	p := &Part{Number: len(r.b.Parts), Provider: provider, Model: model, State: filling}
+	r.b.Parts = append(r.b.Parts, p)
+	return p
 }
 
 // append writes what a chunk adds to the files.
@@ -372,7 +381,7 @@ func (r *run) append(output, failed []byte, parts map[int][]byte) error {
 	for number, text := range parts {
 		g := r.raw[number]
 		if g == nil && err == nil {
-			if g, err = r.grow(r.linesFile(&r.b.Parts[number]), r.b.Parts[number].Bytes-int64(len(text))); err == nil {
+			if g, err = r.grow(r.linesFile(r.b.Parts[number]), r.b.Parts[number].Bytes-int64(len(text))); err == nil {
 				r.raw[number] = g
 			}
 		}

@@ -31,6 +31,9 @@ var fields = []task.Field{
 
 const schema = `{"type":"object","properties":{"category":{"type":"string","enum":["refund","delivery","other"]},"order_id":{"type":["string","null"]}},"required":["category","order_id"],"additionalProperties":false}`
 
+// embeddingPrices are what the simulated provider charges for embeddings, which the built-in book does not know.
+const embeddingPrices = `{"version":"test","llm":[{"model":"text-embedding-3-small","provider":"openai","in":0.02,"out":0,"batch_mult":0.5,"src":"the simulator"}]}`
+
 // A half is a specialist that is sure of refunds only.
 type half struct{}
 
@@ -79,7 +82,12 @@ func openOffice(dir, url string, limits Limits, keys ...store.Key) (*office, err
 	if err != nil {
 		return nil, err
 	}
-	snap := &gateway.Snapshot{Book: cost.Default(), Fallback: o.up, Limits: gateway.Limits{Patience: engine.Patience{Retries: -1}},
+	book, err := cost.Parse(strings.NewReader(embeddingPrices))
+	if err != nil {
+		return nil, err
+	}
+	book = cost.Default().Merge(book)
+	snap := &gateway.Snapshot{Book: book, Fallback: o.up, Limits: gateway.Limits{Patience: engine.Patience{Retries: -1}},
 		Tasks: []gateway.Task{{Task: o.task,
 			Tiers: []gateway.Tier{{Specialist: half{}, Tier: cascade.Tier{Name: "linear", Mode: cascade.Live,
 				Identity: calibration.Identity{Task: "triage", Specialist: "abcdef0123", Score: "s"},

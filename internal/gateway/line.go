@@ -164,6 +164,29 @@ func (x *exchange) asking(rows []store.Attempt, c *call) Sorted {
 	return Sorted{Rows: rows, Ask: &Ask{Upstream: a.target.Upstream, Model: a.target.Model, Body: a.body, Intent: a.Attempt}}
 }
 
+// Cheaper is what to put to the cheaper model that a line's key names, instead of an Ask that its budget has no room for; nil
+// where there is none. It has the ID of the Ask that it stands for, of which the ledger knows nothing.
+func (s *Server) Cheaper(ctx context.Context, l *Line, ask *Ask) *Ask {
+	x, refused := s.offline(ctx, l)
+	if x == nil || refused != nil {
+		return nil
+	}
+	c := &call{audit: ask.Intent.Audit}
+	if x.task != nil {
+		c.edit, c.tier = x.teach(), generalist
+	}
+	x.attempts, x.reason = ask.Intent.Seq, cascade.Reason(ask.Intent.Reason)
+	c, ok := x.cheaper(c)
+	if !ok || c.route.Targets[0].Upstream == ask.Upstream && c.route.Targets[0].Model == ask.Model {
+		return nil
+	}
+	instead := x.asking(nil, c).Ask
+	if instead != nil {
+		instead.Intent.Confidence = ask.Intent.Confidence
+	}
+	return instead
+}
+
 // Settle makes the outcome of an intended line of what the provider answered: status and body as its results give them, or
 // status 0 when it says that it never ran the line. Whoever learns from answers is told.
 func (s *Server) Settle(ctx context.Context, l *Line, ask *Ask, status int, body []byte) store.Attempt {

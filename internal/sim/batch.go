@@ -209,6 +209,8 @@ func batchDialect(endpoint string) *dialect {
 		return &chatDialect
 	case "/v1/responses":
 		return &responsesDialect
+	case "/v1/embeddings":
+		return &chatDialect // for its errors
 	}
 	return nil
 }
@@ -392,6 +394,11 @@ func readBatch(content []byte, endpoint string) (lines []batchLine, problem stri
 	return lines, ""
 }
 
+// half are the prices of a batch.
+func (r Rates) half() Rates {
+	return Rates{Input: r.Input / 2, Cached: r.Cached / 2, Output: r.Output / 2}
+}
+
 // runLine answers and bills one line.
 func (p *Provider) runLine(b *simBatch, line *batchLine, number, i int) (text []byte, ok bool) {
 	d := batchDialect(b.endpoint)
@@ -399,6 +406,15 @@ func (p *Provider) runLine(b *simBatch, line *batchLine, number, i int) (text []
 	result := func(status int, body []byte) []byte {
 		return encode(object{{"id", "batch_" + call.id}, {"custom_id", line.CustomID},
 			{"response", object{{"status_code", status}, {"request_id", call.id}, {"body", json.RawMessage(body)}}}, {"error", nil}})
+	}
+	if b.endpoint == "/v1/embeddings" {
+		reply, err := p.embed(line.Body)
+		if err != nil {
+			return result(err.status, d.failure(err)), false
+		}
+		p.bill.open(reply.rates.half(), Charge{RequestID: call.id, ClientID: line.CustomID, At: call.start, Route: "/v1/batches", Model: reply.model,
+			Prompt: reply.tokens})
+		return result(http.StatusOK, reply.body), true
 	}
 	request, err := d.parse(line.Body)
 	var rates Rates
@@ -409,8 +425,7 @@ func (p *Provider) runLine(b *simBatch, line *batchLine, number, i int) (text []
 		return result(err.status, d.failure(err)), false
 	}
 	answer := p.compose(call, request)
-	half := Rates{Input: rates.Input / 2, Cached: rates.Cached / 2, Output: rates.Output / 2}
-	p.bill.open(half, Charge{RequestID: call.id, ClientID: line.CustomID, ReplyID: answer.id, At: call.start, Route: "/v1/batches",
+	p.bill.open(rates.half(), Charge{RequestID: call.id, ClientID: line.CustomID, ReplyID: answer.id, At: call.start, Route: "/v1/batches",
 		Model: strings.TrimSpace(answer.model), Prompt: answer.prompt, Cached: answer.cached, Completion: answer.completion()})
 	return result(http.StatusOK, encode(d.whole(answer))), true
 }

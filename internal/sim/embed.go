@@ -17,54 +17,70 @@ const (
 	embeddingInputs  = 2048
 )
 
+// An embedding is the reply to one request for embeddings, with what it is billed for.
+type embedding struct {
+	model  string
+	rates  Rates
+	tokens int64
+	body   []byte
+}
+
 // embeddings answers with unit vectors that depend on the text and the seed only.
 func (p *Provider) embeddings(ctx context.Context, w http.ResponseWriter, call *call) *apiError {
+	reply, problem := p.embed(call.body)
+	if problem != nil {
+		return problem
+	}
+	line := p.bill.open(reply.rates, Charge{RequestID: call.id, ClientID: clientID(call.request), At: call.start, Route: "/v1/embeddings",
+		Model: reply.model, Prompt: reply.tokens})
+	dice := rand.New(rand.NewPCG(call.seed, uint64(call.number)))
+	if !wait(ctx, p.options.Latency.draw(dice, p.options.Latency.FirstToken)) {
+		line.markCut()
+		return nil
+	}
+	writeJSON(w, http.StatusOK, reply.body)
+	return nil
+}
+
+func (p *Provider) embed(body []byte) (reply embedding, problem *apiError) {
 	var request struct {
 		Model          string          `json:"model"`
 		Input          json.RawMessage `json:"input"`
 		Dimensions     int             `json:"dimensions"`
 		EncodingFormat string          `json:"encoding_format"`
 	}
-	if err := json.Unmarshal(call.body, &request); err != nil {
-		return badRequest("", "Invalid type in the request: "+err.Error())
+	if err := json.Unmarshal(body, &request); err != nil {
+		return reply, badRequest("", "Invalid type in the request: "+err.Error())
 	}
-	rates, problem := p.rates(request.Model)
-	if problem != nil {
-		return problem
+	reply.model = request.Model
+	if reply.rates, problem = p.rates(request.Model); problem != nil {
+		return reply, problem
 	}
 	var inputs []string
 	var one string
 	if json.Unmarshal(request.Input, &one) == nil {
 		inputs = []string{one}
 	} else if json.Unmarshal(request.Input, &inputs) != nil || len(inputs) == 0 || len(inputs) > embeddingInputs {
-		return badRequest("input", "'input' must be a string or a list of 1 to 2048 strings.")
+		return reply, badRequest("input", "'input' must be a string or a list of 1 to 2048 strings.")
 	}
 	if request.Dimensions == 0 {
 		request.Dimensions = embeddingSize
 	}
 	if request.Dimensions < 1 || request.Dimensions > embeddingSizeMax {
-		return badRequest("dimensions", fmt.Sprintf("'dimensions' must be between 1 and %d.", embeddingSizeMax))
+		return reply, badRequest("dimensions", fmt.Sprintf("'dimensions' must be between 1 and %d.", embeddingSizeMax))
 	}
-	var tokens int64
 	data := make([]object, len(inputs))
 	for i, text := range inputs {
-		tokens += p.counter.count(text)
+		reply.tokens += p.counter.count(text)
 		vector := p.vector(text, request.Dimensions)
 		data[i] = object{{"object", "embedding"}, {"index", i}, {"embedding", vector}}
 		if request.EncodingFormat == "base64" {
 			data[i].set("embedding", base64Floats(vector))
 		}
 	}
-	line := p.bill.open(rates, Charge{RequestID: call.id, ClientID: clientID(call.request), At: call.start, Route: "/v1/embeddings",
-		Model: request.Model, Prompt: tokens})
-	dice := rand.New(rand.NewPCG(call.seed, uint64(call.number)))
-	if !wait(ctx, p.options.Latency.draw(dice, p.options.Latency.FirstToken)) {
-		line.markCut()
-		return nil
-	}
-	writeJSON(w, http.StatusOK, encode(object{{"object", "list"}, {"data", data}, {"model", request.Model},
-		{"usage", object{{"prompt_tokens", tokens}, {"total_tokens", tokens}}}}))
-	return nil
+	reply.body = encode(object{{"object", "list"}, {"data", data}, {"model", request.Model},
+		{"usage", object{{"prompt_tokens", reply.tokens}, {"total_tokens", reply.tokens}}}})
+	return reply, nil
 }
 
 func (p *Provider) vector(text string, size int) []float32 {
