@@ -9,6 +9,7 @@ import (
 
 	"occam/internal/config"
 	"occam/internal/cost"
+	"occam/internal/dashboard"
 	"occam/internal/finops"
 	"occam/internal/store"
 )
@@ -18,9 +19,6 @@ const alertEvery = 10 * time.Minute
 
 // endingDays is how long before a model's shutdown its users are told.
 const endingDays = 60
-
-// historyDays is how far back forecasts and anomalies look.
-const historyDays = 56
 
 // An alert is one thing that a person should know. The same key is told once.
 type alert struct {
@@ -76,12 +74,7 @@ func (b *bell) look(ctx context.Context, cfg *config.Config, book *cost.Book) er
 	if s.charges, err = chargesIn(cfg, book, s.rows, s.month, now); err != nil {
 		return err
 	}
-	// The hour and the day under way would look like a fall.
-	hour, today := now.Truncate(time.Hour), now.Truncate(24*time.Hour)
-	if s.hours, err = series(ctx, b.store, store.Window{From: today.AddDate(0, 0, -historyDays), To: hour}, store.ByHour, time.Hour); err != nil {
-		return err
-	}
-	if s.days, err = series(ctx, b.store, store.Window{From: today.AddDate(0, 0, -historyDays), To: today}, store.ByDay, 24*time.Hour); err != nil {
+	if s.days, s.hours, err = dashboard.SpendHistory(ctx, b.store, now); err != nil {
 		return err
 	}
 	if s.balances, err = b.balances(ctx, cfg.Alerts, s.rows, now); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"occam/internal/config"
 	"occam/internal/cost"
+	"occam/internal/dashboard"
 	"occam/internal/finops"
 	"occam/internal/store"
 )
@@ -181,41 +182,15 @@ func hostingCharges(cfg *config.Config, book *cost.Book, rows []finops.Row, w st
 
 // spendSeries fills in the forecast and the anomalies, which look at more than the month.
 func (a *app) spendSeries(ctx context.Context, s *store.Store, w store.Window, r *spendReport) error {
-	today := a.now().UTC().Truncate(24 * time.Hour)
-	back := store.Window{From: today.AddDate(0, 0, -historyDays), To: today} // the day under way would look like a fall
-	days, err := series(ctx, s, back, store.ByDay, 24*time.Hour)
+	days, hours, err := dashboard.SpendHistory(ctx, s, a.now())
 	if err != nil {
 		return err
 	}
 	if q, ok := finops.Forecast(days, w.From, w.To, rand.New(rand.NewPCG(1, 0))); ok {
 		r.Forecast = &q
 	}
-	back.To = a.now().UTC().Truncate(time.Hour)
-	hours, err := series(ctx, s, back, store.ByHour, time.Hour)
-	if err != nil {
-		return err
-	}
 	r.Anomalies = finops.Anomalies(hours, finops.AnomalyOptions{})
 	return nil
-}
-
-// series is the spend by step without gaps, from the first step that has any to the window's end.
-func series(ctx context.Context, s *store.Store, w store.Window, by store.Dimension, step time.Duration) ([]finops.Point, error) {
-	totals, err := s.Totals(ctx, store.TotalsQuery{Window: w, By: []store.Dimension{by}})
-	if err != nil {
-		return nil, err
-	}
-	var points []finops.Point
-	for _, t := range totals {
-		for len(points) > 0 && points[len(points)-1].Start.Add(step).Before(t.Start) {
-			points = append(points, finops.Point{Start: points[len(points)-1].Start.Add(step)})
-		}
-		points = append(points, finops.Point{Start: t.Start, Spend: t.Cost})
-	}
-	for len(points) > 0 && points[len(points)-1].Start.Add(step).Before(w.To) {
-		points = append(points, finops.Point{Start: points[len(points)-1].Start.Add(step)})
-	}
-	return points, nil
 }
 
 func reconcile(f reportFlags, rows []finops.Row) (*finops.Reconciliation, error) {

@@ -22,9 +22,14 @@ import (
 	"occam/internal/task"
 )
 
+// A Totaller sums up the ledger.
+type Totaller interface {
+	Totals(ctx context.Context, q store.TotalsQuery) ([]store.Total, error)
+}
+
 // A Source is the ledger, as far as the dashboard reads it. *store.Store is one.
 type Source interface {
-	Totals(ctx context.Context, q store.TotalsQuery) ([]store.Total, error)
+	Totaller
 	Requests(ctx context.Context, f store.Filter, cursor string) ([]store.Request, string, error)
 	Request(ctx context.Context, id string) (_ store.Request, ok bool, err error)
 	Counts(ctx context.Context) (store.Counts, error)

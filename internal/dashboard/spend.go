@@ -222,19 +222,12 @@ func (d *Dashboard) fillSeries(ctx context.Context, p *spend, w store.Window, no
 	if !now.Before(w.To) {
 		return nil
 	}
-	today := now.Truncate(24 * time.Hour)
-	back := store.Window{From: today.Add(-history), To: today} // whole days: the one under way would look like a fall
-	days, err := d.series(ctx, back, store.ByDay, 24*time.Hour)
+	days, hours, err := SpendHistory(ctx, d.Source, now)
 	if err != nil {
 		return err
 	}
 	if q, ok := finops.Forecast(days, w.From, w.To, rand.New(rand.NewPCG(1, 0))); ok { // the same days have the same forecast
 		p.Forecast = &q
-	}
-	back.To = now.Truncate(time.Hour)
-	hours, err := d.series(ctx, back, store.ByHour, time.Hour)
-	if err != nil {
-		return err
 	}
 	p.Unusual = finops.Anomalies(hours, finops.AnomalyOptions{})
 	slices.Reverse(p.Unusual)
@@ -242,19 +235,28 @@ func (d *Dashboard) fillSeries(ctx context.Context, p *spend, w store.Window, no
 	return nil
 }
 
-// series is the spend by step without gaps, from the first step that has any to the window's end.
-func (d *Dashboard) series(ctx context.Context, w store.Window, by store.Dimension, step time.Duration) ([]finops.Point, error) {
-	totals, err := d.Source.Totals(ctx, store.TotalsQuery{Window: w, By: []store.Dimension{by}})
-	if err != nil || len(totals) == 0 {
-		return nil, err
+// SpendHistory is what forecasts and the search for unusual hours look at: the spend of the last eight weeks by day and by hour, in
+// UTC, without gaps from the first that has any. The day and the hour under way are left out: they would look like a fall.
+func SpendHistory(ctx context.Context, ledger Totaller, now time.Time) (days, hours []finops.Point, err error) {
+	today := now.UTC().Truncate(24 * time.Hour)
+	series := func(by store.Dimension, until time.Time, step time.Duration) ([]finops.Point, error) {
+		totals, err := ledger.Totals(ctx, store.TotalsQuery{Window: store.Window{From: today.Add(-history), To: until}, By: []store.Dimension{by}})
+		if err != nil || len(totals) == 0 {
+			return nil, err
+		}
+		spent := map[int64]cost.Amount{}
+		for _, t := range totals {
+			spent[t.Start.Unix()] = t.Cost
+		}
+		var points []finops.Point
+		for at := totals[0].Start; at.Before(until); at = at.Add(step) {
+			points = append(points, finops.Point{Start: at, Spend: spent[at.Unix()]})
+		}
+		return points, nil
 	}
-	spent := map[int64]cost.Amount{}
-	for _, t := range totals {
-		spent[t.Start.Unix()] = t.Cost
+	if days, err = series(store.ByDay, today, 24*time.Hour); err != nil {
+		return nil, nil, err
 	}
-	var points []finops.Point
-	for at := totals[0].Start; at.Before(w.To); at = at.Add(step) {
-		points = append(points, finops.Point{Start: at, Spend: spent[at.Unix()]})
-	}
-	return points, nil
+	hours, err = series(store.ByHour, now.UTC().Truncate(time.Hour), time.Hour)
+	return days, hours, err
 }
