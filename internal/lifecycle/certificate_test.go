@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"occam/internal/calibration"
@@ -220,5 +222,101 @@ func TestRareClassesHaveTheirOwnAlarm(t *testing.T) {
 	}
 	if (&Comparison{Answered: true, Extra: true}).counts(Record{State: Live}) {
 		t.Error("an audit that was drawn for a rare class is counted as part of the uniform sample")
+	}
+}
+
+// benchWithMini is a bench whose models have a tier after the specialist, and rare classes.
+func benchWithMini(t *testing.T) *bench {
+	t.Helper()
+	b := newBenchWith(t, func(ctx context.Context, o TrainOptions) (*Trained, error) {
+		trained, err := Train(ctx, o)
+		if err != nil || trained.Certificate == nil {
+			return trained, err
+		}
+		c := *trained.Certificate
+		c.Classes = []calibration.Row{{Name: "red", Accepted: c.Accepted - 20, Note: calibration.Certified}, {Name: "blue", Accepted: 20, Note: calibration.Overall}}
+		mini := PlannedTier{Name: "mini", Provider: "openai", Upstream: "gpt-4o-mini", Version: "mini-1", Prompt: askedWith(o.Task)}
+		second := c
+		second.Tier, second.Specialist, second.Score, second.Classes = "mini", mini.hash(), cascade.ScoreConstant, nil
+		mini.Certificate = &second
+		trained.Certificate, trained.Tiers, trained.after = &c, []PlannedTier{mini}, nil
+		return trained, nil
+	}, nil)
+	return b
+}
+
+// A tier after the specialist whose model moved is voided in the chain, once, and told of again when it is back; the rest of its
+// plan goes on answering.
+func TestAVoidTierIsEnteredInTheChain(t *testing.T) {
+	trains(t)
+	var elsewhere atomic.Bool
+	b := benchWithMini(t)
+	b.close()
+	b.model = func(string) (Source, bool) {
+		return Source{Provider: map[bool]string{true: "azure", false: "openai"}[elsewhere.Load()], Upstream: "gpt-4o-mini", Priced: true}, true
+	}
+	b.open()
+	b.askUntil("live model", nil, in(Live))
+	if tiers := b.tiers(); len(tiers) != 2 || tiers[1].Mode != cascade.Live {
+		t.Fatalf("tiers %+v", tiers)
+	}
+	issued := len(b.notices())
+	now := func(mode cascade.Mode, want ...string) {
+		t.Helper()
+		for range 3 { // told once, whatever is looked at again
+			if err := b.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if tiers := b.tiers(); tiers[0].Mode != cascade.Live || tiers[1].Mode != mode {
+			t.Errorf("the specialist is %s, the tier after it %s, want live and %s", tiers[0].Mode, tiers[1].Mode, mode)
+		}
+		if got := b.notices()[issued:]; !slices.Equal(got, want) {
+			t.Errorf("the chain says %v, want %v", got, want)
+		}
+	}
+	elsewhere.Store(true)
+	now(cascade.Suspended, store.CertificateVoided)
+	all, err := b.store.Notices(t.Context(), "colours")
+	if err != nil || !strings.HasSuffix(all[len(all)-1].Subject, "/mini") || !strings.Contains(all[len(all)-1].Text, "the specialist changed") {
+		t.Errorf("notice %+v, %v", all[len(all)-1], err)
+	}
+	b.close()
+	b.open()
+	now(cascade.Suspended, store.CertificateVoided)
+	elsewhere.Store(false)
+	now(cascade.Live, store.CertificateVoided, store.CertificateRestored)
+	report, err := b.store.Verify(t.Context())
+	if err != nil || !report.OK() || len(report.Remarks) > 0 {
+		t.Errorf("verify: %+v, %v", report, err)
+	}
+}
+
+// Rare classes that a tier may answer no more are named in the chain, once.
+func TestBarredClassesAreEnteredInTheChain(t *testing.T) {
+	trains(t)
+	b := benchWithMini(t)
+	b.askUntil("live model", nil, in(Live))
+	before := len(b.notices())
+	for i := range 60 {
+		b.Compare(Comparison{RequestID: fmt.Sprint("rare", i), At: b.now(), Task: "colours", Specialist: b.tiers()[0].Identity.Specialist, Input: fmt.Sprint("thing ", i),
+			Values: []task.Value{task.String("red"), task.Null}, Predicted: task.Prediction{Values: []task.Value{task.String("blue"), task.Null}},
+			Model: "gpt-4o-2024-08-06", PromptHash: "p", Answered: true, Accepted: true, Rare: true, Extra: true})
+	}
+	b.until("the rare classes to be barred", func(Status) bool { return b.tiers()[0].Rare != nil && b.tiers()[0].Rare.Barred })
+	_ = b.inLoop(t.Context(), func(context.Context) {})
+	all, err := b.store.Notices(t.Context(), "colours")
+	if err != nil || len(all) != before+1 {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	n := all[before]
+	if n.Kind != store.ClassesBarred || strings.Contains(n.Subject, "/") || !strings.Contains(n.Text, "in blue") {
+		t.Errorf("notice %+v", n)
+	}
+	if b.status().State != Live || b.tiers()[0].Mode != cascade.Live {
+		t.Errorf("status %+v", b.status().Record)
+	}
+	if report, err := b.store.Verify(t.Context()); err != nil || !report.OK() || len(report.Remarks) > 0 {
+		t.Errorf("verify: %+v, %v", report, err)
 	}
 }

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"occam/internal/calibration"
 	"occam/internal/cascade"
 	"occam/internal/engine"
 	"occam/internal/store"
@@ -252,14 +252,18 @@ func (c *Controller) judge(ctx context.Context, cmp *Comparison) {
 	if o.gauge == nil {
 		return
 	}
-	if cmp.Answered && cmp.Rare && o.gauge.Rare != nil && o.gauge.observeRare(cmp.audit()) {
-		c.barRare(s, o)
-	}
-	if !cmp.counts(s.record) {
+	rare := cmp.Answered && cmp.Rare && o.gauge.Rare != nil
+	if !rare && !cmp.counts(s.record) {
 		return
 	}
 	if !c.leading {
 		c.pass(cmp)
+		return
+	}
+	if rare && o.gauge.observeRare(cmp.audit()) {
+		c.barRare(ctx, s, o)
+	}
+	if !cmp.counts(s.record) {
 		return
 	}
 	if !cmp.Missing {
@@ -277,12 +281,15 @@ func (c *Controller) judge(ctx context.Context, cmp *Comparison) {
 }
 
 // barRare takes the rare classes away from a tier whose answers in them are wrong more often than at calibration.
-func (c *Controller) barRare(s *subject, o observed) {
-	names, _ := rareClasses(o.certificate)
-	c.opts.Log.Warn("a tier answers no more in its rare classes", "task", s.task.Name, "tier", o.certificate.Tier, "classes", names,
-		"reason", o.gauge.Rare.Status().Reason)
+func (c *Controller) barRare(ctx context.Context, s *subject, o observed) {
 	if err := c.publish(); err != nil {
 		c.opts.Log.Error("publishing", "task", s.task.Name, "error", err)
+	}
+	names, _ := rareClasses(o.certificate)
+	why := fmt.Sprintf("%s, in %s", o.gauge.Rare.Status().Reason, strings.Join(names, ", "))
+	c.opts.Log.Warn("a tier answers no more in its rare classes", "task", s.task.Name, "tier", o.certificate.Tier, "reason", why)
+	if err := c.vouchTier(ctx, store.ClassesBarred, s, o, why); err != nil {
+		c.opts.Log.Error("the ledger", "task", s.task.Name, "error", err)
 	}
 }
 
@@ -293,8 +300,7 @@ func (c *Controller) tierWithdrawn(ctx context.Context, s *subject, o observed) 
 	}
 	why := o.gauge.evidence().Alarm
 	c.opts.Log.Warn("a tier answers no more", "task", s.task.Name, "tier", o.certificate.Tier, "reason", why)
-	n := []*calibration.Certificate{nil, o.certificate}
-	if err := c.vouch(ctx, store.CertificateSuspended, s.task.Name, o.hash, why, n); err != nil {
+	if err := c.vouchTier(ctx, store.CertificateSuspended, s, o, why); err != nil {
 		c.opts.Log.Error("the ledger", "task", s.task.Name, "error", err)
 	}
 }
@@ -343,6 +349,7 @@ func (c *Controller) step(ctx context.Context, s *subject) {
 			c.opts.Log.Error("publishing", "task", s.task.Name, "error", err)
 		}
 	}
+	c.noteTiers(ctx, s)
 }
 
 // move makes one step durable, in one transaction with the evidence that belongs to it.

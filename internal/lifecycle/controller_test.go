@@ -31,6 +31,7 @@ type bench struct {
 	clock     time.Time
 	barred    bool // the generalist's answers
 	train     func(context.Context, TrainOptions) (*Trained, error)
+	model     func(string) (Source, bool)
 }
 
 func newBench(t *testing.T, change func(*Setup)) *bench { return newBenchWith(t, nil, change) }
@@ -68,7 +69,7 @@ func (b *bench) open() {
 		b.t.Fatal(err)
 	}
 	b.Controller, err = Start(b.t.Context(), Options{Store: b.store, Tasks: []Setup{b.setup}, Capture: true, Now: b.now, Every: 5 * time.Millisecond,
-		Log: testLog(b.t), Train: b.train, Publish: func(d []Deployment) error {
+		Log: testLog(b.t), Train: b.train, Model: b.model, Publish: func(d []Deployment) error {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.published = d
@@ -139,7 +140,7 @@ func (b *bench) one(id string, at time.Time, text string, values []task.Value) {
 	d := b.published[0]
 	b.mu.Unlock()
 	for _, tier := range d.Tiers {
-		if tier.Mode == cascade.Suspended || tier.Mode == cascade.Off {
+		if tier.Mode == cascade.Suspended || tier.Mode == cascade.Off || tier.Served != nil { // a bench has no models served elsewhere
 			continue
 		}
 		var p task.Prediction

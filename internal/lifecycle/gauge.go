@@ -41,6 +41,8 @@ type gauge struct {
 	// Rare watches the answers in rare classes by all audits of them; nil where there are none. Its error rate may be what
 	// calibration found at most, for these classes have no promise of their own.
 	Rare *drift.Monitor `json:"rare,omitempty"`
+	// Void is why the certificate of a tier after the first does not hold, once that is in the ledger's chain; "" while it holds.
+	Void string `json:"void,omitempty"`
 
 	dirty bool
 }

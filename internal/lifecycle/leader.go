@@ -34,10 +34,13 @@ type evidence struct {
 	Accepted   bool   `json:"accepted,omitempty"`
 	Missing    bool   `json:"missing,omitempty"`
 	Agreed     bool   `json:"agreed,omitempty"`
+	Rare       bool   `json:"rare,omitempty"`
+	Extra      bool   `json:"extra,omitempty"`
 }
 
 func (e *evidence) comparison() Comparison {
-	return Comparison{Task: e.Task, Specialist: e.Specialist, Answered: e.Answered, Accepted: e.Accepted, Missing: e.Missing, Agreed: e.Agreed}
+	return Comparison{Task: e.Task, Specialist: e.Specialist, Answered: e.Answered, Accepted: e.Accepted, Missing: e.Missing, Agreed: e.Agreed,
+		Rare: e.Rare, Extra: e.Extra}
 }
 
 // lead reports whether this process leads, after claiming or renewing that where it is due.
@@ -150,7 +153,7 @@ func (c *Controller) pass(cmp *Comparison) {
 		c.dropped.comparisons.Add(1)
 		return
 	}
-	c.passed = append(c.passed, evidence{cmp.Task, cmp.Specialist, cmp.Answered, cmp.Accepted, cmp.Missing, cmp.Agreed})
+	c.passed = append(c.passed, evidence{cmp.Task, cmp.Specialist, cmp.Answered, cmp.Accepted, cmp.Missing, cmp.Agreed, cmp.Rare, cmp.Extra})
 }
 
 // passOn hands what was seen to the leader.

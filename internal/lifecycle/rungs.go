@@ -137,10 +137,7 @@ func (c *Controller) vouch(ctx context.Context, kind, taskName, modelHash, why s
 		}
 		n := store.Notice{At: c.opts.Now(), Kind: kind, Task: taskName, Subject: subject, Hash: certificate.Hash(), Text: why}
 		if i > 0 {
-			n.Subject += "/" + certificate.Tier
-		}
-		if len(n.Subject) > maxSubject {
-			n.Subject = n.Subject[:maxSubject]
+			n.Subject = store.TierSubject(subject, certificate.Tier)
 		}
 		if err := c.opts.Store.RecordNotice(ctx, n); err != nil {
 			return fmt.Errorf("entering %q in the ledger's chain: %w", kind, err)
@@ -149,7 +146,45 @@ func (c *Controller) vouch(ctx context.Context, kind, taskName, modelHash, why s
 	return nil
 }
 
-const maxSubject = 128 // bytes of a notice's subject
+// vouchTier is vouch for one tier of a model's plan.
+func (c *Controller) vouchTier(ctx context.Context, kind string, s *subject, o observed, why string) error {
+	all := []*calibration.Certificate{o.certificate}
+	if first, _ := o.first(); first != o.certificate {
+		all = []*calibration.Certificate{nil, o.certificate}
+	}
+	return c.vouch(ctx, kind, s.task.Name, o.hash, why, all)
+}
+
+// noteTiers tells people and the ledger of every tier after the first whose certificate became void, or holds again, while its
+// plan answers: the task's state says nothing of it, for the rest of the plan goes on.
+func (c *Controller) noteTiers(ctx context.Context, s *subject) {
+	published := false
+	for hash, h := range s.held {
+		first, _ := h.first()
+		for _, r := range h.rungs {
+			void := s.voidTier(r)
+			if r.Certificate == first || !s.record.Answers(hash) || (void == "") == (r.gauge.Void == "") {
+				continue
+			}
+			if !published { // the data plane knows before anybody is told
+				published = true
+				if err := c.publish(); err != nil {
+					c.opts.Log.Error("publishing", "task", s.task.Name, "error", err)
+				}
+			}
+			kind, why := store.CertificateVoided, void
+			if void == "" {
+				kind, why = store.CertificateRestored, "what had changed is again as it was certified"
+			}
+			c.opts.Log.Warn("the certificate of a tier", "task", s.task.Name, "tier", r.Name, "now", kind, "reason", why)
+			if err := c.vouchTier(ctx, kind, s, observed{h, r.Certificate, r.gauge}, why); err != nil {
+				c.opts.Log.Error("the ledger", "task", s.task.Name, "error", err)
+				continue // tried again with the next step
+			}
+			r.gauge.Void, r.gauge.dirty = void, true
+		}
+	}
+}
 
 // certificates are those of a plan's tiers, in order.
 func certificates(first *calibration.Certificate, tiers []PlannedTier) []*calibration.Certificate {

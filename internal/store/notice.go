@@ -7,6 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -24,12 +27,13 @@ type Notice struct {
 	Seq  int64 `json:"-"`
 }
 
-// Kinds of notices that Verify compares with the stored models: Subject is a model's ID, Hash that of its certificate.
+// Kinds of notices that Verify compares with the stored models: Subject is a model's ID or TierSubject, Hash that of the certificate.
 const (
 	CertificateIssued    = "certificate issued"
 	CertificateSuspended = "certificate suspended"
-	CertificateRestored  = "certificate restored" // a person judged the alarm that suspended it to be false
+	CertificateRestored  = "certificate restored" // a person judged the alarm to be false, or what had voided it was undone
 	CertificateVoided    = "certificate voided"
+	ClassesBarred        = "rare classes barred" // the certificate holds but for the rare classes that the text names
 )
 
 // RecordNotice appends a notice to the chain and returns once it is durable. Like an outcome it is never given up: when the
@@ -111,37 +115,87 @@ func (v *verifier) notice(e *entry) {
 		return
 	}
 	switch n.Kind {
-	case CertificateIssued, CertificateSuspended, CertificateRestored, CertificateVoided:
+	case CertificateIssued, CertificateSuspended, CertificateRestored, CertificateVoided, ClassesBarred:
 		if have, ok := v.certificates[n.Subject]; !ok || !n.At.Before(have.At) {
 			v.certificates[n.Subject] = n
 		}
 	}
 }
 
-// checkCertificates compares the certificate that is stored with each model with what the chain says was issued.
+// checkCertificates compares every certificate that is stored, of a model and of each tier that its plan has after it, with what
+// the chain says was issued.
 func (v *verifier) checkCertificates(ctx context.Context) error {
-	rows, err := v.tx.QueryContext(ctx, `SELECT id, certificate FROM models ORDER BY id`)
+	rows, err := v.tx.QueryContext(ctx, `SELECT id, certificate, report FROM models ORDER BY id`)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var id, certificate string
-		if err := rows.Scan(&id, &certificate); err != nil {
+		var id, certificate, report string
+		if err := rows.Scan(&id, &certificate, &report); err != nil {
 			return err
 		}
-		sum := sha256.Sum256([]byte(certificate))
-		n, noticed := v.certificates[id]
-		switch {
-		case !noticed && certificate != "":
-			v.report.Remarks = append(v.report.Remarks, fmt.Sprintf("the certificate of model %s was never entered in the chain", id))
-		case noticed && certificate == "":
-			v.report.problem("model %s: the certificate that entry %d/%d vouches for is gone", id, n.Lane, n.Seq)
-		case noticed && hex.EncodeToString(sum[:]) != n.Hash:
-			v.report.problem("model %s: its certificate is not the one that entry %d/%d vouches for", id, n.Lane, n.Seq)
-		}
+		v.checkCertificate(id, "model "+id, certificate)
+		v.checkTiers(id, certificate, report)
 	}
 	return rows.Err()
+}
+
+// checkCertificate compares one certificate with the newest notice about it.
+func (v *verifier) checkCertificate(subject, what, certificate string) {
+	sum := sha256.Sum256([]byte(certificate))
+	n, noticed := v.certificates[subject]
+	switch {
+	case !noticed && certificate != "":
+		v.report.Remarks = append(v.report.Remarks, fmt.Sprintf("the certificate of %s was never entered in the chain", what))
+	case noticed && certificate == "":
+		v.report.problem("%s: the certificate that entry %d/%d vouches for is gone", what, n.Lane, n.Seq)
+	case noticed && hex.EncodeToString(sum[:]) != n.Hash:
+		v.report.problem("%s: its certificate is not the one that entry %d/%d vouches for", what, n.Lane, n.Seq)
+	}
+}
+
+// checkTiers does so for the tiers in a model's report. The first is the model's own certificate where its plan has no specialist.
+func (v *verifier) checkTiers(id, certificate, report string) {
+	var plan struct {
+		Tiers []struct {
+			Name        string          `json:"name"`
+			Certificate json.RawMessage `json:"certificate"`
+		} `json:"tiers"`
+	}
+	if report != "" {
+		if err := json.Unmarshal([]byte(report), &plan); err != nil {
+			v.report.problem("model %s: its report cannot be read: %v", id, err)
+			return
+		}
+	}
+	var first struct {
+		Tier string `json:"tier"`
+	}
+	_ = json.Unmarshal([]byte(certificate), &first) // one that is no JSON any more is not the one that was issued either
+	known := map[string]bool{}
+	for i, tier := range plan.Tiers {
+		subject := TierSubject(id, tier.Name)
+		if i == 0 && tier.Name == first.Tier {
+			subject = id
+		}
+		known[subject] = true
+		if string(tier.Certificate) == "null" {
+			tier.Certificate = nil
+		}
+		v.checkCertificate(subject, fmt.Sprintf("model %s, tier %s", id, tier.Name), string(tier.Certificate))
+	}
+	for _, subject := range slices.Sorted(maps.Keys(v.certificates)) {
+		if strings.HasPrefix(subject, id+"/") && !known[subject] {
+			v.checkCertificate(subject, "model "+subject, "")
+		}
+	}
+}
+
+// TierSubject is the subject of notices about the certificate of a tier that a model's plan has after the first.
+func TierSubject(id, tier string) string {
+	subject := id + "/" + tier
+	return strings.ToValidUTF8(subject[:min(len(subject), maxModel)], "")
 }
 
 // refuseNotices answers the notices of a batch that goes to the spill file, which holds rows only, and returns the rest.

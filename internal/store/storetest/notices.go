@@ -49,6 +49,57 @@ func testNotices(t *testing.T, b Backend) {
 	}
 }
 
+// Every tier of a stored plan has its certificate compared, whether or not the specialist is part of the plan.
+func testTierCertificates(t *testing.T, b Backend) {
+	s, dsn, _ := fresh(t, b)
+	first, mini, alone := `{"tier":"linear","risk":0.03}`, `{"tier":"mini","risk":0.03}`, `{"tier":"mini","risk":0.02}`
+	hash := func(text string) string { sum := sha256.Sum256([]byte(text)); return hex.EncodeToString(sum[:]) }
+	plan := func(certificate string) json.RawMessage {
+		return json.RawMessage(`{"specialist":"x","tiers":[{"name":"mini","provider":"openai","certificate":` + certificate + `}]}`)
+	}
+	for i, m := range []store.Model{
+		{Task: "triage", Tier: "linear", Hash: strings.Repeat("ab", 32), Certificate: json.RawMessage(first), Report: plan(mini)},
+		{Task: "triage", Tier: "linear", Hash: strings.Repeat("cd", 32), Certificate: json.RawMessage(alone), Report: plan(alone)},
+	} {
+		id := "triage@" + m.Hash[:8]
+		must(t, s.RecordNotice(ctx, store.Notice{Kind: store.CertificateIssued, Task: "triage", Subject: id, Hash: hash(string(m.Certificate))}))
+		if i == 0 {
+			must(t, s.RecordNotice(ctx, store.Notice{Kind: store.CertificateIssued, Task: "triage", Subject: store.TierSubject(id, "mini"), Hash: hash(mini)}))
+		}
+		update(t, s, func(tx *store.Tx) error { _, err := tx.Models().Add(m); return err })
+	}
+	if r := verified(t, s); len(r.Remarks) != 0 {
+		t.Errorf("remarks %q", r.Remarks)
+	}
+	raw := b.Raw(t, dsn)
+	defer raw.Close()
+	for _, change := range []struct{ id, report, want string }{
+		{"triage@abababab", string(plan(`{"tier":"mini","risk":0.3}`)), "tier mini: its certificate is not the one"},
+		{"triage@abababab", string(plan(`null`)), "tier mini: the certificate that entry"},
+		{"triage@abababab", `{"specialist":"x"}`, "triage@abababab/mini: the certificate that entry"},
+		{"triage@abababab", ``, "triage@abababab/mini: the certificate that entry"},
+		{"triage@abababab", `{"tiers":7}`, "its report cannot be read"},
+		{"triage@cdcdcdcd", string(plan(`{"tier":"mini","risk":0.3}`)), "tier mini: its certificate is not the one"},
+	} {
+		was := plan(mini)
+		if change.id == "triage@cdcdcdcd" {
+			was = plan(alone)
+		}
+		set := func(report string) {
+			if mustExec(t, raw, `UPDATE models SET report = '`+report+`' WHERE id = '`+change.id+`'`) != 1 {
+				t.Fatal("nothing was changed")
+			}
+		}
+		set(change.report)
+		report, err := s.Verify(ctx)
+		if err != nil || len(report.Problems) != 1 || !strings.Contains(report.Problems[0], change.want) {
+			t.Errorf("%s: want %q, got %q, %v", change.report, change.want, report.Problems, err)
+		}
+		set(string(was))
+	}
+	verified(t, s)
+}
+
 // spoilNotices changes what a notice vouches for, one thing at a time.
 func spoilNotices(t *testing.T, b Backend, s *store.Store, dsn string) {
 	raw := b.Raw(t, dsn)

@@ -53,6 +53,7 @@ func Run(t *testing.T, b Backend) {
 		{"bounds of an example", testExampleBounds},
 		{"models", testModels},
 		{"notices", testNotices},
+		{"certificates of tiers", testTierCertificates},
 		{"model files", testModelFiles},
 		{"keys", testKeys},
 		{"records", testRecords},
