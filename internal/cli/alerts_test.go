@@ -247,12 +247,15 @@ func TestTaskAlerts(t *testing.T) {
 	st.State, st.Reason = lifecycle.Suspended, "the error rate has risen"
 	st.Models[0].Tiers[0].Void = "the teacher changed"
 	st.Models[0].Evidence.Rare = &lifecycle.RareStatus{Status: drift.Status{Alarm: true, Reason: "12 of 40 wrong"}}
+	st.Models[0].Evidence.Warnings = []drift.Warning{{Sign: "something else"},
+		{Sign: "the generalist's answers are outside the schema more often than at calibration", Now: .25}}
 	var texts []string
 	for _, a := range taskAlerts(&st) {
 		texts = append(texts, a.key+": "+a.text)
 	}
 	got := strings.Join(texts, "\n")
-	for _, want := range []string{"suspended/triage/2026-11-23T12:30:00Z: ", "the error rate has risen", "gpt-4o-mini answers no more: the teacher changed", "12 of 40 wrong"} {
+	for _, want := range []string{"suspended/triage/2026-11-23T12:30:00Z: ", "the error rate has risen", "gpt-4o-mini answers no more: the teacher changed", "12 of 40 wrong",
+		"outside/triage/", "(0 % then, 25 % since)"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing in\n%s", want, got)
 		}

@@ -51,14 +51,14 @@ func (s *server) callbacks(o *gateway.Options) {
 	o.OnExample = func(e gateway.Example) {
 		s.tell(func(c *lifecycle.Controller) {
 			c.Example(lifecycle.Answer{RequestID: e.RequestID, At: e.At, Task: e.Task.Name, Input: e.Input, Values: e.Values, Model: e.Model,
-				PromptHash: e.PromptHash, Barred: barred(e.Provider)})
+				PromptHash: e.PromptHash, Barred: barred(e.Provider), Outside: e.Outside})
 		})
 	}
 	o.OnComparison = func(e gateway.Comparison) {
 		s.tell(func(c *lifecycle.Controller) {
 			c.Compare(lifecycle.Comparison{RequestID: e.RequestID, At: e.At, Task: e.Task.Name, Specialist: e.Specialist, Input: e.Input,
 				Predicted: e.Predicted, Values: e.Values, Model: e.Model, PromptHash: e.PromptHash, Barred: barred(e.Provider),
-				Answered: e.Answered, Accepted: e.Accepted, Rare: e.Rare, Extra: e.Extra, Missing: e.Missing, Agreed: e.Agreed})
+				Answered: e.Answered, Accepted: e.Accepted, Rare: e.Rare, Extra: e.Extra, Missing: e.Missing, Outside: e.Outside, Agreed: e.Agreed})
 		})
 	}
 	o.OnReview = func(r gateway.Review) {

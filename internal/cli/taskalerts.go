@@ -52,6 +52,11 @@ func taskAlerts(st *lifecycle.Status) []alert {
 					"task %s: %s answers no more: %s. The generalist answers instead: see `occam tasks show %s`", st.Task, t.Name, why, st.Task)})
 			}
 		}
+		if w, ok := m.Outside(); ok && m.Mode != "" {
+			all = append(all, alert{"outside/" + st.Task + "/" + modelNamed(m.Model), fmt.Sprintf(
+				"task %s: %s (%.3g %% then, %.3g %% since): its labels may have changed. More answers are audited, and an audit that gets such an answer counts as "+
+					"wrong: see `occam tasks show %s`", st.Task, w.Sign, 100*w.Usual, 100*w.Now, st.Task)})
+		}
 		if e := m.Evidence; e != nil && e.Rare != nil && e.Rare.Alarm && m.Mode != "" {
 			all = append(all, alert{"rare/" + st.Task + "/" + modelNamed(m.Model), fmt.Sprintf(
 				"task %s: the specialist answers no more in its rare classes: %s. See `occam tasks show %s`", st.Task, e.Rare.Reason, st.Task)})

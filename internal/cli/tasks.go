@@ -197,6 +197,9 @@ func printTask(w io.Writer, r *taskReport) {
 	e := r.Examples
 	fmt.Fprintf(w, "  examples: %d kept, %d labelled (%d by people), %d drawn at random since the last alarm, %d barred from training\n",
 		e.Examples, e.Labelled, e.ByPerson, e.Uniform, e.Barred)
+	if o := r.Outside; o.Outside > 0 {
+		fmt.Fprintf(w, "  outside the schema: %d of %d answers of the generalist, of requests drawn at random since the last alarm\n", o.Outside, o.Answers)
+	}
 	if t := r.Training; t.Looks > 0 {
 		fmt.Fprintf(w, "  training: run %d at %s because %s: %s\n", t.Looks, t.At.Format(time.DateTime), t.Why, orDash(t.Result))
 		if t.Needed > 0 {

@@ -90,7 +90,7 @@ func TestAnAuditIsRecordedBeforeItsOutcome(t *testing.T) {
 	}
 	w.post(taskBody)
 	got := w.waitCompared(t, 1)
-	if len(got) != 1 || !got[0].Missing || got[0].Agreed || got[0].Values != nil || !got[0].Answered {
+	if len(got) != 1 || !got[0].Missing || got[0].Outside || got[0].Agreed || got[0].Values != nil || !got[0].Answered {
 		t.Fatalf("a failed audit is %+v", got)
 	}
 	if len(before) != 1 || !before[0].Audit || before[0].Reason != "audit" || before[0].State != store.Pending {

@@ -42,9 +42,9 @@ func (x *exchange) learn(a *paid, model, content string) {
 		return
 	}
 	said := x.said(a, model, content)
-	if said.values != nil && x.opts.OnExample != nil {
+	if (said.values != nil || said.outside) && x.opts.OnExample != nil {
 		x.opts.OnExample(Example{RequestID: x.id, At: x.began, Task: x.task.Task, Input: x.input, Values: said.values, Model: model,
-			Provider: said.provider, PromptHash: said.prompt, Simulated: said.simulated})
+			Provider: said.provider, PromptHash: said.prompt, Outside: said.outside, Simulated: said.simulated})
 	}
 	for i := range x.watched {
 		x.compare(&x.watched[i], said, false, 0)
@@ -73,6 +73,7 @@ func (x *exchange) overhear(a *paid, model, content string) {
 type said struct {
 	values                  []task.Value
 	model, provider, prompt string
+	outside                 bool // there is an answer, which the task's schema does not hold
 	simulated               bool
 }
 
@@ -81,7 +82,7 @@ func (x *exchange) said(a *paid, model, content string) said {
 	if err != nil {
 		values = nil
 	}
-	return said{values: values, model: model, provider: a.Provider, prompt: x.promptHash(), simulated: a.Simulated}
+	return said{values: values, outside: values == nil && content != "", model: model, provider: a.Provider, prompt: x.promptHash(), simulated: a.Simulated}
 }
 
 // promptHash is of everything that the generalist is told beside the input: the task's own words, the other messages, the
@@ -129,7 +130,7 @@ func (x *exchange) compare(w *watched, s said, answered bool, share float64) {
 	}
 	x.opts.OnComparison(Comparison{
 		RequestID: x.id, At: x.opts.Now(), Task: x.task.Task, Tier: w.tier.Name, Specialist: w.tier.Identity.Specialist,
-		Input: x.input, Predicted: w.p, Answered: answered, Accepted: w.accepted, Share: share, Rare: w.rare, Extra: w.extra, Missing: s.values == nil,
+		Input: x.input, Predicted: w.p, Answered: answered, Accepted: w.accepted, Share: share, Rare: w.rare, Extra: w.extra, Missing: s.values == nil, Outside: s.outside,
 		Values: s.values, Agreed: agreed,
 		Model: s.model, Provider: s.provider, PromptHash: s.prompt, Simulated: s.simulated,
 	})

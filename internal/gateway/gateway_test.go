@@ -507,7 +507,7 @@ func TestAuditAsksTheGeneralistInTheBackground(t *testing.T) {
 		for deadline := time.Now().Add(5 * time.Second); len(w.compared()) == 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		}
 		c := w.compared()[0]
-		if !c.Answered || c.Share != .01 || c.Missing != (answer == "rubbish") || c.Agreed != strings.Contains(answer, "refund") {
+		if !c.Answered || c.Share != .01 || c.Missing != (answer == "rubbish") || c.Outside != c.Missing || c.Agreed != strings.Contains(answer, "refund") {
 			t.Errorf("%s: %+v", answer, c)
 		}
 		if rows := w.book.paid(); len(rows) != 1 || !rows[0].Audit || rows[0].State != store.Settled || rows[0].Answered || rows[0].Seq != 1 {

@@ -65,6 +65,7 @@ type Example struct {
 	Model      string       // the generalist's name as the upstream gave it
 	Provider   string       // that answered, as the configuration names it
 	PromptHash string       // of everything that the generalist was told beside the input
+	Outside    bool         // the task's schema does not hold the answer; Values is nil
 	Simulated  bool
 }
 
@@ -83,6 +84,7 @@ type Comparison struct {
 	Rare       bool            // the prediction belongs to the tier's stratum of rare classes
 	Extra      bool            // of Answered: drawn for that stratum alone, so no part of the uniform sample
 	Missing    bool            // the generalist gave no valid answer; Values is nil
+	Outside    bool            // of Missing: it gave an answer, which the task's schema does not hold
 	Values     []task.Value    // the generalist's answer, one per field
 	Agreed     bool            // every field equal
 	Model      string          // the generalist's name as the upstream gave it; "" when Missing

@@ -252,6 +252,12 @@ func (c *Controller) judge(ctx context.Context, cmp *Comparison) {
 	if o.gauge == nil {
 		return
 	}
+	if cmp.Answered && !cmp.Extra && (!cmp.Missing || cmp.Outside) {
+		c.tally(s, cmp.Outside)
+	}
+	if cmp.Outside && o.gauge.Outside.stands() {
+		cmp.Missing, cmp.Agreed = false, false // it is known: the generalist said something else
+	}
 	rare := cmp.Answered && cmp.Rare && o.gauge.Rare != nil
 	if !rare && !cmp.counts(s.record) {
 		return
@@ -478,7 +484,7 @@ func (c *Controller) flush(ctx context.Context) {
 	defer cancel()
 	err := c.opts.Store.Update(ctx, func(tx *store.Tx) error {
 		for _, name := range dirty {
-			if err := c.subjects[name].putGauges(tx); err != nil {
+			if err := errors.Join(c.subjects[name].putGauges(tx), c.subjects[name].putOutside(tx)); err != nil {
 				return err
 			}
 		}
@@ -490,5 +496,6 @@ func (c *Controller) flush(ctx context.Context) {
 	}
 	for _, name := range dirty {
 		c.subjects[name].gaugesWritten()
+		c.subjects[name].outside.unwritten = false
 	}
 }

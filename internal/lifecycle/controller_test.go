@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -129,6 +130,9 @@ func (b *bench) ask(n int, teach func(colour string) string) {
 			truth = teach(truth)
 		}
 		values := []task.Value{task.String(truth), task.Null}
+		if !slices.Contains(b.setup.Task.Fields[0].Values, truth) {
+			values = nil // outside the schema, as the gateway says it
+		}
 		b.one(id, at, e.Text, values)
 	}
 }
@@ -147,7 +151,8 @@ func (b *bench) one(id string, at time.Time, text string, values []task.Value) {
 		tier.Model.Predict(text, &p)
 		cmp := Comparison{RequestID: id, At: at, Task: d.Task.Name, Specialist: tier.Identity.Specialist, Input: text, Predicted: p, Values: values,
 			Model: "gpt-4o-2024-08-06", PromptHash: "p", Accepted: tier.Decide(fields, text, &p) == cascade.Certified,
-			Agreed: p.Values[0].Equal(values[0]) && p.Values[1].Equal(values[1])}
+			Missing: values == nil, Outside: values == nil,
+			Agreed: values != nil && p.Values[0].Equal(values[0]) && p.Values[1].Equal(values[1])}
 		may := tier.Mode == cascade.Live || tier.Mode == cascade.Canary && cascade.InShare(hash64(text), tier.Share)
 		b.See(Glance{RequestID: id, At: at, Task: d.Task.Name, Specialist: tier.Identity.Specialist, Input: text, Predicted: &p, Answered: may && cmp.Accepted})
 		if may && cmp.Accepted {
@@ -159,10 +164,24 @@ func (b *bench) one(id string, at time.Time, text string, values []task.Value) {
 		}
 		watched = append(watched, cmp)
 	}
-	b.Example(Answer{RequestID: id, At: at, Task: d.Task.Name, Input: text, Values: values, Model: "gpt-4o-2024-08-06", PromptHash: "p", Barred: b.barred})
+	b.Example(Answer{RequestID: id, At: at, Task: d.Task.Name, Input: text, Values: values, Model: "gpt-4o-2024-08-06", PromptHash: "p", Barred: b.barred, Outside: values == nil})
 	for _, cmp := range watched {
 		b.Compare(cmp)
 	}
+}
+
+// document is a stored one, "" where there is none.
+func (b *bench) document(kind, name string) (text string) {
+	b.t.Helper()
+	err := b.store.View(b.t.Context(), func(tx *store.Tx) error {
+		r, err := tx.Records(kind).Get(name)
+		text = string(r.Value)
+		return err
+	})
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		b.t.Fatal(err)
+	}
+	return text
 }
 
 // patience is so long that only a broken test uses it up.

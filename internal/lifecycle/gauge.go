@@ -43,6 +43,8 @@ type gauge struct {
 	Rare *drift.Monitor `json:"rare,omitempty"`
 	// Void is why the certificate of a tier after the first does not hold, once that is in the ledger's chain; "" while it holds.
 	Void string `json:"void,omitempty"`
+	// Outside watches how often the generalist's answers are outside the schema; nil in what an older program wrote.
+	Outside *outsideWatch `json:"outside,omitempty"`
 
 	dirty bool
 }
@@ -170,6 +172,10 @@ func (g *gauge) restart() (err error) {
 		o := g.Rare.Options()
 		g.Rare, err = newMonitor(o.Risk, o.Delta)
 	}
+	if g.Outside != nil && err == nil {
+		o := g.Outside.Monitor.Options()
+		g.Outside.Monitor, err = newMonitor(o.Risk, o.Delta)
+	}
 	g.dirty = true
 	return err
 }
@@ -217,11 +223,14 @@ func (g *gauge) evidence() Evidence {
 }
 
 // warnings are label-free signs of change, none where the model is older than baselines.
-func (g *gauge) warnings() []drift.Warning {
-	if g.Watch == nil {
-		return nil
+func (g *gauge) warnings() (all []drift.Warning) {
+	if g.Watch != nil {
+		all = slices.Clone(g.Watch.Warnings())
 	}
-	return slices.Clone(g.Watch.Warnings())
+	if g.Outside.stands() {
+		all = append(all, g.Outside.warning())
+	}
+	return all
 }
 
 func (g *gauge) encode() ([]byte, error) { return json.Marshal(g) }
@@ -251,6 +260,7 @@ type Comparison struct {
 	Extra      bool // of Answered: drawn for that stratum alone, so no part of the uniform sample
 	Accepted   bool // the certificate accepts the prediction
 	Missing    bool // the generalist gave no valid answer: nothing is known
+	Outside    bool // of Missing: it gave an answer, which the task's schema does not hold
 	Agreed     bool
 	Simulated  bool
 }

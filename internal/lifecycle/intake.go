@@ -24,6 +24,7 @@ type Answer struct {
 	Model      string       // that answered, as its provider names it
 	PromptHash string
 	Barred     bool // the terms of whoever answered forbid training on it
+	Outside    bool // the task's schema does not hold the answer: Values is nil, and nothing is kept
 }
 
 // A Doubt is a request that no tier may answer and that its task wants a person to see.
@@ -101,8 +102,11 @@ func (c *Controller) Example(a Answer) {
 	if p == nil || a.Input == "" {
 		return
 	}
-	c.glance(signed{task: a.Task, teacher: a.Model, prompt: a.PromptHash})
-	c.keep(p, a, p.uniform(a.RequestID, a.Input))
+	uniform := p.uniform(a.RequestID, a.Input)
+	c.glance(signed{task: a.Task, teacher: a.Model, prompt: a.PromptHash, uniform: uniform, outside: a.Outside})
+	if !a.Outside {
+		c.keep(p, a, uniform)
+	}
 }
 
 // keep queues an answer for the store, if the task's requests may be kept.
@@ -165,6 +169,7 @@ type signed struct {
 	task, specialist string
 	sign             drift.Sign
 	teacher, prompt  string
+	uniform, outside bool // of what the generalist answered
 }
 
 // See takes a look at a prediction, for warnings that need no labels, and keeps the input of what a tier answered, so that
@@ -197,6 +202,9 @@ func (c *Controller) see(g signed) {
 		return
 	}
 	if g.specialist == "" {
+		if g.uniform {
+			c.tally(s, g.outside)
+		}
 		if s.teacher.answered(g.teacher, g.prompt) {
 			c.opts.Log.Warn("another model answers as the generalist: certificates on the former one's answers are void", "task", g.task, "model", g.teacher)
 			c.withdraw(context.Background(), s)

@@ -33,13 +33,14 @@ type evidence struct {
 	Answered   bool   `json:"answered,omitempty"`
 	Accepted   bool   `json:"accepted,omitempty"`
 	Missing    bool   `json:"missing,omitempty"`
+	Outside    bool   `json:"outside,omitempty"`
 	Agreed     bool   `json:"agreed,omitempty"`
 	Rare       bool   `json:"rare,omitempty"`
 	Extra      bool   `json:"extra,omitempty"`
 }
 
 func (e *evidence) comparison() Comparison {
-	return Comparison{Task: e.Task, Specialist: e.Specialist, Answered: e.Answered, Accepted: e.Accepted, Missing: e.Missing, Agreed: e.Agreed,
+	return Comparison{Task: e.Task, Specialist: e.Specialist, Answered: e.Answered, Accepted: e.Accepted, Missing: e.Missing, Outside: e.Outside, Agreed: e.Agreed,
 		Rare: e.Rare, Extra: e.Extra}
 }
 
@@ -153,7 +154,7 @@ func (c *Controller) pass(cmp *Comparison) {
 		c.dropped.comparisons.Add(1)
 		return
 	}
-	c.passed = append(c.passed, evidence{cmp.Task, cmp.Specialist, cmp.Answered, cmp.Accepted, cmp.Missing, cmp.Agreed, cmp.Rare, cmp.Extra})
+	c.passed = append(c.passed, evidence{cmp.Task, cmp.Specialist, cmp.Answered, cmp.Accepted, cmp.Missing, cmp.Outside, cmp.Agreed, cmp.Rare, cmp.Extra})
 }
 
 // passOn hands what was seen to the leader.

@@ -27,6 +27,7 @@ type subject struct {
 	progress  Progress
 	waiting   string // what the next training run waits for
 	teacher   teacher
+	outside   OutsideCount
 	published float64                          // audit share in force
 	lost      *atomic.Int64                    // audits that found no room in the queue
 	model     func(name string) (Source, bool) // where the configuration's models are; may be nil
@@ -88,6 +89,9 @@ func (c *Controller) reload(ctx context.Context, s *subject) error {
 			return err
 		}
 		if progress, err = tx.Records(kindProgress).Get(s.task.Name); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		if err = s.loadOutside(tx); err != nil {
 			return err
 		}
 		newest, err = tx.Models().List(s.task.Name)
@@ -201,7 +205,11 @@ func (c *Controller) newGauge(ctx context.Context, s *subject, h *held, certific
 	if certificate != h.Certificate {
 		baseline = drift.Baseline{} // it is of what the specialist sees
 	}
-	return newGauge(certificate, baseline, report.teacherError())
+	g, err := newGauge(certificate, baseline, report.teacherError())
+	if err == nil {
+		g.Outside, err = s.outside.watch(certificate.Delta)
+	}
+	return g, err
 }
 
 func (c *Controller) report(ctx context.Context, taskName, hash string) (ModelReport, error) {
@@ -375,6 +383,7 @@ func (s *subject) gaugesWritten() {
 }
 
 func (s *subject) dirty() (dirty bool) {
+	dirty = s.outside.unwritten
 	for _, h := range s.held {
 		_ = h.gauges(func(_ string, g *gauge, _ *int64) error { // never fails
 			dirty = dirty || g.dirty

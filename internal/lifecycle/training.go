@@ -121,6 +121,9 @@ func (c *Controller) counted(ctx context.Context, s *subject, counts store.Examp
 // neither the run nor the account of how often the task was certified.
 func (c *Controller) wantTraining(ctx context.Context, s *subject) {
 	reason, due := WantsTraining(s.record, s.task, s.progress, s.counts, c.opts.Now())
+	if obstacle := s.outside.obstacle(); due && obstacle != "" {
+		reason, due = obstacle, false
+	}
 	if s.waiting = reason; !due {
 		return
 	}
