@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"occam/internal/datacheck"
+	"occam/internal/lifecycle"
 	"occam/internal/sample"
 	"occam/internal/task"
 )
@@ -117,6 +118,42 @@ func TestTrainEvalPredict(t *testing.T) {
 	code, stdout, stderr := run(t, "nonsense\n{\"id\":1}\n\xff\n{\"text\":\"fine\"}\n", "predict", "--model", model)
 	if code != exitFailed || strings.Count(stdout, "\n") != 1 || !strings.Contains(stderr, "stdin:2: \"text\" is missing") || !strings.Contains(stderr, "3 lines could not be answered") {
 		t.Errorf("bad lines: exit %d, %q, %s", code, stdout, stderr)
+	}
+}
+
+// A category that drowns in another is named with its rows and recall, and so is one that the file has too few rows of.
+func TestEvalNamesWeakAndRareCategories(t *testing.T) {
+	dir := t.TempDir()
+	data, test, model := filepath.Join(dir, "train.jsonl"), filepath.Join(dir, "test.jsonl"), filepath.Join(dir, "m.occam")
+	rows := plainRows(300)
+	for i := range 6 { // of the same words as the refunds
+		rows = append(rows, row{fmt.Sprint("c", i), rows[2*i+1].Text + " again", map[string]any{"category": "chargeback", "order": nil}})
+	}
+	rows = append(rows, row{"p1", "my parrot sings", map[string]any{"category": "parrot", "order": nil}}, row{"p2", "a parrot that sings", map[string]any{"category": "parrot", "order": nil}})
+	writeRows(t, data, rows)
+	mustRun(t, "", "train", "--data", data, "--out", model)
+	fresh := plainRows(400)[300:]
+	for i := range 30 {
+		fresh = append(fresh, row{fmt.Sprint("d", i), "refund me please", map[string]any{"category": "chargeback", "order": nil}})
+	}
+	writeRows(t, test, fresh)
+	var e lifecycle.Evaluation
+	decode(t, mustRun(t, "", "eval", "--model", model, "--data", test, "--json"), &e)
+	weak := e.Fields["category"].Weak
+	if len(weak) != 2 || e.Fields["category"].WeakCount != 2 || e.Fields["order"].Weak != nil {
+		t.Fatalf("%+v", e.Fields)
+	}
+	if c := weak[0]; c.Why != "weak" || c.Value.Text() != "chargeback" || c.N != 30 || c.Recall.Value > .2 || c.Recall.High >= e.Fields["category"].Accuracy.Value {
+		t.Errorf("chargeback: %+v", c)
+	}
+	if c := weak[1]; c.Why != "rare" || c.Value.Text() != "parrot" || c.N != 0 || c.Recall.Low != 0 || c.Recall.High != 1 {
+		t.Errorf("parrot: %+v", c)
+	}
+	text := mustRun(t, "", "eval", "--model", model, "--data", test)
+	for _, want := range []string{"of 4 categories of category, 2 are weak", `weak      30 rows  recall`, `"chargeback"`, `rare       0 rows`, `"parrot"`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the text lacks %q:\n%s", want, text)
+		}
 	}
 }
 

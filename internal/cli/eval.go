@@ -70,7 +70,27 @@ func (a *app) printEvaluation(e lifecycle.Evaluation, fields []task.Field) {
 	}
 	fmt.Fprintf(w, "  %-14s %s   (95 %% intervals, exact binomial)\n", "all fields", percent(e.Accuracy))
 	fmt.Fprintf(w, "may answer %.1f %% of them; right in %s of those\n", 100*e.Coverage, percent(e.ServedAccuracy))
+	for _, f := range fields {
+		printWeak(w, f, e.Fields[f.Name])
+	}
 	fmt.Fprintf(w, "p50 %.0f µs, p99 %.0f µs, %.0f predictions a second on one core\n", e.LatencyUS.P50, e.LatencyUS.P99, e.PerSecond)
+}
+
+// weakShown is how many weak or rare categories the text names; --json holds more.
+const weakShown = 10
+
+// printWeak names the categories that the field's accuracy says too little about.
+func printWeak(w io.Writer, f task.Field, r lifecycle.FieldReport) {
+	if r.WeakCount == 0 {
+		return
+	}
+	fmt.Fprintf(w, "of %d categories of %s, %d are weak (surely worse than the field) or rare (too few rows here to tell):\n", len(f.Values), f.Name, r.WeakCount)
+	for _, c := range r.Weak[:min(len(r.Weak), weakShown)] {
+		fmt.Fprintf(w, "  %-4s  %6d rows  recall %s  %s\n", c.Why, c.N, percent(c.Recall), c.Value.AppendJSON(nil))
+	}
+	if more := r.WeakCount - weakShown; more > 0 {
+		fmt.Fprintf(w, "  and %d more, see --json\n", more)
+	}
 }
 
 func (a *app) predictCommand() *cobra.Command {

@@ -34,11 +34,26 @@ func NewProportion(k, n int) Proportion {
 	return p
 }
 
-// FieldReport is how well one field is answered. MacroF1 is of categories only.
+// FieldReport is how well one field is answered. All but Accuracy is of categories only.
 type FieldReport struct {
-	Accuracy Proportion `json:"accuracy"`
-	MacroF1  *float64   `json:"macro_f1,omitempty"`
+	Accuracy  Proportion       `json:"accuracy"`
+	MacroF1   *float64         `json:"macro_f1,omitempty"`
+	Weak      []CategoryReport `json:"weak,omitempty"`       // categories that Accuracy says too little about, the worst first, at most maxWeak
+	WeakCount int              `json:"weak_count,omitempty"` // how many there are
 }
+
+// A CategoryReport is how often the rows of one category are answered right.
+type CategoryReport struct {
+	Value  task.Value `json:"value"`
+	N      int        `json:"n"`      // its rows; 0 where the examples have none of a category that the model knows
+	Recall Proportion `json:"recall"` // share of them answered right
+	Why    string     `json:"why"`    // weak: the whole interval lies below the field's accuracy; rare: fewer than rareRows rows
+}
+
+const (
+	rareRows = 20
+	maxWeak  = 100
+)
 
 // Evaluation is what `occam eval --json` prints.
 type Evaluation struct {
@@ -195,10 +210,46 @@ func (t *tally) evaluation() Evaluation {
 		if t.confusions[i] != nil {
 			f1 := macroF1(t.confusions[i])
 			r.MacroF1 = &f1
+			r.Weak = weakCategories(f, t.confusions[i], r.Accuracy.Value)
+			r.WeakCount = len(r.Weak)
+			r.Weak = r.Weak[:min(len(r.Weak), maxWeak)]
 		}
 		e.Fields[f.Name] = r
 	}
 	return e
+}
+
+// weakCategories lists the categories that are surely answered worse than the field as a whole, then those of too few rows to tell.
+func weakCategories(f task.Field, confusions map[string]*confusion, accuracy float64) (list []CategoryReport) {
+	add := func(value task.Value, c *confusion) {
+		r := CategoryReport{Value: value, N: c.actual, Recall: NewProportion(c.hit, c.actual)}
+		switch {
+		case r.Recall.High < accuracy:
+			r.Why = "weak"
+		case c.actual < rareRows:
+			r.Why = "rare"
+		default:
+			return
+		}
+		list = append(list, r)
+	}
+	for _, name := range f.Values {
+		if confusions[name] == nil {
+			add(task.String(name), &confusion{})
+		}
+	}
+	for name, c := range confusions {
+		switch {
+		case name == "" && c.actual > 0: // a category's name is never empty: this is null
+			add(task.Null, c)
+		case c.actual > 0 || slices.Contains(f.Values, name):
+			add(task.String(name), c)
+		}
+	}
+	slices.SortFunc(list, func(a, b CategoryReport) int {
+		return cmp.Or(-strings.Compare(a.Why, b.Why), cmp.Compare(a.Recall.Value, b.Recall.Value), a.N-b.N, strings.Compare(a.Value.Text(), b.Value.Text()))
+	})
+	return list
 }
 
 // macroF1 is the mean over the values that occur in the truth of the harmonic mean of precision and recall.

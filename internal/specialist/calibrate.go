@@ -52,6 +52,55 @@ func (t *trainer) fitTemperature(raw []float32, f int, rows []int) float64 {
 	return math.Exp(goldenSection(loss, math.Log(0.02), math.Log(5)))
 }
 
+// fitPrior fits softmax(sharp·z + tilt·ln share) to out-of-fold scores by Newton's method on the negative log-likelihood, which is
+// convex, and returns tilt/sharp: both heads, trained to be wrong rarely, underrate rare classes, and this gives back what the labels
+// say is missing (logit adjustment: Menon et al. 2021; there its strength is given, here it is learned).
+func (t *trainer) fitPrior(f int) float32 {
+	h, shares := &t.heads[f], t.logShares(f)
+	rows := t.scoredRows(f)
+	sharp, tilt := 1.0, 0.0
+	for range 30 {
+		gs, gt, hss, hst, htt := plattPrior*(sharp-1), plattPrior*tilt, plattPrior, 0., plattPrior
+		for _, i := range rows {
+			z := t.columnsOf(t.raw, i, h)
+			m := softmaxMoments(z, shares, sharp, tilt)
+			truth := t.targets[f].columns[i][0]
+			gs, gt = gs+m.z-float64(z[truth]), gt+m.share-float64(shares[truth])
+			hss, hst, htt = hss+m.zz-m.z*m.z, hst+m.zShare-m.z*m.share, htt+m.shareShare-m.share*m.share
+		}
+		det := hss*htt - hst*hst
+		if det < 1e-12 {
+			break
+		}
+		ds, dt := clamp((htt*gs-hst*gt)/det, sharp/2), clamp((hss*gt-hst*gs)/det, .5)
+		sharp, tilt = sharp-ds, tilt-dt
+		if math.Abs(ds)+math.Abs(dt) < 1e-6 {
+			break
+		}
+	}
+	return float32(clamp(tilt/sharp, 1))
+}
+
+// tiltMoments are means under softmax(sharp·z + tilt·share).
+type tiltMoments struct{ z, share, zz, zShare, shareShare float64 }
+
+func softmaxMoments(z, shares []float32, sharp, tilt float64) (m tiltMoments) {
+	top := math.Inf(-1)
+	for c := range z {
+		top = max(top, sharp*float64(z[c])+tilt*float64(shares[c]))
+	}
+	total := 0.0
+	for c := range z {
+		x, s := float64(z[c]), float64(shares[c])
+		p := math.Exp(sharp*x + tilt*s - top)
+		total += p
+		m.z, m.share = m.z+p*x, m.share+p*s
+		m.zz, m.zShare, m.shareShare = m.zz+p*x*x, m.zShare+p*x*s, m.shareShare+p*s*s
+	}
+	m.z, m.share, m.zz, m.zShare, m.shareShare = m.z/total, m.share/total, m.zz/total, m.zShare/total, m.shareShare/total
+	return m
+}
+
 func (t *trainer) columnsOf(raw []float32, i int, h *head) []float32 {
 	return raw[i*t.columns+h.Offset : i*t.columns+h.Offset+h.Count]
 }

@@ -2,6 +2,7 @@ package specialist
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -196,11 +197,12 @@ func (t *trainer) spanPass(pass int) {
 	}
 }
 
-// A mixture says how one column of both heads becomes one: svm·z + emb·z' + add.
+// A mixture says how one column of both heads becomes one: svm·z + emb·z' + add + prior·ln(the class's share of the commonest's rows).
 type mixture struct {
-	SVM float32 `json:"svm"`
-	Emb float32 `json:"emb"`
-	Add float32 `json:"add"`
+	SVM   float32 `json:"svm"`
+	Emb   float32 `json:"emb"`
+	Add   float32 `json:"add"`
+	Prior float32 `json:"prior,omitzero"` // of categories and booleans; below 0 it speaks for the rare
 }
 
 // blend adds both heads, each scaled so that its out-of-fold probabilities fit the labels best.
@@ -210,12 +212,7 @@ func (t *trainer) blend() {
 		if h.Count == 0 {
 			continue
 		}
-		var rows []int
-		for i, known := range t.targets[f].known {
-			if known && t.scored(int32(i)) {
-				rows = append(rows, i)
-			}
-		}
+		rows := t.scoredRows(f)
 		x := &h.Mix
 		if t.fields[f].Kind == task.Labels {
 			a, b := t.fitMembers(t.svmRaw, f, rows), t.fitMembers(t.embRaw, f, rows)
@@ -224,6 +221,27 @@ func (t *trainer) blend() {
 			*x = mixture{SVM: float32(0.5 / t.fitTemperature(t.svmRaw, f, rows)), Emb: float32(0.5 / t.fitTemperature(t.embRaw, f, rows))}
 		}
 	}
+	t.addHeads()
+	for f := range t.heads {
+		if kind := t.fields[f].Kind; kind == task.Category || kind == task.Boolean {
+			t.heads[f].Mix.Prior = t.fitPrior(f)
+		}
+	}
+	t.addHeads()
+}
+
+// scoredRows lists the examples with a label of field f that have out-of-fold scores.
+func (t *trainer) scoredRows(f int) (rows []int) {
+	for i, known := range t.targets[f].known {
+		if known && t.scored(int32(i)) {
+			rows = append(rows, i)
+		}
+	}
+	return rows
+}
+
+// addHeads adds the heads' out-of-fold scores as their mixtures say.
+func (t *trainer) addHeads() {
 	t.mixColumns()
 	t.raw = make([]float32, len(t.svmRaw))
 	for i := range t.raw {
@@ -232,15 +250,40 @@ func (t *trainer) blend() {
 	}
 }
 
-// mixColumns gives every column the mixture of its field.
+// mixColumns gives every column the mixture of its field, with what its rarity adds.
 func (t *trainer) mixColumns() {
 	t.mix = make([]mixture, t.columns)
-	for i := range t.heads {
-		h := &t.heads[i]
-		for c := h.Offset; c < h.Offset+h.Count; c++ {
-			t.mix[c] = h.Mix
+	for f := range t.heads {
+		h := &t.heads[f]
+		shares := t.logShares(f)
+		for c := range h.Count {
+			t.mix[h.Offset+c] = h.Mix
+			t.mix[h.Offset+c].Add += float32(h.Mix.Prior * shares[c])
 		}
 	}
+}
+
+// logShares returns, by column of a field, ln(rows of the class / rows of the commonest); 0 for a class without rows, which nothing
+// must speak for.
+func (t *trainer) logShares(f int) []float32 {
+	shares := make([]float32, t.heads[f].Count)
+	for i, known := range t.targets[f].known {
+		if known && t.heads[f].Count > 0 {
+			for _, c := range t.targets[f].columns[i] {
+				shares[c]++
+			}
+		}
+	}
+	if len(shares) == 0 {
+		return nil
+	}
+	top := slices.Max(shares)
+	for c, n := range shares {
+		if n > 0 {
+			shares[c] = float32(math.Log(float64(n / top)))
+		}
+	}
+	return shares
 }
 
 // train runs all passes and assembles the model.
