@@ -35,6 +35,7 @@ build:
 
 bench-specialist: ## accuracy, calibration, coverage, training time and size on public data, beside LinearSVC and fastText
 	OCCAM_BENCH=1 go test -count=1 -timeout 60m -run "TestBenchmark|TestReferences|TestOrderIDs|TestWarmStartBanking77" -v ./internal/specialist
+	go test -count=1 -timeout 10m -run '^$$' -bench 'BenchmarkDecode|BenchmarkPredict' -benchmem -v ./internal/specialist
 
 bench-million: ## train on a million texts of 500 words, streamed from disk, and print the peak memory; 4 GB of disk, about half an hour
 	OCCAM_BENCH=million go test -count=1 -timeout 6h -run TestMillion -v ./internal/lifecycle

@@ -253,9 +253,18 @@ func TestTrainStopsWithItsContext(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	fields, examples := tickets(30)
-	file := train(f, fields, examples, Options{}).Encode(nil)
-	f.Add(file)
-	f.Add(file[:headerSize])
+	rng := rand.New(rand.NewPCG(5, 5))
+	for _, few := range [][]task.Field{fields, fields[:1], fields[3:]} { // every kind; nothing but categories; nothing but spans
+		m := train(f, few, examples, Options{})
+		f.Add(m.Encode(nil))
+		m.Keep(examples[:3])
+		file := m.Encode(json.RawMessage(`{"a":1}`))
+		f.Add(file)
+		f.Add(file[:headerSize])
+		for range 8 {
+			f.Add(mutate(rng, file))
+		}
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, _, err := Decode(reseal(data))
 		if err != nil {
@@ -263,6 +272,8 @@ func FuzzDecode(f *testing.F) {
 		}
 		var p task.Prediction
 		m.Predict("where is order 12345?", &p)
+		m.Explain("where is order 12345?")
+		m.Alike("where is order 12345?", 2)
 	})
 }
 
@@ -274,16 +285,7 @@ func TestDecodeOfMutatedFiles(t *testing.T) {
 	accepted := 0
 	var before, after runtime.MemStats
 	for range 150 {
-		bad := bytes.Clone(file)
-		end := headerSize + entrySize*16 + 2500 // the table and the description
-		if rng.IntN(4) == 0 {
-			end = len(bad)
-		}
-		for range 1 + rng.IntN(4) {
-			bad[8+rng.IntN(end-8)] = byte(rng.IntN(256))
-		}
-		binary.LittleEndian.PutUint32(bad[8:], formatVersion)
-		bad = reseal(bad)
+		bad := mutate(rng, file)
 		runtime.ReadMemStats(&before)
 		m, _, err := Decode(bad)
 		runtime.ReadMemStats(&after)
@@ -301,6 +303,20 @@ func TestDecodeOfMutatedFiles(t *testing.T) {
 	if accepted == 0 {
 		t.Error("no mutation gets behind the checksums: this tests nothing")
 	}
+}
+
+// mutate changes a few bytes of a file, most often of its table and description, and mends its checksums.
+func mutate(rng *rand.Rand, file []byte) []byte {
+	bad := bytes.Clone(file)
+	end := min(headerSize+entrySize*16+2500, len(bad))
+	if rng.IntN(4) == 0 {
+		end = len(bad)
+	}
+	for range 1 + rng.IntN(4) {
+		bad[8+rng.IntN(end-8)] = byte(rng.IntN(256))
+	}
+	binary.LittleEndian.PutUint32(bad[8:], formatVersion)
+	return reseal(bad)
 }
 
 func FuzzPredict(f *testing.F) {
