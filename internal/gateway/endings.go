@@ -12,7 +12,7 @@ import (
 const endingNear = 90 * 24 * time.Hour
 
 // endingMembers are what providers call the day on which they stop a model, in their lists of models.
-var endingMembers = []string{"shutdown_date", "deprecation_date", "deprecation", "expiration_date", "retirement_date", "sunset_date"}
+var endingMembers = []string{"shutdown_date", "deprecation_date", "deprecation", "expiration_date", "retirement_date", "retires_at", "sunset_date"}
 
 // ending reads when a model is stopped from its entry in a provider's list: a date, a moment or Unix seconds.
 func (m model) ending() time.Time {

@@ -68,3 +68,57 @@ func TestModelsThatEnd(t *testing.T) {
 		t.Errorf("%d warnings:\n%s", warnings, log.String())
 	}
 }
+
+// Anthropic's list, which comes in pages, says when a model ends, and an app that speaks Anthropic's API gets a list of its shape.
+func TestModelsOfAnthropic(t *testing.T) {
+	soon := time.Now().Add(30 * 24 * time.Hour).UTC().Format(time.DateOnly)
+	w := newWorld(t, speaking(engine.Anthropic))
+	pages := 0
+	w.handle = func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v1/models" || r.Header.Get("X-Api-Key") != "k" || r.Header.Get("Anthropic-Version") == "" {
+			t.Errorf("%s %v", r.URL, r.Header)
+		}
+		pages++
+		if r.URL.Query().Get("after_id") != "claude-a" {
+			io.WriteString(rw, `{"data":[{"type":"model","id":"claude-a","display_name":"Claude A","created_at":"2026-01-02T00:00:00Z","lifecycle":"active","retires_at":null}],"has_more":true,"last_id":"claude-a"}`)
+			return
+		}
+		fmt.Fprintf(rw, `{"data":[{"type":"model","id":"claude-b","display_name":"Claude B","created_at":"2025-01-02T00:00:00Z","lifecycle":"deprecated","retires_at":"%sT00:00:00Z"}],"has_more":false,"last_id":"claude-b"}`, soon)
+	}
+	w.snap.Models = map[string]engine.Route{"claude-b": {Targets: []engine.Target{{Upstream: w.snap.Fallback, Model: "claude-b"}}}}
+	w.publish()
+	w.server.lookForEndings(context.Background(), w.snap)
+	r, _ := http.NewRequest(http.MethodGet, w.web.URL+"/v1/models", nil)
+	r.Header.Set("Anthropic-Version", "2023-06-01")
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var list struct {
+		Data []struct {
+			ID, Type, Lifecycle string
+			Name                string    `json:"display_name"`
+			Created             time.Time `json:"created_at"`
+			Retires             string    `json:"retires_at"`
+			Object              string
+		}
+		More *bool `json:"has_more"`
+	}
+	if err := json.NewDecoder(res.Body).Decode(&list); err != nil {
+		t.Fatal(err)
+	}
+	if len(list.Data) != 3 || list.More == nil || *list.More {
+		t.Fatalf("%+v", list)
+	}
+	a, b, task := list.Data[0], list.Data[1], list.Data[2]
+	if a.Name != "Claude A" || a.Created.Year() != 2026 || a.Lifecycle != "active" || a.Retires != "" {
+		t.Errorf("%+v", a)
+	}
+	if b.ID != "claude-b" || b.Type != "model" || b.Lifecycle != "deprecated" || b.Retires != soon+"T00:00:00Z" || b.Object != "" {
+		t.Errorf("%+v", b)
+	}
+	if task.ID != "triage" || task.Type != "model" || task.Name != "triage" || pages < 4 {
+		t.Errorf("%+v; %d pages were asked for", task, pages)
+	}
+}

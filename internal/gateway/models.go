@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +16,8 @@ import (
 const (
 	listPatience = 3 * time.Second // for a provider's list of models
 	listFresh    = time.Minute     // a list is asked for again after that
-	maxList      = 4 << 20
+	maxList      = 4 << 20         // bytes of a page
+	maxListPages = 20
 )
 
 // A model is one entry of GET /v1/models. Members that a provider adds are kept.
@@ -61,7 +63,11 @@ func (s *Server) models(x *exchange) {
 		list = append(list, m)
 	}
 	slices.SortFunc(list, func(a, b model) int { return strings.Compare(a["id"].(string), b["id"].(string)) })
-	body, err := json.Marshal(map[string]any{"object": "list", "data": list})
+	whole := map[string]any{"object": "list", "data": list}
+	if x.r.Header.Get("Anthropic-Version") != "" {
+		whole = anthropicList(list)
+	}
+	body, err := json.Marshal(whole)
 	if err != nil {
 		x.refuse(&openai.Error{Status: 500, Type: "api_error", Message: "The list of models cannot be written."})
 		return
@@ -71,6 +77,30 @@ func (s *Server) models(x *exchange) {
 	h.Set("X-Occam-Request-Id", x.id)
 	x.w.WriteHeader(http.StatusOK)
 	_, _ = x.w.Write(body) // an app that went away needs no list
+}
+
+// anthropicList is the list for an app that speaks Anthropic's API, on one page. Members that Anthropic's own list has are kept.
+func anthropicList(list []model) map[string]any {
+	data := make([]model, len(list))
+	var first, last any
+	for i, m := range list {
+		if last = m["id"]; i == 0 {
+			first = last
+		}
+		created, _ := m["created"].(float64) // of the lists that are fetched; the others do not know
+		one := model{"type": "model", "display_name": m["id"], "created_at": time.Unix(int64(created), 0).UTC().Format(time.RFC3339), "lifecycle": "active",
+			"retires_at": nil}
+		if end, ok := m["shutdown_date"].(string); ok {
+			one["lifecycle"], one["retires_at"] = "deprecated", end+"T00:00:00Z"
+		}
+		for name, value := range m {
+			if name != "object" && name != "created" && name != "owned_by" && name != "shutdown_date" {
+				one[name] = value
+			}
+		}
+		data[i] = one
+	}
+	return map[string]any{"data": data, "has_more": false, "first_id": first, "last_id": last}
 }
 
 // dateEndings says of each model when its provider stops it, where that is known.
@@ -110,18 +140,38 @@ func (s *Server) offered(x *exchange) []model {
 	return next.models
 }
 
-func fetchModels(ctx context.Context, u *engine.Upstream) ([]model, error) {
+// fetchModels asks for a provider's list: one page at most, or several at Anthropic.
+func fetchModels(ctx context.Context, u *engine.Upstream) (all []model, err error) {
 	ctx, cancel := context.WithTimeout(ctx, listPatience)
 	defer cancel()
-	reply, err := u.Send(ctx, &engine.Call{Method: http.MethodGet, Path: "/models", Header: http.Header{"User-Agent": {"occam"}}})
+	after := ""
+	for range maxListPages {
+		var list struct {
+			Data []model
+			More bool   `json:"has_more"`
+			Last string `json:"last_id"`
+		}
+		if err := fetchPage(ctx, u, after, &list); err != nil {
+			return nil, err
+		}
+		all = append(all, list.Data...)
+		if !list.More || list.Last == "" {
+			break
+		}
+		after = "after_id=" + url.QueryEscape(list.Last)
+	}
+	return all, nil
+}
+
+func fetchPage(ctx context.Context, u *engine.Upstream, query string, into any) error {
+	reply, err := u.Send(ctx, &engine.Call{Method: http.MethodGet, Path: "/models", Query: query, Header: http.Header{"User-Agent": {"occam"}}})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer reply.Body.Close()
 	body, err := readAll(reply, maxList)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var list struct{ Data []model }
-	return list.Data, json.Unmarshal(body, &list)
+	return json.Unmarshal(body, into)
 }

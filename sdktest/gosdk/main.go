@@ -52,6 +52,8 @@ func main() {
 	check("stream", func() error { return stream(client) })
 	check("structured output", func() error { return structured(client) })
 	check("tools", func() error { return tools(client) })
+	check("tools, streamed", func() error { return toolsStream(client) })
+	check("decisions", func() error { return decisions(client) })
 	for _, status := range []int{400, 401, 404, 429, 500, 503} {
 		check(fmt.Sprint("error ", status), func() error { return failure(client, status) })
 	}
@@ -252,14 +254,81 @@ func structured(c openai.Client) error {
 	return nil
 }
 
-func tools(c openai.Client) error {
+func askTool() openai.ChatCompletionNewParams {
 	request := ask("gpt-4o", "Find my order.")
 	request.Tools = []openai.ChatCompletionToolUnionParam{openai.ChatCompletionFunctionTool(shared.FunctionDefinitionParam{Name: "find_order",
 		Parameters: shared.FunctionParameters{"type": "object", "properties": map[string]any{"id": map[string]any{"type": "string"}}}})}
-	done, err := c.Chat.Completions.New(context.Background(), request)
+	return request
+}
+
+func tools(c openai.Client) error {
+	done, err := c.Chat.Completions.New(context.Background(), askTool())
 	if err != nil {
 		return err
 	}
+	return toolCall(done)
+}
+
+func toolsStream(c openai.Client) error {
+	events := c.Chat.Completions.NewStreaming(context.Background(), askTool())
+	whole := openai.ChatCompletionAccumulator{}
+	finished := 0
+	for events.Next() {
+		if !whole.AddChunk(events.Current()) {
+			return fmt.Errorf("the accumulator refused chunk %s", events.Current().RawJSON())
+		}
+		if _, ok := whole.JustFinishedToolCall(); ok {
+			finished++
+		}
+	}
+	if err := events.Err(); err != nil {
+		return err
+	}
+	if finished != 1 {
+		return fmt.Errorf("%d tool calls were finished", finished)
+	}
+	return toolCall(&whole.ChatCompletion)
+}
+
+// decisions asks the specialist, which answers what its certificate lets it; the provider makes none.
+func decisions(c openai.Client) error {
+	question := openai.DecisionNewParamsQuestionChoice{Name: openai.String("category"),
+		Instructions: openai.DecisionNewParamsQuestionChoiceInstructionsUnion{OfString: openai.String("Which is it?")}}
+	for _, category := range data.Categories {
+		question.Choices = append(question.Choices, openai.DecisionNewParamsQuestionChoiceChoice{
+			Value: openai.DecisionNewParamsQuestionChoiceChoiceValueUnion{OfString: openai.String(category)}})
+	}
+	answered, right := 0, 0
+	for _, t := range data.Tickets {
+		d, err := c.Decisions.New(context.Background(), openai.DecisionNewParams{Model: "decider",
+			Input:     openai.DecisionNewParamsInputUnion{OfString: openai.String(t.Text)},
+			Questions: []openai.DecisionNewParamsQuestionUnion{{OfChoice: &question}}})
+		var api *openai.Error
+		if errors.As(err, &api) && api.StatusCode == http.StatusNotFound {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		choice := d.Answers[0].AsChoice()
+		sum := 0.0
+		for _, p := range choice.Probabilities {
+			sum += p.Probability
+		}
+		if answered++; sum < 1-1e-6 || sum > 1+1e-6 {
+			return fmt.Errorf("the probabilities of %s add up to %g", d.RawJSON(), sum)
+		}
+		if choice.Choice.AsString() == t.Category {
+			right++
+		}
+	}
+	if answered == 0 || right < answered*9/10 {
+		return fmt.Errorf("%d decided, %d right", answered, right)
+	}
+	return nil
+}
+
+func toolCall(done *openai.ChatCompletion) error {
 	var arguments struct{ ID string }
 	calls := done.Choices[0].Message.ToolCalls
 	if len(calls) != 1 || calls[0].Function.Name != "find_order" || json.Unmarshal([]byte(calls[0].Function.Arguments), &arguments) != nil ||

@@ -1,7 +1,9 @@
 // The Anthropic SDK against the gateway: for apps that speak the Messages API. Both an OpenAI-compatible provider (translated) and
 // Anthropic's own (byte for byte) answer.
 import Anthropic from '@anthropic-ai/sdk';
-import { assert, categories, check, rejects, tickets } from './check.mjs';
+import { zodOutputFormat } from '@anthropic-ai/sdk/helpers/zod';
+import { z } from 'zod';
+import { assert, categories, check, rejects, Tally, tickets } from './check.mjs';
 
 const client = new Anthropic({ maxRetries: 0, timeout: 20_000 });
 const ask = (model, extra = {}) => ({ model, max_tokens: 200, messages: [{ role: 'user', content: 'Say hello.' }], ...extra });
@@ -39,6 +41,43 @@ for (const model of ['gpt-4o', 'claude-haiku-4-5']) {
     assert(typeof use.input.id === 'string' && final.stop_reason === 'tool_use', JSON.stringify(final));
   });
 }
+
+const Ticket = z.object({ category: z.enum(categories), order_id: z.string().nullable() });
+const triage = (model, text) => ({ model, max_tokens: 200, messages: [{ role: 'user', content: text }], output_config: { format: zodOutputFormat(Ticket) } });
+
+await check('structured output, parsed', async () => {
+  const tally = new Tally();
+  for (const t of tickets) {
+    let headers;
+    const noted = client.withOptions({ fetch: async (...call) => { const response = await fetch(...call); headers = response.headers; return response; } });
+    const done = await noted.messages.parse(triage('gpt-4o', t.text));
+    assert(categories.includes(done.parsed_output.category), JSON.stringify(done));
+    tally.add(headers, done.parsed_output, t);
+  }
+  tally.verify(tickets.length);
+});
+
+await check('structured output, parsed, from Anthropic', async () => {
+  const done = await client.messages.parse(triage('claude-haiku-4-5', 'a free question'));
+  assert(categories.includes(done.parsed_output.category), JSON.stringify(done));
+});
+
+await check('structured output, streamed and parsed', async () => {
+  let right = 0;
+  for (const t of tickets.slice(0, 12)) {
+    const final = await client.messages.stream(triage('gpt-4o', t.text)).finalMessage();
+    if (final.parsed_output.category === t.category) right++;
+  }
+  assert(right >= 10, `${right} of 12 right`);
+});
+
+await check('models', async () => {
+  const all = [];
+  for await (const model of client.models.list()) all.push(model);
+  const claude = all.find((model) => model.id === 'claude-haiku-4-5');
+  assert(claude?.type === 'model' && claude.display_name && !Number.isNaN(Date.parse(claude.created_at)), JSON.stringify(all));
+  assert(['gpt-4o', 'ticket-triage'].every((id) => all.some((model) => model.id === id)), JSON.stringify(all));
+});
 
 for (const [status, kind] of [[400, Anthropic.BadRequestError], [401, Anthropic.AuthenticationError], [403, Anthropic.PermissionDeniedError],
   [404, Anthropic.NotFoundError], [429, Anthropic.RateLimitError], [500, Anthropic.InternalServerError], [503, Anthropic.InternalServerError]]) {

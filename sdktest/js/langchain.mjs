@@ -49,6 +49,24 @@ await check('tools', async () => {
   assert(answer.tool_calls[0].name === 'now' && typeof answer.tool_calls[0].args.zone === 'string', JSON.stringify(answer));
 });
 
+await check('tools, streamed', async () => {
+  const now = tool(async () => '12:00', { name: 'now', schema: z.object({ zone: z.string() }) });
+  let whole;
+  for await (const chunk of await model().bindTools([now]).stream('What time is it?')) whole = whole ? whole.concat(chunk) : chunk;
+  assert(whole.tool_calls[0].name === 'now' && typeof whole.tool_calls[0].args.zone === 'string', JSON.stringify(whole));
+});
+
+await check('structured output, streamed', async () => {
+  const triage = model().withStructuredOutput(Ticket, { name: 'ticket', method: 'jsonSchema' });
+  let right = 0;
+  for (const t of tickets.slice(0, 12)) {
+    let last;
+    for await (const partial of await triage.stream(t.text)) last = partial;
+    if (last.category === t.category) right++;
+  }
+  assert(right >= 10, `${right} of 12 right`);
+});
+
 await check('error 429', async () => {
   const error = await rejects(() => model('sim:status=429').invoke('Say hello.'), Error);
   assert(error.status === 429, `status ${error.status}: ${error}`);

@@ -46,6 +46,17 @@ await check('tools, two steps', async () => {
   assert(called === 1 && steps.length === 2 && text.includes('simulated'), `${called} calls, ${steps.length} steps, ${text}`);
 });
 
+await check('tools, streamed', async () => {
+  let called = 0;
+  const result = streamText({
+    model: openai.chat('gpt-4o'), ...settings, stopWhen: stepCountIs(3),
+    tools: { now: tool({ inputSchema: z.object({ zone: z.string() }), execute: async ({ zone }) => { called += typeof zone === 'string'; return '12:00'; } }) },
+  });
+  let text = '';
+  for await (const part of result.textStream) text += part;
+  assert(called === 1 && (await result.steps).length === 2 && text.includes('simulated'), `${called} calls, ${text}`);
+});
+
 for (const status of [401, 429, 500]) {
   await check(`error ${status}`, async () => {
     const error = await rejects(() => generateText({ model: openai.chat(`sim:status=${status}`), ...settings }), APICallError);

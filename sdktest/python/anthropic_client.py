@@ -3,12 +3,15 @@ Anthropic's own (byte for byte) answer."""
 
 import asyncio
 import json
+from datetime import datetime
+from typing import Literal, Optional
 
 import anthropic
 from anthropic import Anthropic, AsyncAnthropic
-from anthropic.types import Message
+from anthropic.types import Message, ModelInfo
+from pydantic import BaseModel
 
-from check import CATEGORIES, TICKETS, check, raises
+from check import CATEGORIES, TICKETS, Tally, check, raises
 
 client = Anthropic(max_retries=0, timeout=20)
 HELLO = [{"role": "user", "content": "Say hello."}]
@@ -46,6 +49,47 @@ for name in ["gpt-4o", "claude-haiku-4-5"]:
         with client.messages.stream(model=name, max_tokens=200, messages=HELLO, tools=TOOLS) as stream:
             final = stream.get_final_message()
         assert any(block.type == "tool_use" and isinstance(block.input["id"], str) for block in final.content), final
+
+
+class Ticket(BaseModel):
+    category: Literal[tuple(CATEGORIES)]
+    order_id: Optional[str]
+
+
+@check("structured output, parsed")
+def _():
+    tally = Tally()
+    for ticket in TICKETS:
+        messages = [{"role": "user", "content": ticket["text"]}]
+        raw = client.messages.with_raw_response.create(
+            model="gpt-4o", max_tokens=200, messages=messages, output_config={"format": {"type": "json_schema", "schema": anthropic.transform_schema(Ticket)}}
+        )
+        parsed = client.messages.parse(model="gpt-4o", max_tokens=200, messages=messages, output_format=Ticket).parsed_output
+        tally.add(raw.headers, parsed.category, parsed.order_id, ticket)
+    tally.verify(len(TICKETS))
+
+
+@check("structured output, parsed, from Anthropic")
+def _():
+    done = client.messages.parse(model="claude-haiku-4-5", max_tokens=200, messages=HELLO, output_format=Ticket)
+    assert done.parsed_output.category in CATEGORIES, done
+
+
+@check("structured output, streamed and parsed")
+def _():
+    right = 0
+    for ticket in TICKETS[:12]:
+        messages = [{"role": "user", "content": ticket["text"]}]
+        with client.messages.stream(model="gpt-4o", max_tokens=200, messages=messages, output_format=Ticket) as stream:
+            right += stream.get_final_message().parsed_output.category == ticket["category"]
+    assert right >= 10, f"{right} of 12 right"
+
+
+@check("models")
+def _():
+    found = {model.id: ModelInfo.model_validate(model.model_dump()) for model in client.models.list()}  # every member that the type demands
+    assert {"gpt-4o", "claude-haiku-4-5", "ticket-triage"} <= set(found), found
+    assert isinstance(found["gpt-4o"].created_at, datetime), found
 
 
 for status, kind in [

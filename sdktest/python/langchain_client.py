@@ -1,5 +1,6 @@
 """LangChain for Python against the gateway."""
 
+import asyncio
 from typing import Literal, Optional
 
 import openai
@@ -65,6 +66,46 @@ def _():
 
     answer = model().bind_tools([now]).invoke("What time is it?")
     assert answer.tool_calls[0]["name"] == "now" and isinstance(answer.tool_calls[0]["args"]["zone"], str), answer
+
+
+@check("tools, streamed")
+def _():
+    @tool
+    def now(zone: str) -> str:
+        """The time in a zone."""
+        return "12:00"
+
+    whole = None
+    for chunk in model().bind_tools([now]).stream("What time is it?"):
+        whole = chunk if whole is None else whole + chunk
+    assert whole.tool_calls[0]["name"] == "now" and isinstance(whole.tool_calls[0]["args"]["zone"], str), whole
+
+
+@check("structured output, streamed")
+def _():
+    triage = model().with_structured_output(Ticket, method="json_schema")
+    right = 0
+    for ticket in TICKETS[:12]:
+        *_, last = triage.stream(ticket["text"])
+        right += last.category == ticket["category"]
+    assert right >= 10, f"{right} of 12 right"
+
+
+@check("cancelled task")
+def _():
+    async def run():
+        task = asyncio.create_task(model("sim:hang").ainvoke("Say hello."))
+        await asyncio.sleep(0.3)
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            pass
+        else:
+            raise AssertionError("was not cancelled")
+        assert "simulated" in (await model().ainvoke("Say hello.")).content
+
+    asyncio.run(run())
 
 
 @check("error 429")

@@ -1,0 +1,59 @@
+package cli
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// `occam doctor` says which models that the configuration names their providers stop: by the providers' own lists, by the price book
+// where they say nothing or are not asked. One that is stopped already fails it.
+func TestDoctorNamesModelsThatEnd(t *testing.T) {
+	soon, past := time.Now().Add(20*24*time.Hour).UTC(), time.Now().Add(-20*24*time.Hour).UTC()
+	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/models" {
+			fmt.Fprintf(w, `{"data":[{"id":"gpt-soon","shutdown_date":%q},{"id":"gpt-gone","retires_at":%q},{"id":"gpt-4o"}]}`,
+				soon.Format(time.DateOnly), past.Format(time.RFC3339))
+		}
+	}))
+	defer provider.Close()
+	doctor := func(models string, flags ...string) (int, string) {
+		dir := t.TempDir()
+		cfg := filepath.Join(dir, "occam.yaml")
+		text := fmt.Sprintf("listen: 127.0.0.1:0\ndata_dir: %q\nself_test: false\nproviders: {acme: {type: openai, base_url: %q, prices: openai}}\nmodels:\n%s",
+			dir, provider.URL+"/v1", models)
+		if err := os.WriteFile(cfg, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, stdout, stderr := run(t, "", append([]string{"doctor", "--config", cfg}, flags...)...)
+		return code, stdout + stderr
+	}
+	line := func(text, has string) string {
+		for l := range strings.Lines(text) {
+			if strings.Contains(l, has) {
+				return l
+			}
+		}
+		return ""
+	}
+	const named = "  quick: {provider: acme, upstream: gpt-soon}\n"
+	code, said := doctor(named)
+	if l := line(said, "model quick"); code != 0 || !strings.HasPrefix(l, "ok ") || !strings.Contains(l, "acme stops gpt-soon on "+soon.Format(time.DateOnly)) {
+		t.Errorf("exit %d, %q\n%s", code, l, said)
+	}
+	code, said = doctor(named + "  old: {provider: acme, upstream: gpt-gone}\n")
+	if l := line(said, "model old"); code != exitFailed || !strings.HasPrefix(l, "BAD") || !strings.Contains(l, past.Format(time.DateOnly)) {
+		t.Errorf("exit %d, %q\n%s", code, l, said)
+	}
+	for _, flags := range [][]string{nil, {"--offline"}} { // that gpt-4o ends says the price book only
+		_, said = doctor(named+"  gpt-4o: {provider: acme}\n", flags...)
+		if l := line(said, "model gpt-4o "); !strings.Contains(l, "on 2027-01-14") || (line(said, "model quick") == "") != (flags != nil) {
+			t.Errorf("%v: %s", flags, said)
+		}
+	}
+}
