@@ -614,6 +614,75 @@ func TestACancelledRun(t *testing.T) {
 	b.until("end of the run", func(s Status) bool { return strings.Contains(s.Training.Result, "cancelled") })
 }
 
+// A run that is really under way, in the middle of making weights, stops when it is cancelled: nothing of it is seen, requests are kept
+// as before, and a later run makes the model.
+func TestARunUnderWayIsCancelled(t *testing.T) {
+	trains(t)
+	under := make(chan string, 1)
+	var runs atomic.Int64
+	var wrong atomic.Pointer[string]
+	b := newBenchWith(t, func(ctx context.Context, o TrainOptions) (*Trained, error) {
+		if runs.Add(1) > 1 {
+			return Train(ctx, o)
+		}
+		report := o.Progress
+		o.Progress = func(stage string, done, total int) {
+			report(stage, done, total)
+			if stage == "train" && done > 0 && done < total && ctx.Err() == nil {
+				under <- fmt.Sprintf("%s %d of %d", stage, done, total)
+				<-ctx.Done() // it goes on from here, and must notice
+			}
+		}
+		trained, err := Train(ctx, o)
+		if err == nil || trained != nil || !errors.Is(err, context.Canceled) {
+			text := fmt.Sprintf("training went on to its end: %v", err)
+			wrong.Store(&text)
+		}
+		return trained, err
+	}, nil)
+	b.ask(500, nil)
+	var at string
+	b.until("run under way", func(s Status) bool {
+		select {
+		case at = <-under:
+		default:
+		}
+		return at != "" && s.Training.Running && s.Training.Stage == "train"
+	})
+	job, err := b.CancelTraining(t.Context(), "colours")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.until("end of the run that was at "+at, func(s Status) bool { return !s.Training.Running && strings.Contains(s.Training.Result, "cancelled") })
+	if text := wrong.Load(); text != nil {
+		t.Error(*text)
+	}
+	err = b.store.View(t.Context(), func(tx *store.Tx) error {
+		j, err := tx.Jobs().Get(job)
+		if j.State != store.JobCancelled {
+			t.Errorf("the job is %+v", j)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(b.dir + "/models")
+	if len(files) > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("left behind: %v, %v", files, err)
+	}
+	if all, err := b.Models(t.Context(), "colours"); err != nil || len(all) > 0 || b.status().State != Observing || len(b.tiers()) > 0 {
+		t.Errorf("models %+v, %v; the task is %+v", all, err, b.status().Record)
+	}
+	if _, err := b.CancelTraining(t.Context(), "colours"); err == nil || !strings.Contains(err.Error(), "no training run") {
+		t.Errorf("cancelled twice: %v", err)
+	}
+	b.askUntil("live model", nil, in(Live))
+	if n := runs.Load(); n < 2 {
+		t.Errorf("%d runs", n)
+	}
+}
+
 func TestACrashInTheMiddleOfARun(t *testing.T) {
 	var calls atomic.Int64
 	b := newBenchWith(t, func(ctx context.Context, _ TrainOptions) (*Trained, error) {
