@@ -7,16 +7,22 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"occam/internal/config"
+	"occam/internal/lifecycle"
+	"occam/internal/sample"
 	"occam/internal/sim"
+	"occam/internal/store"
 	"occam/internal/task"
 )
 
@@ -115,5 +121,134 @@ reviews: {needed: %q, answered: %q, secret: s3cret, url: "https://occam.example.
 	stop()
 	if n := len(client.got()); n != 1 || len(people.got()) > 2 {
 		t.Errorf("the app was told %d times, people %d times", n, len(people.got()))
+	}
+}
+
+// With on_doubt: both the generalist answers at once and a person sees the request too, with what the model would have said.
+func TestBothOnDoubt(t *testing.T) {
+	if testing.Short() {
+		t.Skip("trains a model")
+	}
+	client := &listener{}
+	appAt := httptest.NewServer(client)
+	defer appAt.Close()
+	truth := sample.Traffic(2, 1)[0].Truth
+	truth["order_id"] = task.Null
+	f := newFixtureOf(t, sim.Options{Oracle: func(string) task.Output { return truth }}, "audit: 0, on_doubt: both",
+		fmt.Sprintf("capture: {prompts: true}\nreviews: {answered: %q}\n", appAt.URL))
+	base, _, stop := serve(t, f.config)
+	calls := f.provider.Served()
+	response, body := post(t, base, "triage", "zebra quantum xylophone, nothing like a ticket")
+	if response.StatusCode != 200 || response.Header.Get("X-Occam-Model") != "gpt-4o" || !strings.Contains(body, truth["category"].Text()) || f.provider.Served() != calls+1 {
+		t.Fatalf("%d %v: %s", response.StatusCode, response.Header, body)
+	}
+	id := response.Header.Get("X-Occam-Request-Id")
+	c, err := (&app{getenv: os.Getenv, now: time.Now, stderr: io.Discard}).admin(t.Context(), f.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	var next struct {
+		ID      string `json:"id"`
+		Request string `json:"request_id"`
+		Text    string `json:"text"`
+		Why     string `json:"why"`
+		Fields  []task.Field
+	}
+	wait(t, "the request in the queue", func() bool {
+		return c.get(t.Context(), "/api/review?task=triage", &next) == nil && next.Request == id
+	})
+	if !strings.Contains(next.Text, "zebra") || !strings.Contains(next.Why, "no tier may answer") {
+		t.Errorf("the person sees %+v", next)
+	}
+	form := url.Values{"do": {"accept"}}
+	for _, field := range next.Fields {
+		if field.Kind == task.Category {
+			form.Set("f."+field.Name, field.Values[0])
+		}
+	}
+	if err := c.post(t.Context(), "/api/review/"+next.ID, form, new(any)); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "word for the app", func() bool { return len(client.got()) == 1 })
+	if got := client.got()[0]; !strings.Contains(got, id) {
+		t.Errorf("the app gets %s", got)
+	}
+	stop()
+	var labels []store.Label // the generalist's answer and the person's stand side by side
+	opened, err := store.Open(t.Context(), "sqlite:"+filepath.Join(filepath.Dir(f.config), "data"), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close() //nolint:errcheck // nothing was written
+	err = opened.View(t.Context(), func(tx *store.Tx) error {
+		e, err := tx.Examples().ByRequest(id)
+		labels = e.Labels
+		return err
+	})
+	if err != nil || len(labels) != 2 {
+		t.Errorf("labels %+v, %v", labels, err)
+	}
+}
+
+// An app that refuses an answer gets it again a minute later, not sooner, until it takes it, and never after that.
+func TestARefusedAnswerIsSentAgain(t *testing.T) {
+	client := &listener{refuse: 2}
+	appAt := httptest.NewServer(client)
+	defer appAt.Close()
+	now := time.Date(2026, 11, 23, 12, 30, 0, 0, time.UTC)
+	clock := func() time.Time { return now }
+	s, err := store.Open(t.Context(), "sqlite:"+t.TempDir(), store.Options{Now: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close() //nolint:errcheck // nothing is to be kept
+	said := task.Output{"category": task.String("refund")}
+	err = s.Update(t.Context(), func(tx *store.Tx) error {
+		if err := tx.Reviews().Add(store.Review{ID: "r1", Task: "triage", RequestID: "r1", Example: "r1", At: now, Priority: lifecycle.WorthDoubt}); err != nil {
+			return err
+		}
+		_, err := tx.Reviews().Close("r1", "ann", said)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := config.Default()
+	cfg.Reviews = config.Reviews{Answered: appAt.URL, Secret: "s3cret"}
+	tasks := []lifecycle.Status{{Task: "triage", Fields: []task.Field{{Name: "category", Kind: task.Category, Values: []string{"refund", "other"}}}}}
+	deliver := func(p *pager) (refusals int) {
+		t.Helper()
+		if err := p.deliver(t.Context(), tasks); err != nil {
+			t.Fatal(err)
+		}
+		client.mu.Lock()
+		defer client.mu.Unlock()
+		return client.refuse
+	}
+	p := newPager(&cfg, "http://127.0.0.1:1", s, slog.New(slog.DiscardHandler), clock)
+	if left := deliver(p); left != 1 {
+		t.Fatalf("%d refusals are left after the first", left)
+	}
+	now = now.Add(answerRetry - time.Second)
+	if left := deliver(p); left != 1 {
+		t.Fatal("it was sent again at once")
+	}
+	now = now.Add(time.Second)
+	p = newPager(&cfg, "http://127.0.0.1:1", s, slog.New(slog.DiscardHandler), clock) // a restart, or another replica, goes on
+	if left := deliver(p); left != 0 || len(client.got()) != 0 {
+		t.Fatalf("%d refusals are left after the second", left)
+	}
+	now = now.Add(answerRetry)
+	deliver(p)
+	if got := client.got(); len(got) != 1 || !strings.Contains(got[0], `"request_id":"r1"`) || !strings.Contains(got[0], `{\"category\":\"refund\"}`) || client.signed[0] == "" {
+		t.Fatalf("the app took %q", got)
+	}
+	for range 3 {
+		now = now.Add(answerRetry)
+		deliver(p)
+	}
+	if n := len(client.got()); n != 1 {
+		t.Errorf("it was sent %d times", n)
 	}
 }
