@@ -155,7 +155,7 @@ func TestEveryRouteHasACommand(t *testing.T) {
 	defer s.Close()
 	server := &server{}
 	site := dashboard.New(dashboard.Options{Source: s, Database: s, Login: true, Groups: server.groups, MakeTask: server.makeTask, CheckData: server.checkData,
-		Command: server.command, Batches: server.batchViews, CancelBatch: server.cancelBatch, Abilities: server.abilities, Verifier: s.Verify})
+		Command: server.command, Batches: server.batchViews, CancelBatch: server.cancelBatch, CancelTraining: server.cancelTraining, Abilities: server.abilities, Verifier: s.Verify})
 	commands := 0
 	for _, r := range site.Routes() {
 		if r.CLI == "" {

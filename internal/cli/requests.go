@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"text/tabwriter"
@@ -102,6 +103,11 @@ type requestStory struct {
 				Weight float64
 			}
 		}
+		Nearest []struct {
+			Text     string
+			Labels   json.RawMessage
+			Likeness float64
+		}
 	}
 }
 
@@ -135,6 +141,9 @@ func (a *app) printStory(s requestStory) {
 			for _, word := range b.Words {
 				fmt.Fprintf(w, "       %+.2f  %q\n", word.Weight, word.Text)
 			}
+		}
+		for _, n := range x.Nearest {
+			fmt.Fprintf(w, "     like %.2f  %s  %s\n", n.Likeness, n.Labels, clip(n.Text))
 		}
 	}
 }

@@ -14,16 +14,16 @@ import (
 	"occam/internal/config"
 	"occam/internal/cost"
 	"occam/internal/dashboard"
+	"occam/internal/engine"
 	"occam/internal/finops"
 	"occam/internal/lifecycle"
-	"occam/internal/specialist"
 	"occam/internal/store"
 )
 
 // pages is the dashboard. With a login, the first account is made where there is none.
 func (s *server) pages(ctx context.Context, a *app, cfg *config.Config, login bool) (*dashboard.Dashboard, error) {
 	o := dashboard.Options{Source: s.store, Database: s.store, Tasks: s.taskViews, Version: version, Now: a.now, Log: s.log, Done: s.done,
-		Book: func() *cost.Book { return s.wired.Load().book }, Verifier: s.store.Verify, Command: s.command, Groups: s.groups, MakeTask: s.makeTask,
+		Book: func() *cost.Book { return s.wired.Load().book }, Verifier: s.store.Verify, Command: s.command, CancelTraining: s.cancelTraining, Groups: s.groups, MakeTask: s.makeTask,
 		Explain: s.explain, CheckData: s.checkData, Hosts: cfg.Dashboard.Hosts, Abilities: s.abilities,
 		Batches: s.batchViews, CancelBatch: s.cancelBatch, KeysChanged: func() error { return s.rewire(nil) }, Configuration: func() dashboard.Configuration { return configuration(s.wired.Load().cfg) },
 		Charges: func(rows []finops.Row, w store.Window) ([]finops.Charge, error) {
@@ -59,7 +59,7 @@ func taskViews(all []lifecycle.Status) []dashboard.TaskView {
 
 func taskView(st *lifecycle.Status) dashboard.TaskView {
 	v := dashboard.TaskView{Name: st.Task, Version: st.Version, Generalist: st.Generalist, Target: st.Target, State: string(st.State), Note: st.Reason + ". " + st.Next + ".",
-		Since: st.Since, Fields: st.Fields}
+		Since: st.Since, Fields: st.Fields, Training: dashboard.Training{Stage: st.Training.Stage, Share: st.Training.Share}}
 	for _, c := range st.Commands {
 		v.Commands = append(v.Commands, string(c))
 	}
@@ -113,6 +113,14 @@ func (s *server) command(ctx context.Context, o dashboard.Order) error {
 	return err
 }
 
+func (s *server) cancelTraining(ctx context.Context, taskName string) (job string, err error) {
+	control := s.control.Load()
+	if control == nil {
+		return "", errNoControl
+	}
+	return control.CancelTraining(ctx, taskName)
+}
+
 // groups lists the jobs found in traffic that belongs to no task.
 func (s *server) groups(ctx context.Context) ([]lifecycle.Group, error) {
 	control := s.control.Load()
@@ -158,7 +166,7 @@ func (s *server) cancelBatch(ctx context.Context, id string) error {
 }
 
 // explain says what spoke for what a model, as the ledger names it, answers to a text.
-func (s *server) explain(ctx context.Context, taskName, model, text string) ([]specialist.Reason, error) {
+func (s *server) explain(ctx context.Context, taskName, model, text string) (*engine.Explanation, error) {
 	control := s.control.Load()
 	if control == nil {
 		return nil, lifecycle.ErrNoModel
@@ -166,8 +174,8 @@ func (s *server) explain(ctx context.Context, taskName, model, text string) ([]s
 	return explainWith(control)(ctx, taskName, model, text)
 }
 
-func explainWith(control *lifecycle.Controller) func(ctx context.Context, taskName, model, text string) ([]specialist.Reason, error) {
-	return func(ctx context.Context, taskName, model, text string) ([]specialist.Reason, error) {
+func explainWith(control *lifecycle.Controller) func(ctx context.Context, taskName, model, text string) (*engine.Explanation, error) {
+	return func(ctx context.Context, taskName, model, text string) (*engine.Explanation, error) {
 		_, weights, _ := strings.Cut(model, "@")
 		return control.Explain(ctx, taskName, weights, text)
 	}

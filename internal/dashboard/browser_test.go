@@ -230,6 +230,7 @@ func fixturePages(t *testing.T) map[string]string {
 	flush(t, s)
 	language := TaskView{Name: "language", Generalist: "gpt-4o", State: "observing"}
 	queueReview(t, s)
+	trains(t, s, "language")
 	_, err := FirstPassword(t.Context(), empty)
 	must(t, err)
 	guarded := serve(t, Options{Source: empty, Database: empty, Login: true}).URL

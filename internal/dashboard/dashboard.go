@@ -14,10 +14,10 @@ import (
 	"occam/internal/calibration"
 	"occam/internal/cascade"
 	"occam/internal/cost"
+	"occam/internal/engine"
 	"occam/internal/finops"
 	"occam/internal/gateway"
 	"occam/internal/lifecycle"
-	"occam/internal/specialist"
 	"occam/internal/store"
 	"occam/internal/task"
 )
@@ -46,16 +46,23 @@ type TaskView struct {
 	Generalist string       `json:"generalist"`
 	Fields     []task.Field `json:"fields"`
 	Target     task.Target  `json:"target"`
-	State      string       `json:"state"`                // observing, candidate, shadow, canary, live, suspended
-	Note       string       `json:"note,omitempty"`       // why it is in this state, in a sentence
-	Since      time.Time    `json:"since,omitzero"`       // when it came into this state
-	Tiers      []TierView   `json:"tiers,omitempty"`      // cheapest first, the generalist not among them
+	State      string       `json:"state"`           // observing, candidate, shadow, canary, live, suspended
+	Note       string       `json:"note,omitempty"`  // why it is in this state, in a sentence
+	Since      time.Time    `json:"since,omitzero"`  // when it came into this state
+	Tiers      []TierView   `json:"tiers,omitempty"` // cheapest first, the generalist not among them
+	Training   Training     `json:"training,omitzero"`
 	Commands   []string     `json:"commands,omitempty"`   // what a person may tell it now: promote, rollback, pause, resume
 	Confusions []Confusion  `json:"confusions,omitempty"` // most frequent first
 	Audits     []AuditDay   `json:"audits,omitempty"`     // oldest first
 	Alarm      string       `json:"alarm,omitempty"`      // what drift detection says, in a sentence
 	// Choice is every plan that was considered for the task, with its price and verdict. nil: none was made yet.
 	Choice *cascade.Choice `json:"plans,omitempty"`
+}
+
+// A Training is how far a training run in this process is.
+type Training struct {
+	Stage string  `json:"stage,omitempty"` // in words; "" none runs here
+	Share float64 `json:"share,omitempty"` // of the stage that is done
 }
 
 // A Confusion is a pair of answers that are mistaken for each other, on the locked test set.
@@ -125,12 +132,15 @@ type Options struct {
 	// Command carries out what a person told a task: one of its TaskView.Commands, for the TaskView.Version that the person
 	// saw. An error that wraps ErrStale says that the task has moved since. nil: the pages have no such buttons.
 	Command func(ctx context.Context, o Order) error
+	// CancelTraining ends a task's training run, queued or under way, and returns its job; an error says that there is none. nil: no such
+	// button.
+	CancelTraining func(ctx context.Context, task string) (job string, err error)
 	// Groups lists the jobs found in traffic that belongs to no task, and MakeTask turns one into a task. nil: no such page.
 	Groups   func(context.Context) ([]lifecycle.Group, error)
 	MakeTask func(context.Context, lifecycle.Making) error
-	// Explain says what spoke for and against what a task's model, as the ledger names it, answers to a text. nil: stories are
-	// without it.
-	Explain func(ctx context.Context, task, model, text string) ([]specialist.Reason, error)
+	// Explain says what spoke for and against what a task's model, as the ledger names it, answers to a text, and which training
+	// examples are most like it where the model's file holds some. nil: stories are without it.
+	Explain func(ctx context.Context, task, model, text string) (*engine.Explanation, error)
 	// CheckData looks for wrong labels among a task's examples; it may take minutes. nil: no such page.
 	CheckData func(ctx context.Context, task string, progress func(stage string, done, total int)) (*lifecycle.DataCheck, error)
 	// Abilities are what self-tests found of the models that the configuration names. nil: no such address.

@@ -3,11 +3,14 @@ package dashboard
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
+	"strings"
 
 	"occam/internal/lifecycle"
 	"occam/internal/specialist"
 	"occam/internal/store"
+	"occam/internal/task"
 )
 
 // because says what spoke for and against one field of a specialist's answer. The weights and Bias add up to Margin.
@@ -70,7 +73,7 @@ func (d *Dashboard) explainSteps(ctx context.Context, s *story) error {
 		if step.Kind != local || step.Provider != "" {
 			continue
 		}
-		reasons, err := d.Explain(ctx, s.Task, step.Model, kept.Text)
+		why, err := d.Explain(ctx, s.Task, step.Model, kept.Text)
 		switch {
 		case errors.Is(err, lifecycle.ErrNoModel), errors.Is(err, store.ErrNotFound):
 			step.Lack = "the model that answered is no longer kept"
@@ -78,13 +81,46 @@ func (d *Dashboard) explainSteps(ctx context.Context, s *story) error {
 		case err != nil:
 			return err
 		}
-		for _, r := range reasons {
+		if why == nil {
+			step.Lack = "this kind of model gives no reasons"
+			continue
+		}
+		step.Nearest = nearestOf(why.Nearest)
+		for _, r := range why.Reasons {
 			step.Because = append(step.Because, becauseOf(r))
 			strong = append(strong, r.Words[:min(len(r.Words), 5)]...)
 		}
 	}
 	s.Parts = markWords(s.Text, strong)
 	return nil
+}
+
+// A nearby is a training example that is like a request's text.
+type nearby struct {
+	ID       string      `json:"id"`
+	Text     string      `json:"text"`
+	Labels   task.Output `json:"labels"`
+	Likeness float64     `json:"likeness"` // 1: the same words
+}
+
+func nearestOf(alike []specialist.Alike) (all []nearby) {
+	for _, a := range alike {
+		all = append(all, nearby(a))
+	}
+	return all
+}
+
+// Answers are the labels in words, by field.
+func (n nearby) Answers() string {
+	var all []string
+	for _, field := range slices.Sorted(maps.Keys(n.Labels)) {
+		text := "none"
+		if v := n.Labels[field]; !v.IsNull() {
+			text = valueText(&v)
+		}
+		all = append(all, field+": "+text)
+	}
+	return strings.Join(all, ", ")
 }
 
 // markWords cuts a text at the words that speak for an answer.

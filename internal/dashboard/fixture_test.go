@@ -18,6 +18,7 @@ import (
 	"occam/internal/cost"
 	"occam/internal/datacheck"
 	"occam/internal/drift"
+	"occam/internal/engine"
 	"occam/internal/gateway"
 	"occam/internal/lifecycle"
 	"occam/internal/specialist"
@@ -167,6 +168,15 @@ func audits() []AuditDay {
 	return all
 }
 
+// trains queues a training run of a task.
+func trains(t testing.TB, s *store.Store, name string) {
+	t.Helper()
+	must(t, s.Update(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Jobs().Add(store.Job{Kind: "train", Task: name})
+		return err
+	}))
+}
+
 // queueReview puts one ticket into the review queue.
 func queueReview(t testing.TB, s *store.Store) {
 	t.Helper()
@@ -199,8 +209,9 @@ func everything(s *store.Store) Options {
 				MayCancel: true, Parts: []BatchPart{{Provider: "openai", Model: "gpt-4o", Lines: 898, Done: 208, State: "running"}}},
 				{ID: "batch_01KAZZ", Endpoint: "/v1/chat/completions", Status: "completed", Created: fixedNow.Add(-30 * time.Hour), Total: 800, Completed: 800, Specialist: 655}}, nil
 		},
-		CancelBatch: func(context.Context, string) error { return nil },
-		Explain:     someReasons, CheckData: someTrouble,
+		CancelTraining: func(context.Context, string) (string, error) { return "J1", nil },
+		CancelBatch:    func(context.Context, string) error { return nil },
+		Explain:        someReasons, CheckData: someTrouble,
 		Configuration: func() Configuration {
 			return Configuration{YAML: "listen: 127.0.0.1:8080\ndata_dir: ./occam-data\nstore: sqlite\nproviders:\n  openai:\n    type: openai\n    base_url: https://api.openai.com/v1\n    api_key: (hidden)\n",
 				Capture: true, Retention: 30 * 24 * time.Hour, Redact: "contacts"}
@@ -223,14 +234,17 @@ func someGroups(context.Context) ([]lifecycle.Group, error) {
 const keptText = "Hello, where is my parcel? It was promised for Monday and the tracking has not moved for a week. Order AB-1234. Thanks, Eva"
 
 // someReasons explains any answer to keptText.
-func someReasons(_ context.Context, _, _, text string) ([]specialist.Reason, error) {
+func someReasons(_ context.Context, _, _, text string) (*engine.Explanation, error) {
 	words := []specialist.WordWeight{{Text: "parcel", Weight: 1.9}, {Text: "tracking", Weight: 1.2}, {Text: "Thanks", Weight: -0.6}, {Text: "Monday", Weight: 0.4}, {Text: "promised", Weight: -0.2}}
 	for i := range words {
 		words[i].Start = strings.Index(text, words[i].Text)
 		words[i].End = words[i].Start + len(words[i].Text)
 	}
-	return []specialist.Reason{{Field: "category", Value: task.String("parcel_late"), Against: task.String("refund_status"), Margin: 2.35, Bias: -0.35, Words: words},
-		{Field: "order_id", Value: task.String("AB-1234"), Margin: 4.1, Candidates: []specialist.SpanCandidate{{Text: "AB-1234", Probability: 0.984}, {Text: "", Probability: 0.016}}}}, nil
+	reasons := []specialist.Reason{{Field: "category", Value: task.String("parcel_late"), Against: task.String("refund_status"), Margin: 2.35, Bias: -0.35, Words: words},
+		{Field: "order_id", Value: task.String("AB-1234"), Margin: 4.1, Candidates: []specialist.SpanCandidate{{Text: "AB-1234", Probability: 0.984}, {Text: "", Probability: 0.016}}}}
+	nearest := []specialist.Alike{{ID: "7", Text: "My parcel has not come. Order <b>ZZ-77</b> was promised for Friday.", Labels: task.Output{"category": task.String("parcel_late"), "order_id": task.String("ZZ-77")}, Likeness: 0.83},
+		{ID: "91", Text: "The tracking shows nothing since Tuesday", Labels: task.Output{"category": task.String("parcel_late"), "order_id": task.Value{}}, Likeness: 0.61}}
+	return &engine.Explanation{Reasons: reasons, Nearest: nearest}, nil
 }
 
 // keepText keeps the text of a request, as capture does.

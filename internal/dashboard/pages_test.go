@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"occam/internal/cost"
+	"occam/internal/engine"
 	"occam/internal/lifecycle"
-	"occam/internal/specialist"
 	"occam/internal/store"
 )
 
@@ -183,14 +183,18 @@ func TestStorySaysWhatSpokeForTheAnswer(t *testing.T) {
 	wantText(t, body, "the request’s text was not kept")
 	keepText(t, s, id)
 	_, _, body = get(t, server.URL+"/requests/"+id)
-	wantText(t, body, "<mark>parcel</mark>", "parcel_late", "rather than refund_status, by 2.35", "&#43;1.90", "-0.60", "98.4", "before any word: -0.35")
+	wantText(t, body, "<mark>parcel</mark>", "parcel_late", "rather than refund_status, by 2.35", "&#43;1.90", "-0.60", "98.4", "before any word: -0.35",
+		"Training examples most like it (2)", "Order &lt;b&gt;ZZ-77&lt;/b&gt; was promised", "category: parcel_late, order_id: none", "0.83")
 	var told struct {
 		Text  string
-		Steps []struct{ Because []because }
+		Steps []struct {
+			Because []because
+			Nearest []nearby
+		}
 	}
 	getJSON(t, server.URL+"/api/requests/"+id, &told)
 	b := told.Steps[0].Because
-	if told.Text != keptText || len(b) != 2 {
+	if told.Text != keptText || len(b) != 2 || len(told.Steps[0].Nearest) != 2 || told.Steps[0].Nearest[0].ID != "7" {
 		t.Fatalf("the story is %+v", told)
 	}
 	sum := b[0].Bias
@@ -200,11 +204,61 @@ func TestStorySaysWhatSpokeForTheAnswer(t *testing.T) {
 	if abs(sum-b[0].Margin) > 1e-9 {
 		t.Errorf("the words add up to %v, the margin is %v", sum, b[0].Margin)
 	}
-	o.Explain = func(context.Context, string, string, string) ([]specialist.Reason, error) {
+	o.Explain = func(context.Context, string, string, string) (*engine.Explanation, error) {
 		return nil, lifecycle.ErrNoModel
 	}
 	_, _, body = get(t, serve(t, o).URL+"/requests/"+id)
 	wantText(t, body, "the model that answered is no longer kept")
+}
+
+// TestATrainingRunIsEnded: the button is there while a run is queued or under way, for admins; the second try is told that there is none.
+func TestATrainingRunIsEnded(t *testing.T) {
+	s := openStore(t)
+	o := everything(s)
+	o.CancelTraining = func(ctx context.Context, name string) (job string, err error) {
+		err = s.Update(ctx, func(tx *store.Tx) error {
+			j, ok, err := lifecycle.TrainingJob(tx, name)
+			if err == nil && !ok {
+				err = errors.New("there is no training run under way")
+			}
+			if err != nil {
+				return err
+			}
+			job = j.ID
+			return tx.Jobs().Stop(j.ID)
+		})
+		return job, err
+	}
+	server := serve(t, o)
+	const button = "End this training run"
+	if _, _, body := get(t, server.URL+"/tasks/ticket-triage"); strings.Contains(body, button) {
+		t.Error("there is a button, and no training run")
+	}
+	trains(t, s, "ticket-triage")
+	_, _, body := get(t, server.URL+"/tasks/ticket-triage")
+	wantText(t, body, button, "It waits for its turn.")
+	o.Login = true
+	d := New(o)
+	viewer := httptest.NewRequest(http.MethodGet, "/tasks/ticket-triage", nil)
+	w := httptest.NewRecorder()
+	d.mux.ServeHTTP(w, viewer.WithContext(context.WithValue(viewer.Context(), whoKey{}, session{name: "eva", role: Viewer})))
+	if page := w.Body.String(); w.Code != 200 || strings.Contains(page, button) || !strings.Contains(page, "It waits for its turn.") {
+		t.Errorf("a viewer sees status %d and a button: %v", w.Code, strings.Contains(page, button))
+	}
+	if status, body := post(t, server.URL+"/api/tasks/ticket-triage/cancel-training", nil); status != 200 || !strings.Contains(body, `"job":"`) {
+		t.Errorf("status %d: %s", status, body)
+	}
+	if status, body := post(t, server.URL+"/api/tasks/ticket-triage/cancel-training", nil); status != http.StatusConflict || !strings.Contains(body, "no training run") {
+		t.Errorf("a second one: %d %s", status, body)
+	}
+	if status, _ := post(t, server.URL+"/api/tasks/nobody/cancel-training", nil); status != http.StatusNotFound {
+		t.Errorf("of no task: %d", status)
+	}
+	if _, _, body := get(t, server.URL+"/tasks/ticket-triage"); strings.Contains(body, button) {
+		t.Error("the button outlives the run")
+	}
+	_, _, body = get(t, server.URL+"/api/settings")
+	wantText(t, body, "ended a training run")
 }
 
 // TestDataCheckRunsOnce: it runs behind the request, one at a time, and what it found stays on the page.

@@ -289,6 +289,7 @@ type attemptView struct {
 	Latency       time.Duration `json:"latency_ns"`
 	Simulated     bool          `json:"simulated,omitempty"`
 	Because       []because     `json:"because,omitempty"` // what spoke for and against the answer, where the text was kept
+	Nearest       []nearby      `json:"nearest,omitempty"` // training examples, where the model's file holds some
 	Lack          string        `json:"-"`                 // why that is not known
 }
 

@@ -91,6 +91,9 @@ func (d *Dashboard) changeRoutes() []Route {
 			Route{Method: "POST", Path: "/api" + path, Least: least, Does: does, CLI: cli, handler: do})
 	}
 	change("/tasks/{name}/command", Admin, d.command, "promotes, rolls back, pauses or resumes a task", "occam models promote")
+	if d.CancelTraining != nil {
+		change("/tasks/{name}/cancel-training", Admin, d.cancelTraining, "ends a task's training run", "occam tasks cancel-training")
+	}
 	change("/ledger/verify", Admin, d.verify, "checks the whole ledger", "occam ledger verify")
 	change("/ledger/invoice", Admin, d.reconcile, "compares a provider's invoice with the ledger", "occam report --invoice")
 	if d.MakeTask != nil {

@@ -170,7 +170,7 @@ var cells = map[Role]string{
 		GET /batches, GET /api/batches, GET /settings, GET /api/settings, GET /events, GET /, POST /logout, POST /settings/password, POST /api/settings/password`,
 	Reviewer: `POST /review/{id}, POST /api/review/{id}`,
 	Admin: `POST /tasks/{name}/command, POST /api/tasks/{name}/command, POST /ledger/verify, POST /api/ledger/verify, POST /ledger/invoice, POST /api/ledger/invoice,
-		POST /groups/{id}, POST /api/groups/{id}, POST /batches/{id}, POST /api/batches/{id}, POST /tasks/{name}/data, POST /api/tasks/{name}/data, POST /keys, POST /api/keys, POST /keys/{id}, POST /api/keys/{id},
+		POST /tasks/{name}/cancel-training, POST /api/tasks/{name}/cancel-training, POST /groups/{id}, POST /api/groups/{id}, POST /batches/{id}, POST /api/batches/{id}, POST /tasks/{name}/data, POST /api/tasks/{name}/data, POST /keys, POST /api/keys, POST /keys/{id}, POST /api/keys/{id},
 		POST /settings/accounts, POST /api/settings/accounts`,
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"occam/internal/calibration"
 	"occam/internal/finops"
+	"occam/internal/lifecycle"
 	"occam/internal/store"
 )
 
@@ -37,7 +38,9 @@ type taskPage struct {
 	History  []step       `json:"history,omitempty"`
 	Versions []version    `json:"versions,omitempty"`
 	Plan     []planRow    `json:"cascade"`
-	Data     bool         `json:"-"` // its examples can be checked
+	Run      string       `json:"training_run,omitempty"` // "queued", "running", "": there is none; on whichever replica
+	Data     bool         `json:"-"`                      // its examples can be checked
+	MayEnd   bool         `json:"-"`                      // its training run
 	MayAct   bool         `json:"-"`
 	Done     string       `json:"-"` // the command that was just carried out
 }
@@ -95,6 +98,7 @@ func (d *Dashboard) task(r *http.Request) (any, error) {
 	}
 	now := d.Now().UTC()
 	p := &taskPage{TaskView: *view, MayAct: d.Command != nil && who(r).role == Admin, Done: r.URL.Query().Get("done")}
+	p.MayEnd = d.CancelTraining != nil && who(r).role == Admin
 	month := store.Month(now.Year(), now.Month())
 	rows, charges, err := d.rows(r.Context(), month, store.ByDay)
 	if err != nil {
@@ -144,6 +148,11 @@ func (d *Dashboard) fillPast(ctx context.Context, p *taskPage) error {
 		for _, t := range history {
 			p.History = append(p.History, step{t.At, t.From, t.To, t.Reason, t.Actor})
 		}
+		job, _, err := lifecycle.TrainingJob(tx, p.Name)
+		if err != nil {
+			return err
+		}
+		p.Run = job.State
 		models, err := tx.Models().List(p.Name)
 		if err != nil {
 			return err
@@ -326,4 +335,25 @@ func (d *Dashboard) obey(r *http.Request, view *TaskView) error {
 	}
 	d.did(r.Context(), who(r).name, "gave a task a command", view.Name, strings.TrimSpace(command+" "+model))
 	return nil
+}
+
+// cancelTraining ends a task's training run. A second try, or one too late, is told that there is none.
+func (d *Dashboard) cancelTraining(w http.ResponseWriter, r *http.Request) {
+	view, err := d.findTask(r)
+	job := ""
+	if err == nil {
+		if job, err = d.CancelTraining(r.Context(), view.Name); err != nil {
+			err = &failure{http.StatusConflict, "No training run was ended.", sentence(err.Error()), "Look at the task again."}
+		}
+	}
+	if err != nil {
+		d.fail(w, r, d.explain(r, err))
+		return
+	}
+	d.did(r.Context(), who(r).name, "ended a training run", view.Name, job)
+	if isAPI(r) {
+		d.reply(w, r, http.StatusOK, map[string]string{"done": "cancel-training", "job": job})
+		return
+	}
+	http.Redirect(w, r, "/tasks/"+pathPart(view.Name)+"?done=cancel-training", http.StatusSeeOther)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"occam/internal/datacheck"
+	"occam/internal/engine"
 	"occam/internal/specialist"
 	"occam/internal/store"
 	"occam/internal/task"
@@ -58,8 +59,8 @@ var ErrNoModel = errors.New("that model is no longer kept")
 
 // Explain says what spoke for and against what a model answers to a text. weights is the beginning of the hash of the model's
 // weights, as the ledger's rows end in it.
-func (c *Controller) Explain(ctx context.Context, taskName, weights, text string) (reasons []specialist.Reason, err error) {
-	found := false
+func (c *Controller) Explain(ctx context.Context, taskName, weights, text string) (why *engine.Explanation, err error) {
+	var use *specialist.Model
 	err = c.inLoop(ctx, func(context.Context) {
 		s := c.subjects[taskName]
 		if s == nil {
@@ -67,13 +68,16 @@ func (c *Controller) Explain(ctx context.Context, taskName, weights, text string
 		}
 		for _, h := range s.held {
 			if h.LoadedModel != nil && strings.HasPrefix(h.Model.Hash(), weights) {
-				reasons, found = h.Model.Explain(text), true
+				use = h.Model
 				return
 			}
 		}
 	})
-	if err != nil || found {
-		return reasons, err
+	if err != nil {
+		return nil, err
+	}
+	if use != nil {
+		return engine.Explain(use, text)
 	}
 	hash, err := c.storedWeights(ctx, taskName, weights)
 	if err != nil {
@@ -87,7 +91,7 @@ func (c *Controller) Explain(ctx context.Context, taskName, weights, text string
 	if err != nil {
 		return nil, err
 	}
-	return m.Model.Explain(text), nil
+	return engine.Explain(m.Model, text)
 }
 
 // storedWeights finds the stored file that holds some weights.
