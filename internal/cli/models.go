@@ -291,7 +291,7 @@ func printTruth(w io.Writer, t *calibration.Truth) {
 		100*t.Direct, 100*t.FreeLow, 100*t.FreeHigh, 100*t.Assisted)
 	fmt.Fprintf(w, "      the teacher itself is wrong in %.2f %% to %.2f %%; where they differ in being right: %d for the specialist, %d for the teacher\n",
 		100*t.TeacherLow, 100*t.TeacherTop, t.Versus.Gains, t.Versus.Harms)
-	fmt.Fprintln(w, "      (if the rows that people judged were chosen regardless of the answers)")
+	fmt.Fprintf(w, "      (if %s)\n", calibration.ChosenRegardless)
 }
 
 // printFullCertificate prints everything that is promised, on what evidence, and while what holds.

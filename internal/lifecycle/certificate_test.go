@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -184,6 +185,9 @@ func TestAgreementBesideAccuracy(t *testing.T) {
 	truth := trained.Truth
 	if truth == nil || truth.Judged < 100 || truth.Rows <= truth.Judged || truth.TeacherLow <= 0 || truth.TeacherTop < .05 || truth.High >= .2 || trained.Certificate.Truth != truth {
 		t.Fatalf("truth %+v", truth)
+	}
+	if text, err := json.Marshal(trained.Certificate); err != nil || !strings.Contains(string(text), `"assumes":"`+calibration.ChosenRegardless) {
+		t.Errorf("the certificate's JSON does not say what its statement about people's labels assumes: %s, %v", text, err)
 	}
 	if truth.Differ <= truth.Low { // the teacher's mistakes look like disagreement
 		t.Errorf("differs %v, truly wrong from %v", truth.Differ, truth.Low)

@@ -266,7 +266,7 @@ func (p *planner) joined(w way, path *calibration.Path, name string, source Sour
 func (p *planner) source(name string) (Source, string) {
 	if p.options.Model == nil {
 		p.choice.Prices[name] = cascade.Price{Unknown: true}
-		return Source{}, "not measured: its answers are bought while `occam serve` runs"
+		return Source{}, p.byServer()
 	}
 	source, ok := p.options.Model(name)
 	switch {
@@ -277,9 +277,19 @@ func (p *planner) source(name string) (Source, string) {
 		p.choice.Prices[name] = cascade.Price{Unknown: true}
 		return source, "not measured: it has no price in the book (see `occam prices`), so no budget would bound what that costs"
 	case p.options.Ask == nil:
-		return source, "not measured: its answers are bought while `occam serve` runs"
+		return source, p.byServer()
 	}
 	return source, ""
+}
+
+// byServer is the problem of a model where nothing can be asked, with a note on what to do.
+func (p *planner) byServer() string {
+	note := fmt.Sprintf("models of the configuration are measured by the running server only: give the task these `tiers` and `capture: {prompts: true}` "+
+		"in occam.yaml and run `occam serve`; its next training run asks them, within `calibration_budget`, and `occam tasks show %s` has the plan", p.Task.Name)
+	if !slices.Contains(p.choice.Notes, note) {
+		p.choice.Notes = append(p.choice.Notes, note)
+	}
+	return "not measured here: `occam serve` does that when it trains the task"
 }
 
 // price notes what a model's calls cost, by those that were made.

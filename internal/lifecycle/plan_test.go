@@ -162,7 +162,7 @@ func TestWhyATierIsLeftOut(t *testing.T) {
 		{"not configured", &cheap{}, func(_ *TrainOptions, p *PlanOptions) {
 			p.Model = func(string) (Source, bool) { return Source{}, false }
 		}, "no model of this name", func(n int) bool { return n == 0 }},
-		{"offline", &cheap{}, func(_ *TrainOptions, p *PlanOptions) { p.Ask = nil }, "while `occam serve` runs", func(n int) bool { return n == 0 }},
+		{"offline", &cheap{}, func(_ *TrainOptions, p *PlanOptions) { p.Ask = nil }, "its next training run asks them, within `calibration_budget`", func(n int) bool { return n == 0 }},
 		{"no reply", &cheap{fail: 20}, nil, "gave no reply", func(n int) bool { return n < 60 }},
 		{"dearer than the generalist", &cheap{wrong: .01}, func(_ *TrainOptions, p *PlanOptions) { p.Generalist.PerCall = .00002 }, "dearer by $", nil},
 	} {
