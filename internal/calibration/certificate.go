@@ -23,7 +23,7 @@ type Certificate struct {
 	Risk       float64   `json:"risk"`       // a: the bound that is promised
 	Delta      float64   `json:"delta"`      // probability, over calibration draws, that the promise does not hold
 	Method     string    `json:"method"`     // e.g. "fallback-4", "rcps"
-	Split      string    `json:"split"`      // "held-out" or "cross-fitted"
+	Split      string    `json:"split"`      // HeldOut or CrossFitted
 	Floor      float64   `json:"-"`          // in-scope floor, fixed before calibration; lower InScope escalates; -Inf: none ("floor": null)
 	Threshold  float64   `json:"threshold"`  // answer iff InScope >= Floor and Score >= Threshold
 	N          int       `json:"n"`          // calibration rows
@@ -53,6 +53,12 @@ type Certificate struct {
 	Truth     *Truth             `json:"truth,omitempty"`        // agreement with the teacher beside accuracy against people's labels
 	ValidIf   []string           `json:"valid_while,omitempty"`  // conditions in words, for people; Void checks what a machine can check
 }
+
+// How calibration rows and the weights hang together.
+const (
+	HeldOut     = "held-out"     // the weights never saw the rows: the promise is exact
+	CrossFitted = "cross-fitted" // scores by models that did not see the row; the weights saw all: shown to promise too much
+)
 
 // A Source is one origin of calibration labels.
 type Source struct {
@@ -98,7 +104,7 @@ func (r Result) Certificate(about Certificate) Certificate {
 		c.Scope = "all"
 	}
 	if c.Split == "" {
-		c.Split = "held-out"
+		c.Split = HeldOut
 	}
 	if c.ValidIf == nil {
 		c.ValidIf = Conditions()

@@ -173,12 +173,8 @@ func (d *demo) ownData(dir string) error {
 	return nil
 }
 
-// refitBelow: with fewer rows than this, holding a part out costs more accuracy and coverage than it is worth.
-const refitBelow = 3000
-
 func (d *demo) train(ctx context.Context) error {
-	refit := len(d.rows) < refitBelow
-	trained, err := d.runTraining(ctx, d.task, d.rows, trainFlags{refit: refit, seed: demoTrainSeed})
+	trained, err := d.runTraining(ctx, d.task, d.rows, trainFlags{seed: demoTrainSeed})
 	if err != nil {
 		return err
 	}

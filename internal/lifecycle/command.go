@@ -63,8 +63,11 @@ func (r Record) promoted(f Facts) (Record, error) {
 		return r, fmt.Errorf("model %s may not be promoted: %s", short(r.Lead), f.Lead.Alarm)
 	}
 	next := map[State]State{Candidate: Shadow, Shadow: Canary, Canary: Live}[r.State]
-	if r.State == Candidate && r.Incumbent != "" {
+	if r.State == Candidate && r.Incumbent != "" && f.Lead.Unconfirmed == "" {
 		next = Canary
+	}
+	if next != Shadow && f.Lead.Unconfirmed != "" {
+		return r, fmt.Errorf("model %s may not be promoted yet: %s", short(r.Lead), f.Lead.Unconfirmed)
 	}
 	return r.entered(next, why), nil
 }

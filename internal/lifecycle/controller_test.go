@@ -359,6 +359,12 @@ func TestByHand(t *testing.T) {
 		if err := do(Promote, ""); err != nil || b.status().State != want {
 			t.Fatalf("%v; want %s, have %+v", err, want, b.status())
 		}
+		if want == Shadow {
+			if err := do(Promote, ""); err == nil || !strings.Contains(err.Error(), "cross-fitted") {
+				t.Fatalf("promoted before new requests confirmed it: %v", err)
+			}
+			b.askUntil("confirmed", nil, func(s Status) bool { return s.Models[0].Evidence.HighAtWorst <= .03 })
+		}
 	}
 	model := b.status().Lead
 	if err := do(Pause, ""); err != nil || b.tiers()[0].Mode != cascade.Off {

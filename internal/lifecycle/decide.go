@@ -50,6 +50,8 @@ type Evidence struct {
 	Compared, Disagreed int
 	Risk                float64 // share that may disagree
 	Paid                bool    // its first tier is paid by the call: it is not asked in shadow
+	// Unconfirmed is why its certificate does not suffice by itself, "" when it does. See confirmation.
+	Unconfirmed string
 }
 
 // sound reports whether the model may answer.
@@ -183,7 +185,7 @@ const noPaidShadow = "a shadow would pay for answers such as calibration has bou
 func (r Record) advance(f Facts) (Record, bool) {
 	switch r.State {
 	case Candidate:
-		if r.Incumbent != "" {
+		if r.Incumbent != "" && f.Lead.Unconfirmed == "" {
 			return r.entered(Canary, "a shadow would only see what the live model passes on, so the canary's audits decide"), true
 		}
 		if f.Lead.Paid {
@@ -194,7 +196,7 @@ func (r Record) advance(f Facts) (Record, bool) {
 		if f.Lead.Paid {
 			return r.entered(Canary, noPaidShadow), true
 		}
-		if f.Lead.enough(shadowNeeded) {
+		if f.Lead.enough(shadowNeeded) && f.Lead.Unconfirmed == "" {
 			return r.entered(Canary, f.Lead.summary("in shadow")), true
 		}
 	case Canary:

@@ -176,6 +176,14 @@ func TestALifeByItself(t *testing.T) {
 	if _, moved := Decide(r, Facts{Auto: true, Lead: Evidence{Compared: 1000, Disagreed: 60, Risk: .03}}); moved {
 		t.Error("promoted although it disagrees too often")
 	}
+	unconfirmed := good
+	unconfirmed.Unconfirmed = "cross-fitted"
+	if _, moved := Decide(r, Facts{Auto: true, Lead: unconfirmed}); moved {
+		t.Error("promoted on a certificate that is not confirmed")
+	}
+	if _, err := Obey(r, Facts{Lead: unconfirmed}, Evidence{}, Promote); err == nil || !strings.Contains(err.Error(), "cross-fitted") {
+		t.Errorf("promoted by hand on a certificate that is not confirmed: %v", err)
+	}
 	step(Facts{Lead: good}, Canary, "one")
 	step(Facts{Lead: good}, Live, "one")
 	step(Facts{Lead: good, Fresh: &Contender{Model: "two", Refusal: "no better"}}, Live, "one")

@@ -222,6 +222,19 @@ func (g *gauge) evidence() Evidence {
 	return e
 }
 
+// confirmation says what a cross-fitted certificate still lacks, "" for nothing and for others. Repeated sampling has shown
+// that out-of-fold scores alone promise too much (docs/guarantees.md). So they only choose the threshold, and comparisons on
+// requests that came after the training prove the promise: a confidence sequence, valid at every look, must come down to
+// the risk. A comparison that failed counts as a disagreement here.
+func (g *gauge) confirmation(c *calibration.Certificate) string {
+	s := g.Monitor.Status()
+	if c.Split != calibration.CrossFitted || s.HighAtWorst <= g.Risk {
+		return ""
+	}
+	return fmt.Sprintf("its certificate is cross-fitted, and %d comparisons on new requests, %d of them differing or failed, prove at most %.3g where %.3g is allowed",
+		s.Audits, s.Wrong+s.Missing, s.HighAtWorst, g.Risk)
+}
+
 // warnings are label-free signs of change, none where the model is older than baselines.
 func (g *gauge) warnings() (all []drift.Warning) {
 	if g.Watch != nil {

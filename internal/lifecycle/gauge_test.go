@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -120,5 +121,44 @@ func TestWhichComparisonsCount(t *testing.T) {
 		if got := tc.c.counts(tc.r); got != tc.want {
 			t.Errorf("%+v in %+v counts: %v", tc.c, tc.r, got)
 		}
+	}
+}
+
+// A model that is exactly as bad as may be just not is seldom confirmed, however long it is watched; a good one soon is.
+func TestCrossFittedCertificatesAreConfirmedOnNewRequests(t *testing.T) {
+	c := certificate("gpt-4o")
+	c.Split = calibration.CrossFitted
+	confirmedAt := func(seed uint64, errorRate float64) int {
+		g, err := newGauge(c, drift.Baseline{}, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := rand.New(rand.NewPCG(seed, 3))
+		for n := range 1500 {
+			if g.confirmation(c) == "" {
+				return n
+			}
+			audits(t, g, r, 1, errorRate)
+		}
+		return 0
+	}
+	const runs = 300
+	falsely := 0
+	for seed := range uint64(runs) {
+		if confirmedAt(seed, c.Risk) > 0 {
+			falsely++
+		}
+	}
+	if limit := runs*c.Delta + 3*math.Sqrt(runs*c.Delta*(1-c.Delta)); float64(falsely) > limit {
+		t.Errorf("confirmed in %d of %d runs at the forbidden risk; allowed are %.0f", falsely, runs, limit)
+	}
+	for seed := range uint64(20) {
+		if at := confirmedAt(seed, c.Risk/10); at < 100 || at > 600 {
+			t.Errorf("a good model was confirmed after %d comparisons", at)
+		}
+	}
+	g, err := newGauge(certificate("gpt-4o"), drift.Baseline{}, -1)
+	if err != nil || g.confirmation(certificate("gpt-4o")) != "" {
+		t.Errorf("a held-out certificate waits for confirmation: %v", err)
 	}
 }

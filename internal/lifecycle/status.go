@@ -213,6 +213,9 @@ func (s *subject) outlook(t TrainingStatus) string {
 		needed := map[State]int{Shadow: shadowNeeded, Canary: canaryNeeded}[s.record.State]
 		e := s.evidence(s.record.Lead)
 		text := fmt.Sprintf("%d of %d comparisons with the generalist's answers are made, %d differ", e.Compared, needed, e.Disagreed)
+		if e.Unconfirmed != "" {
+			text += "; " + e.Unconfirmed
+		}
 		if !s.task.Auto {
 			text += "; " + byHand
 		}

@@ -259,6 +259,9 @@ func (s *subject) evidence(hash string) Evidence {
 	_, g := h.first()
 	e := g.evidence()
 	e.Paid = h.Certificate == nil
+	if h.Certificate != nil {
+		e.Unconfirmed = g.confirmation(h.Certificate)
+	}
 	return e
 }
 

@@ -242,7 +242,7 @@ func trainCrossFitted(ctx context.Context, opt TrainOptions, t *Trained, r rows)
 	t.judged(r.labelled, held)
 	floor := floorOf(held)
 	t.after = &reached{rows: r.labelled, others: locked, scores: gated(predictAll(model, locked), floor)}
-	if err := t.certify(opt, calibration.Grid(gated(held, floor), gridSize), held, floor, "cross-fitted"); err != nil {
+	if err := t.certify(opt, calibration.Grid(gated(held, floor), gridSize), held, floor, calibration.CrossFitted); err != nil {
 		return err
 	}
 	t.Curve = calibration.Curve(outcomesOf(opt.Task.Fields, held, r.labelled, floor), gridSize)

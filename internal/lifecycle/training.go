@@ -23,7 +23,7 @@ const jobTrain = "train"
 const (
 	jobLease    = 30 * time.Second
 	countEvery  = 10 * time.Second
-	refitRows   = 3000    // below, holding a part of the rows out costs more than it is worth
+	refitRows   = 3000    // below, new requests confirm a certificate sooner than rows that are held out
 	maxRows     = 200_000 // newest rows that a run learns from
 	pageRows    = 5000
 	judgedNeed  = 30 // requests that both the generalist and a person labelled, before the generalist's errors are bounded
@@ -336,7 +336,7 @@ func (c *Controller) plan(ctx context.Context, r *run, t *Trained, examples []st
 func (c *Controller) trainOptions(r *run, curated Curated) TrainOptions {
 	o := TrainOptions{
 		Task: r.task, Examples: curated.Examples, Background: curated.Background, Gold: curated.Gold, Said: curated.Said, Suspects: curated.Suspects, Reversals: curated.Reversals, Seed: hash64(r.task.Name),
-		Look: r.progress.Looks, Doubtful: !r.record.AlarmAt.IsZero(), Refit: len(curated.Examples) < refitRows, Lock: true, From: curated.From, To: curated.To,
+		Look: r.progress.Looks, Doubtful: !r.record.AlarmAt.IsZero(), Lock: true, From: curated.From, To: curated.To,
 		Now: c.opts.Now, Workers: c.opts.Workers,
 		Progress: func(stage string, done, total int) {
 			r.stage.Store(&stage)
@@ -346,6 +346,7 @@ func (c *Controller) trainOptions(r *run, curated Curated) TrainOptions {
 	for _, e := range curated.Examples {
 		if e.Source == curated.Teacher { // some labels are the generalist's: the promise is agreement with it
 			o.Teacher, o.PromptHash = curated.Teacher, curated.Prompt
+			o.Refit = len(curated.Examples) < refitRows && (r.record.State == Observing || r.record.State == Suspended) // a shadow is to come
 			break
 		}
 	}
