@@ -75,7 +75,7 @@ func TestASwappedModelFile(t *testing.T) {
 // secondModel trains another model on what is stored, and puts it live as a person would.
 func secondModel(b *bench) (hash string) {
 	b.t.Helper()
-	trained := trainColours(b.t, 700, func(o *TrainOptions) { o.Teacher, o.PromptHash = "gpt-4o-2024-08-06", "p" })
+	trained := trainColours(b.t, 1500, func(o *TrainOptions) { o.Refit, o.Teacher, o.PromptHash = false, "gpt-4o-2024-08-06", "p" })
 	data, err := trained.encode()
 	if err != nil {
 		b.t.Fatal(err)
