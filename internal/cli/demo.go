@@ -40,6 +40,7 @@ type demoFlags struct {
 	keep       string
 	accuracy   float64
 	promise    string
+	refit      bool
 }
 
 func (a *app) demoCommand() *cobra.Command {
@@ -58,6 +59,7 @@ func (a *app) demoCommand() *cobra.Command {
 	flags.StringVar(&f.keep, "keep", "", "folder for the ledger and the model (default: a temporary one, removed at the end)")
 	flags.Float64Var(&f.accuracy, "accuracy", task.DefaultTarget.Accuracy, "target accuracy")
 	flags.StringVar(&f.promise, "promise", string(task.DefaultTarget.Promise), "served or system")
+	flags.BoolVar(&f.refit, "refit", false, "use every row for the weights and a cross-fitted certificate, as of occam train")
 	return cmd
 }
 
@@ -174,7 +176,7 @@ func (d *demo) ownData(dir string) error {
 }
 
 func (d *demo) train(ctx context.Context) error {
-	trained, err := d.runTraining(ctx, d.task, d.rows, trainFlags{seed: demoTrainSeed})
+	trained, err := d.runTraining(ctx, d.task, d.rows, trainFlags{refit: d.flags.refit, seed: demoTrainSeed})
 	if err != nil {
 		return err
 	}
