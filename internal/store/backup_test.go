@@ -2,7 +2,12 @@ package store_test
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,4 +50,43 @@ func TestFromOneDatabaseToTheOther(t *testing.T) {
 	dsn, opts := backend.New(t)
 	second := moved(first, dsn, opts)
 	moved(second, "sqlite:"+t.TempDir(), store.Options{})
+}
+
+// A ledger can be exported and copied by another process while one writes without a pause: it waits for what was durable when it
+// began, not for what came since.
+func TestExportBesideABusyWriter(t *testing.T) {
+	dir := t.TempDir()
+	busy := openDir(t, dir, store.Options{Durability: store.Normal})
+	small(t, busy, 10)
+	reader, err := store.Open(ctx, "sqlite:"+dir, store.Options{Mode: store.ReadOnly})
+	must(t, err)
+	defer reader.Close()
+	var stop atomic.Bool
+	var group sync.WaitGroup
+	defer func() { stop.Store(true); group.Wait() }()
+	for range 2 {
+		group.Go(func() {
+			for ; !stop.Load(); time.Sleep(time.Millisecond) {
+				a := storetest.Paid(store.NewID(time.Now()), time.Now())
+				err := busy.Intend(ctx, a)
+				a.State = store.Void
+				if err = errors.Join(err, busy.Finish(ctx, a)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 2 {
+		last := storetest.Paid(store.NewID(time.Now()), time.Now())
+		must(t, busy.Intend(ctx, last))
+		var out bytes.Buffer
+		if err := reader.Export(ctx, &out); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(out.String(), last.ID) {
+			t.Error("what was durable before is not in the export")
+		}
+		must(t, reader.Backup(ctx, filepath.Join(t.TempDir(), fmt.Sprint(i))))
+	}
 }

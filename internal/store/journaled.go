@@ -223,22 +223,8 @@ func (s *Store) settle(ctx context.Context) error {
 
 // complete is settle for what must not miss anything: a process that only reads waits for the one that writes.
 func (s *Store) complete(ctx context.Context) error {
-	for until := time.Now().Add(behindWait); s.writer == nil && s.dialect == sqlite; time.Sleep(applyGap / 4) {
-		all, err := s.readJournal()
-		if err != nil {
-			return err
-		}
-		lanes, err := s.readLanes(ctx, s.read)
-		if err != nil {
-			return err
-		}
-		left, _ := following(all, lanes[0].head, noRow)
-		if len(left) == 0 {
-			break
-		}
-		if time.Now().After(until) {
-			return fmt.Errorf("store: %d entries are in the journal and not in the database yet: start `occam serve` once, which puts them there", len(left))
-		}
+	if s.writer == nil && s.dialect == sqlite {
+		return s.awaitWriter(ctx)
 	}
 	if s.writer == nil || s.writer.journaled == nil {
 		return nil
@@ -247,6 +233,31 @@ func (s *Store) complete(ctx context.Context) error {
 		return fmt.Errorf("store: the database does not have the newest entries: %w", err)
 	}
 	return nil
+}
+
+// awaitWriter returns when the database has what the journal of another process holds now. What comes meanwhile it does not wait
+// for, and it gives up only when the database takes nothing more.
+func (s *Store) awaitWriter(ctx context.Context) error {
+	all, err := s.readJournal()
+	if err != nil {
+		return err
+	}
+	var last int64
+	for until := time.Now().Add(behindWait); ; time.Sleep(applyGap / 4) {
+		lanes, err := s.readLanes(ctx, s.read)
+		if err != nil {
+			return err
+		}
+		left, _ := following(all, lanes[0].head, noRow)
+		switch end := lanes[0].head.seq; {
+		case len(left) == 0:
+			return nil
+		case end > last:
+			last, until = end, time.Now().Add(behindWait)
+		case time.Now().After(until):
+			return fmt.Errorf("store: %d entries are in the journal and not in the database yet: start `occam serve` once, which puts them there", len(left))
+		}
+	}
 }
 
 // readJournal reads the journal of another process. What it misses because it is overwritten meanwhile is in the database by then.
