@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -177,6 +178,44 @@ func TestEveryRouteHasACommand(t *testing.T) {
 	}
 	if commands < 40 {
 		t.Errorf("only %d routes were looked at", commands)
+	}
+}
+
+// TestNoNetworkWithoutAnAccount (S12): an address that other machines reach is refused with exit 2 and the fix until there is an account;
+// then nobody looks without it. On the loopback interface the first start makes one.
+func TestNoNetworkWithoutAnAccount(t *testing.T) {
+	s := newStand(t, "providers: {openai: {type: openai, base_url: http://127.0.0.1:9/v1}}\nself_test: false\n")
+	listen := func(address string) {
+		text := "listen: \"" + address + "\"\ndata_dir: data\nproviders: {openai: {type: openai, base_url: http://127.0.0.1:9/v1}}\nself_test: false\n"
+		if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, address := range []string{"0.0.0.0:0", ":0", "[::]:0", "192.0.2.7:0", "occam.example:0"} {
+		listen(address)
+		code, _, stderr := run(t, "", "serve", "--config", s.config, "--for", "1s")
+		if code != exitUsage || !strings.Contains(stderr, "occam accounts add NAME --role admin") || strings.Contains(stderr, "password") {
+			t.Errorf("%s: exit %d: %s", address, code, stderr)
+		}
+	}
+	listen("127.0.0.1:0")
+	if out := mustRun(t, "", "accounts", "list", "--config", s.config); strings.Contains(out, "admin") {
+		t.Errorf("a refused start made an account: %s", out)
+	}
+	mustRun(t, "", "accounts", "add", "boss", "--role", "admin", "--config", s.config)
+	listen("0.0.0.0:0")
+	base, _, stop := serve(t, s.config)
+	defer stop()
+	port := base[strings.LastIndex(base, ":"):]
+	for _, path := range []string{"/api/overview", "/api/keys", "/api/settings"} {
+		response, err := http.Get("http://127.0.0.1" + port + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s without an account: status %d", path, response.StatusCode)
+		}
 	}
 }
 

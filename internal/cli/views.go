@@ -6,6 +6,8 @@ import (
 	"errors"
 	"maps"
 	"math"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +33,9 @@ func (s *server) pages(ctx context.Context, a *app, cfg *config.Config, login bo
 			return chargesIn(wired.cfg, wired.book, rows, w, a.now())
 		}}
 	if login {
+		if err := mayListen(ctx, cfg.Listen, s.store); err != nil {
+			return nil, err
+		}
 		var err error
 		if s.password, err = dashboard.FirstPassword(ctx, s.store); err != nil {
 			return nil, err
@@ -38,6 +43,23 @@ func (s *server) pages(ctx context.Context, a *app, cfg *config.Config, login bo
 		o.Login = true
 	}
 	return dashboard.New(o), nil
+}
+
+// mayListen refuses to go on a network before there is an account: whoever reads the log first would have the first password.
+func mayListen(ctx context.Context, address string, s *store.Store) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil || host == "localhost" {
+		return nil // an address that cannot be read fails when it is listened on
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Unmap().IsLoopback() {
+		return nil
+	}
+	some, err := dashboard.HasAccount(ctx, s)
+	if err != nil || some {
+		return err
+	}
+	return usageError("listen: %s can be reached from other machines, and the dashboard has no account yet. Make one with `occam accounts add NAME --role admin`, or "+
+		"start once with listen: 127.0.0.1:8080, which makes the account admin", address)
 }
 
 // taskViews is what the dashboard shows of the tasks.

@@ -85,6 +85,15 @@ func FirstPassword(ctx context.Context, db Database) (password string, err error
 	return password, nil
 }
 
+// HasAccount reports whether anybody can log in.
+func HasAccount(ctx context.Context, db Database) (bool, error) {
+	all, err := listAccounts(ctx, db)
+	if err != nil {
+		return false, fmt.Errorf("dashboard: read the accounts: %w", err)
+	}
+	return len(all) > 0, nil
+}
+
 // newPassword has 80 random bits: no one guesses it, and a person can still type it.
 func newPassword() string {
 	var b [10]byte
