@@ -45,7 +45,7 @@ func (a *app) trainCommand() *cobra.Command {
 	flags.StringVar(&f.data, "data", "", "labelled examples: JSON Lines, OpenAI chat lines, or CSV (required)")
 	flags.StringVar(&f.taskFile, "task", "", "task file; without it the task is inferred from the data")
 	flags.StringVar(&f.out, "out", "", "model file to write (default: the task's name with .occam)")
-	flags.StringSliceVar(&f.tiers, "tiers", []string{"linear"}, "tiers to train, smallest first")
+	flags.StringSliceVar(&f.tiers, "tiers", []string{"linear"}, "tiers to train; only linear is")
 	flags.BoolVar(&f.refit, "refit", false, "use every row for the weights and a cross-fitted certificate")
 	flags.BoolVar(&f.skipBad, "skip-bad", false, "report lines that cannot be used and go on without them")
 	flags.BoolVar(&f.curve, "curve", false, "also measure what more labels would bring: about two more trainings")
@@ -64,7 +64,7 @@ func (a *app) train(ctx context.Context, f trainFlags) error {
 		return usageError("--data is missing: occam train --data train.jsonl")
 	}
 	if i := slices.IndexFunc(f.tiers, func(t string) bool { return t != "linear" }); i >= 0 {
-		return usageError("tier %q cannot be trained by this version: it trains linear", f.tiers[i])
+		return usageError("tier %q is not trained: a model of the configuration is measured by the running server, so list it in the task's `tiers` and run `occam serve`", f.tiers[i])
 	}
 	if f.warm != "" && f.refit {
 		return usageError("--warm saves the folds of calibration, which --refit needs: use one of the two")
