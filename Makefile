@@ -3,7 +3,7 @@ SHELL := bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 RACE := ./internal/store/... ./internal/engine/... ./internal/gateway/... ./internal/batch/... ./internal/lifecycle/... ./internal/sim/... ./internal/cascade/... ./internal/specialist/...
 
-.PHONY: bench-million bench-crossfit test setup lint unit race chaos focus build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger bench-dashboard pictures proof faults bench-training proof-data
+.PHONY: bench-calibration bench-million bench-crossfit test setup lint unit race chaos focus build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger bench-dashboard pictures proof faults bench-training proof-data
 
 test: setup lint unit race ## install what the tests need and run all of them
 
@@ -33,9 +33,12 @@ focus: ## the FOCUS export against the FinOps Foundation's focus-validator (need
 build:
 	go build -trimpath -o bin/occam .
 
-bench-specialist: ## accuracy, calibration, coverage, training time and size on public data, beside LinearSVC and fastText
-	OCCAM_BENCH=1 go test -count=1 -timeout 60m -run "TestBenchmark|TestReferences|TestOrderIDs|TestWarmStartBanking77" -v ./internal/specialist
+bench-specialist: ## accuracy, calibration, coverage, training time, size, load and prediction on public data, beside LinearSVC and fastText, which trains for ten minutes at most (about a quarter of an hour)
+	OCCAM_BENCH=1 go test -count=1 -timeout 40m -run "TestBenchmark|TestReferences|TestOrderIDs|TestWarmStartBanking77" -v ./internal/specialist
 	go test -count=1 -timeout 10m -run '^$$' -bench 'BenchmarkDecode|BenchmarkPredict' -benchmem -v ./internal/specialist
+
+bench-calibration: ## the ways to calibrate that docs/specialist.md compares, on draws of training files
+	OCCAM_BENCH=1 go test -count=1 -timeout 30m -run TestCalibrationAblation -v ./internal/specialist
 
 bench-million: ## train on a million texts of 500 words, streamed from disk, and print the peak memory; 4 GB of disk, about half an hour
 	OCCAM_BENCH=million go test -count=1 -timeout 6h -run TestMillion -v ./internal/lifecycle

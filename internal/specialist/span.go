@@ -148,13 +148,7 @@ func (r *spanRules) scan(x *spanScanner, text string) {
 
 // addCandidate adds c where its length is legal, and its variants with an opening or a closing mark.
 func (x *spanScanner) addCandidate(r *spanRules, text string, c candidate) {
-	wide := c
-	if before, size := utf8.DecodeLastRuneInString(text[:c.start]); size > 0 && strings.ContainsRune(r.Before, before) {
-		wide.start -= int32(size)
-	}
-	if after, size := utf8.DecodeRuneInString(text[c.end:]); size > 0 && strings.ContainsRune(r.After, after) {
-		wide.end += int32(size)
-	}
+	wide := candidate{c.start - int32(opening(text[:c.start], r.Before)), c.end + int32(closing(text[c.end:], r.After)), c.first, c.last}
 	for _, v := range [...]candidate{c, {wide.start, c.end, c.first, c.last}, {c.start, wide.end, c.first, c.last}, wide} {
 		if n := len(x.candidates); n > 0 && x.candidates[n-1] == v || v != c && v.start == c.start && v.end == c.end {
 			continue
@@ -163,6 +157,34 @@ func (x *spanScanner) addCandidate(r *spanRules, text string, c candidate) {
 			x.candidates = append(x.candidates, v)
 		}
 	}
+}
+
+// opening returns the length of the mark at the end of s that may open a span, with a space between them where marks holds one; or 0.
+func opening(s, marks string) int {
+	r, size := utf8.DecodeLastRuneInString(s)
+	space := 0
+	if unicode.IsSpace(r) && strings.ContainsRune(marks, r) {
+		space = size
+		r, size = utf8.DecodeLastRuneInString(s[:len(s)-space])
+	}
+	if size == 0 || unicode.IsSpace(r) || !strings.ContainsRune(marks, r) {
+		return 0
+	}
+	return space + size
+}
+
+// closing is opening for the mark at the beginning of s that may close a span.
+func closing(s, marks string) int {
+	r, size := utf8.DecodeRuneInString(s)
+	space := 0
+	if unicode.IsSpace(r) && strings.ContainsRune(marks, r) {
+		space = size
+		r, size = utf8.DecodeRuneInString(s[space:])
+	}
+	if size == 0 || unicode.IsSpace(r) || !strings.ContainsRune(marks, r) {
+		return 0
+	}
+	return space + size
 }
 
 // only reports whether s is not long and holds runes of set only.
@@ -215,6 +237,9 @@ func surface(form, label, text string) string {
 	}
 	head, tail := window(text)
 	for _, part := range [...]string{head, tail} {
+		if stretch := task.SpanIn(form, label, part); stretch != "" {
+			return stretch
+		}
 		for at := range part {
 			rest := part[at:]
 			switch {
@@ -222,7 +247,7 @@ func surface(form, label, text string) string {
 				if n := digitsOf(rest, label); n > 0 {
 					return rest[:n]
 				}
-			case form != "" && len(rest) >= len(label) && strings.EqualFold(rest[:len(label)], label):
+			case (form == "upper" || form == "lower") && len(rest) >= len(label) && strings.EqualFold(rest[:len(label)], label):
 				return rest[:len(label)]
 			}
 		}

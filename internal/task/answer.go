@@ -61,7 +61,7 @@ func (f Field) Check(v Value) error {
 	case f.Kind == Boolean:
 		legal = v.IsBool()
 	case f.Kind == Span:
-		legal = v.IsString() && v.Text() != ""
+		legal = v.IsString() && v.Text() != "" && isCanonical(f.Normalize, v.Text())
 	case f.Kind == Labels:
 		legal = v.IsSet() && !slices.ContainsFunc(v.Members(), func(m string) bool { return !slices.Contains(f.Values, m) })
 	}
@@ -76,23 +76,8 @@ func (f Field) StandsIn(v Value, input string) bool {
 	if f.Kind != Span || v.IsNull() || strings.Contains(input, v.Text()) {
 		return true
 	}
-	return f.Normalize != "" && strings.Contains(NormalizeSpan(f.Normalize, input), v.Text())
-}
-
-// NormalizeSpan writes the text of a span in its canonical form: "upper", "lower", "digits" (digits only), or "" for as it is.
-func NormalizeSpan(form, text string) string {
-	switch form {
-	case "upper":
-		return strings.ToUpper(text)
-	case "lower":
-		return strings.ToLower(text)
-	case "digits":
-		return strings.Map(func(r rune) rune {
-			if r >= '0' && r <= '9' {
-				return r
-			}
-			return -1
-		}, text)
+	if f.Normalize == "date" || f.Normalize == "amount" {
+		return SpanIn(f.Normalize, v.Text(), input) != ""
 	}
-	return text
+	return f.Normalize != "" && strings.Contains(NormalizeSpan(f.Normalize, input), v.Text())
 }

@@ -65,6 +65,9 @@ func (root *schemaNode) field(name string, raw json.RawMessage) (Field, error) {
 	if err != nil {
 		return Field{}, err
 	}
+	if !slices.Contains(forms, node.Normalize) {
+		return Field{}, fmt.Errorf("x-occam-normalize %q is not known: use one of %s", node.Normalize, strings.Join(forms[1:], ", "))
+	}
 	field := Field{Name: name, Nullable: node.Nullable, Normalize: node.Normalize}
 	if node.Const != nil {
 		node.Enum = []json.RawMessage{node.Const}

@@ -25,7 +25,7 @@ type Field struct {
 	Kind      Kind     `json:"kind" yaml:"kind"`
 	Values    []string `json:"values,omitempty" yaml:"values,omitempty"`       // of Category and Labels, in schema order
 	Nullable  bool     `json:"nullable,omitempty" yaml:"nullable,omitempty"`   // null is a legal answer
-	Normalize string   `json:"normalize,omitempty" yaml:"normalize,omitempty"` // of Span: "", "upper", "digits", "lower"
+	Normalize string   `json:"normalize,omitempty" yaml:"normalize,omitempty"` // of Span: see NormalizeSpan
 }
 
 // A Promise names what a certificate bounds.
