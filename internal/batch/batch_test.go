@@ -158,6 +158,36 @@ func TestProviderTrouble(t *testing.T) {
 	}
 }
 
+// Lines for a model at Anthropic, whose batch API is another one, are asked one by one in its words where the configuration says so,
+// and else fail with the reason.
+func TestLinesAtAnthropic(t *testing.T) {
+	for name, calls := range map[string]bool{"called": true, "rejected": false} {
+		t.Run(name, func(t *testing.T) {
+			p, url := provide(t, sim.Options{})
+			o, app := work(t, url, Limits{Calls: calls})
+			var text strings.Builder
+			for i := range 20 {
+				text.WriteString(request(fmt.Sprint("c-", i), "claude-haiku-4-5", fmt.Sprint("tell me story ", i), false) + "\n")
+			}
+			text.WriteString(strings.Replace(request("seed", "claude-haiku-4-5", "x", false), `"max_tokens"`, `"seed":7,"max_tokens"`, 1))
+			good, bad := app.results(app.await(app.begin(text.String(), "/v1/chat/completions")))
+			if calls && (len(good) != 20 || good["c-3"].Response.Body.Usage.Prompt == 0 || good["c-3"].Response.Body.Choices[0].Message.Content == "" ||
+				bad["seed"].Response.Status != 400) || !calls && len(bad) != 21 {
+				t.Errorf("%d good, %v", len(good), bad)
+			}
+			for id, one := range bad {
+				if !calls && (one.Error == nil || one.Error.Code != "batch_rejected") {
+					t.Errorf("%s: %+v", id, one)
+				}
+			}
+			o.reconcile(t, p)
+			if n := len(p.Bill()); calls != (n == 20) || len(p.BatchMarks()) != 0 {
+				t.Errorf("%d lines were billed", n)
+			}
+		})
+	}
+}
+
 // A line that the provider ran without giving its result is estimated, and its bounds hold the bill.
 func TestLostResults(t *testing.T) {
 	p, url := provide(t, sim.Options{Batches: func(int) sim.BatchPlan { return sim.BatchPlan{Drop: 5} }})

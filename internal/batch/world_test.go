@@ -58,6 +58,7 @@ type office struct {
 	desk    *gateway.Server
 	service *Service
 	up      *engine.Upstream
+	claude  *engine.Upstream // the same provider in Anthropic's words
 	task    *task.Task
 
 	mu          sync.Mutex
@@ -75,6 +76,9 @@ func openOffice(dir, url string, limits Limits, keys ...store.Key) (*office, err
 	if o.up, err = engine.NewUpstream(engine.Options{Name: "openai", BaseURL: url + "/v1", Key: "key", Simulated: true}); err != nil {
 		return nil, err
 	}
+	if o.claude, err = engine.NewUpstream(engine.Options{Name: "anthropic", Kind: engine.Anthropic, BaseURL: url + "/v1", Key: "key", Simulated: true}); err != nil {
+		return nil, err
+	}
 	o.desk, err = gateway.New(gateway.Options{Ledger: o.store,
 		Offline:      func(w http.ResponseWriter, r *http.Request, key *store.Key) { o.service.ServeHTTP(w, r, key) },
 		OnComparison: func(c gateway.Comparison) { o.mu.Lock(); o.comparisons = append(o.comparisons, c); o.mu.Unlock() },
@@ -87,7 +91,8 @@ func openOffice(dir, url string, limits Limits, keys ...store.Key) (*office, err
 		return nil, err
 	}
 	book = cost.Default().Merge(book)
-	snap := &gateway.Snapshot{Book: book, Fallback: o.up, Limits: gateway.Limits{Patience: engine.Patience{Retries: -1}},
+	snap := &gateway.Snapshot{Book: book, Fallback: o.up,
+		Models: map[string]engine.Route{"claude-haiku-4-5": {Targets: []engine.Target{{Upstream: o.claude, Model: "claude-haiku-4-5"}}}}, Limits: gateway.Limits{Patience: engine.Patience{Retries: -1}},
 		Tasks: []gateway.Task{{Task: o.task,
 			Tiers: []gateway.Tier{{Specialist: half{}, Tier: cascade.Tier{Name: "linear", Mode: cascade.Live,
 				Identity: calibration.Identity{Task: "triage", Specialist: "abcdef0123", Score: "s"},
@@ -108,6 +113,7 @@ func (o *office) close() {
 	o.service.Close()
 	o.desk.Close()
 	o.up.Close()
+	o.claude.Close()
 	_ = o.store.Close()
 }
 
