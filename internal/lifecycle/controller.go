@@ -87,6 +87,7 @@ type Controller struct {
 	dropped     dropped
 	training    atomic.Pointer[run]
 	finder      *finder   // only the loop touches it
+	unwritten   bool      // the last try to write evidence failed
 	expired     time.Time // when retention was last looked after
 	overheard   time.Time // when what the finder heard was last written
 
@@ -491,9 +492,13 @@ func (c *Controller) flush(ctx context.Context) {
 		return nil
 	})
 	if err != nil {
-		c.opts.Log.Error("writing the evidence about models", "error", err)
+		if !c.unwritten { // it is tried again with every tick
+			c.opts.Log.Error("writing the evidence about models; it is kept in memory and tried again", "error", err)
+		}
+		c.unwritten = true
 		return
 	}
+	c.unwritten = false
 	for _, name := range dirty {
 		c.subjects[name].gaugesWritten()
 		c.subjects[name].outside.unwritten = false

@@ -132,6 +132,9 @@ func (c *Controller) status(s *subject, d Dropped) Status {
 			st.Training.Stage = *stage
 		}
 	}
+	if s.unrecorded != "" && !st.Training.Running {
+		st.Training.Waiting = s.unrecorded
+	}
 	if !c.opts.Capture {
 		st.Training.Waiting = "capture is off, so there is nothing to learn from: set capture.prompts: true in the configuration"
 	}

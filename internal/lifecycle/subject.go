@@ -18,19 +18,21 @@ import (
 
 // A subject is one task as the controller knows it.
 type subject struct {
-	task      *task.Task
-	record    Record
-	version   int64
-	held      map[string]*held // the models that the record names, by content hash
-	fresh     *Contender       // the newest stored model
-	counts    store.ExampleCount
-	progress  Progress
-	waiting   string // what the next training run waits for
-	teacher   teacher
-	outside   OutsideCount
-	published float64                          // audit share in force
-	lost      *atomic.Int64                    // audits that found no room in the queue
-	model     func(name string) (Source, bool) // where the configuration's models are; may be nil
+	task     *task.Task
+	record   Record
+	version  int64
+	held     map[string]*held // the models that the record names, by content hash
+	fresh    *Contender       // the newest stored model
+	counts   store.ExampleCount
+	progress Progress
+	waiting  string // what the next training run waits for
+	// unrecorded is why the last run must be repeated though it ended; "" when it need not be.
+	unrecorded string
+	teacher    teacher
+	outside    OutsideCount
+	published  float64                          // audit share in force
+	lost       *atomic.Int64                    // audits that found no room in the queue
+	model      func(name string) (Source, bool) // where the configuration's models are; may be nil
 }
 
 // held is a model in memory with the evidence about it.

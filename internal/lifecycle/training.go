@@ -205,20 +205,25 @@ func (c *Controller) startTraining(ctx context.Context) {
 	c.training.Store(r)
 	c.wg.Go(func() {
 		defer cancel(nil)
-		c.train(running, r)
+		unrecorded := c.train(running, r)
 		c.training.Store(nil)
-		_ = c.inLoop(ctx, c.refresh) // fails only when the controller ends
+		_ = c.inLoop(ctx, func(ctx context.Context) { // fails only when the controller ends
+			if s.unrecorded = ""; unrecorded != nil {
+				s.unrecorded = fmt.Sprintf("repeats the last run when its lease has ended, because its result could not be written: %v", unrecorded)
+			}
+			c.refresh(ctx)
+		})
 	})
 }
 
-// train does one run: every step before the last can be repeated, and the last is one transaction.
-func (c *Controller) train(ctx context.Context, r *run) {
+// train does one run: every step before the last can be repeated, and the last is one transaction. The error says why that came to nothing.
+func (c *Controller) train(ctx context.Context, r *run) error {
 	stop := c.keepLease(ctx, r)
 	made, err := c.makeModel(ctx, r)
 	stop()
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, context.Canceled):
-		return // the process ends: the lease runs out and the run is taken up again
+		return nil // the process ends: the lease runs out and the run is taken up again
 	case cause != nil:
 		err = cause
 	}
@@ -241,8 +246,9 @@ func (c *Controller) train(ctx context.Context, r *run) {
 		return tx.Jobs().Finish(r.job.ID, c.owner, nil, err, c.opts.Now().Add(time.Minute))
 	})
 	if err != nil {
-		c.opts.Log.Error("recording a training run", "task", r.task.Name, "error", err)
+		c.opts.Log.Error("recording a training run", "task", r.task.Name, "result", p.Result, "error", err)
 	}
+	return err
 }
 
 // made is what a run led to.
