@@ -28,9 +28,10 @@ var (
 	errDown      = errors.New("the database is away")
 )
 
-// A sqliteLedger applies transactions on the store's one write connection.
+// A sqliteLedger applies transactions on the store's one write connection, and looks attempts up beside them.
 type sqliteLedger struct {
 	db       *sql.DB
+	read     *sql.DB
 	prepared map[string]*sql.Stmt
 	args     []any // scratch
 }
@@ -46,7 +47,7 @@ func (l *sqliteLedger) find(ctx context.Context, ids ...string) (map[string]*row
 		for i, id := range some {
 			args[i] = id
 		}
-		rows, err := l.db.QueryContext(ctx, `SELECT `+rowColumns+` FROM attempts WHERE id IN (?`+strings.Repeat(",?", len(some)-1)+`)`, args...)
+		rows, err := l.read.QueryContext(ctx, `SELECT `+rowColumns+` FROM attempts WHERE id IN (?`+strings.Repeat(",?", len(some)-1)+`)`, args...)
 		if err != nil {
 			return nil, err
 		}

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,12 +30,27 @@ type journal struct {
 	current int
 	sync    bool // with every append; otherwise in the background
 	frames  []byte
+	syncing sync.WaitGroup
+	failed  atomic.Pointer[error] // of the first sync that failed: there is no other after it
 }
 
 type journalFile struct {
 	file diskFile
-	size int64
-	last int64 // number of its last entry
+	// The same file, opened once for each sync that may be under way. A descriptor is told of a failed write once: of two syncs by
+	// one of them at a time only the later one might hear of it.
+	again []diskFile
+	idle  []diskFile // those of again that no sync uses
+	size  int64
+	last  int64 // number of its last entry
+}
+
+// A journalSync is the sync of one append.
+type journalSync struct {
+	file  *journalFile
+	by    diskFile
+	began time.Time
+	took  time.Duration // valid when done has sent
+	done  chan error    // sends the result, once
 }
 
 // A diskFile is what a journal needs of a file. Tests put a disk under it that fails.
@@ -72,13 +89,26 @@ func openJournal(dir string, sync bool, open func(path string) (diskFile, error)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("store: open the journal: %w", err), j.close())
 		}
-		j.files[i] = &journalFile{file: file}
+		f := &journalFile{file: file}
+		j.files[i] = f
+		for sync && len(f.again) < maxFlights {
+			again, err := open(filepath.Join(dir, name))
+			if err != nil {
+				return nil, errors.Join(fmt.Errorf("store: open the journal: %w", err), j.close())
+			}
+			f.again, f.idle = append(f.again, again), append(f.idle, again)
+		}
 	}
 	return j, nil
 }
 
-// append writes entries, all or none. applied is the last entry that the database has on the disk.
-func (j *journal) append(links []*link, applied int64) error {
+// append writes entries, all or none, and begins to sync them. At most maxFlights syncs may be under way, and release must be called
+// after each. applied is the last entry that the database has on the disk: a file that is overwritten has nothing newer, so
+// nothing that is being synced.
+func (j *journal) append(links []*link, applied int64) (*journalSync, error) {
+	if err := j.failed.Load(); err != nil {
+		return nil, *err
+	}
 	f := j.files[j.current]
 	if other := j.files[1-j.current]; f.size >= journalTurn && other.last <= applied {
 		j.current = 1 - j.current
@@ -90,15 +120,44 @@ func (j *journal) append(links []*link, applied int64) error {
 		j.frames = l.appendFrame(j.frames)
 	}
 	if _, err := f.file.WriteAt(j.frames, f.size); err != nil {
-		return fmt.Errorf("store: journal: %w", err)
-	}
-	if j.sync {
-		if err := f.file.Sync(); err != nil {
-			return fmt.Errorf("%w: journal: %w", errUntrusted, err)
-		}
+		return nil, fmt.Errorf("store: journal: %w", err)
 	}
 	f.size += int64(len(j.frames))
 	f.last = links[len(links)-1].end.seq
+	if !j.sync {
+		return synced(), nil
+	}
+	last := len(f.idle) - 1
+	s := &journalSync{file: f, by: f.idle[last], began: time.Now(), done: make(chan error, 1)}
+	f.idle = f.idle[:last]
+	j.syncing.Go(func() {
+		err := s.by.Sync()
+		if err != nil {
+			err = fmt.Errorf("%w: journal: %w", errUntrusted, err)
+			j.failed.CompareAndSwap(nil, &err)
+		}
+		s.took = time.Since(s.began)
+		s.done <- err
+	})
+	return s, nil
+}
+
+// synced returns a sync that is over: there was nothing to do.
+func synced() *journalSync {
+	s := &journalSync{began: time.Now(), done: make(chan error, 1)}
+	s.done <- nil
+	return s
+}
+
+// release takes back what a sync that is over used. It returns the first error of any sync: what this one made durable does not
+// count then.
+func (j *journal) release(s *journalSync) error {
+	if s.file != nil {
+		s.file.idle = append(s.file.idle, s.by)
+	}
+	if err := j.failed.Load(); err != nil {
+		return *err
+	}
 	return nil
 }
 
@@ -114,10 +173,15 @@ func (j *journal) empty() error {
 }
 
 func (j *journal) close() error {
+	j.syncing.Wait()
 	var errs []error
 	for _, f := range j.files {
-		if f != nil {
-			errs = append(errs, f.file.Close())
+		if f == nil {
+			continue
+		}
+		errs = append(errs, f.file.Close())
+		for _, again := range f.again {
+			errs = append(errs, again.Close())
 		}
 	}
 	return errors.Join(errs...)

@@ -16,13 +16,17 @@ type journaled struct {
 	journal  *journal
 	applier  *applier
 	balances map[accountID]Balance // of accounts that were touched, as they stand after the newest entry
+	forgot   int64                 // what entries up to this one did to balances may be missing in balances
 	recent   recent
 	covered  []byte // scratch
+
+	flights []*flight     // batches that are written and not durable yet, in the order of the chain
+	took    time.Duration // by the last sync
 }
 
 const maxAccounts = 1 << 14 // balances that are kept; more are read again
 
-// enter writes a batch to the journal. It returns the events whose callers have not been answered.
+// enter writes a batch to the journal and begins its sync. When it fails it returns the events whose callers have not been answered.
 func (w *writer) enter(ctx context.Context, batch []*event) (left []*event, err error) {
 	if err := w.isBroken(); err != nil {
 		return batch, err
@@ -40,48 +44,52 @@ func (w *writer) enter(ctx context.Context, batch []*event) (left []*event, err 
 	if err != nil {
 		return batch, err
 	}
-	q := newSequence(w.head(), w.store.now(), balances)
+	if len(batch) == 0 {
+		return nil, nil
+	}
+	from := w.written()
+	q := newSequence(from, w.store.now(), balances)
 	q.covered = j.covered[:0]
-	made := appended{links: make([]*link, len(batch)), durable: j.journal.sync}
-	var links []*link
-	var beside []*event
+	f := &flight{batch: batch, made: appended{links: make([]*link, len(batch)), end: from, durable: j.journal.sync}, sync: synced()}
 	for i, e := range batch {
 		if e.kind == kindCapture {
-			beside = append(beside, e)
-		} else if made.links[i], e.refused = q.add(e); e.refused == nil {
-			links = append(links, made.links[i])
+			f.beside = append(f.beside, e)
+		} else if f.made.links[i], e.refused = q.add(e); e.refused == nil {
+			f.links = append(f.links, f.made.links[i])
 		}
 	}
-	if len(links) > 0 {
-		if err := j.journal.append(links, j.applier.applied()); err != nil {
+	if len(f.links) > 0 {
+		if f.sync, err = j.journal.append(f.links, j.applier.applied()); err != nil {
 			return batch, err
 		}
-		made.end, j.covered = q.end, q.covered
+		f.made.end, j.covered = q.end, q.covered
 		maps.Copy(j.balances, balances)
-		j.recent.add(links, j.applier.applied())
-		w.advance(batch, made)
+		j.recent.add(f.links, j.applier.applied())
 	}
-	j.applier.add(links, beside)
-	return batch, nil
+	j.flights = append(j.flights, f)
+	return nil, nil
 }
 
 // standing returns how the accounts that a batch touches stand. One that was not touched lately is read from the database, once
-// that has everything.
+// that has everything that may have touched it.
 func (w *writer) standing(ctx context.Context, batch []*event) (map[accountID]Balance, error) {
 	j := w.journaled
 	accounts := accountsOf(batch)
 	if len(accounts) == 0 {
 		return nil, nil
 	}
-	if len(j.balances) > maxAccounts {
+	if len(j.balances) > maxAccounts && len(j.flights) == 0 {
 		clear(j.balances)
+		j.forgot = w.head().seq
 	}
 	balances := make(map[accountID]Balance, len(accounts))
 	for _, a := range accounts {
 		have, ok := j.balances[a.id()]
 		if !ok {
-			if err := j.applier.flush(ctx); err != nil {
-				return nil, err
+			if j.applier.applied() < j.forgot {
+				if err := j.applier.flush(ctx); err != nil {
+					return nil, err
+				}
 			}
 			var err error
 			if have, err = w.store.dialect.balance(ctx, w.store.read, a); err != nil {

@@ -57,7 +57,7 @@ func (s *Store) ledger() ledgerDB {
 	if s.dialect == postgres {
 		l = newPGLedger(s.pg, s.durability)
 	} else {
-		l = &sqliteLedger{db: s.write}
+		l = &sqliteLedger{db: s.write, read: s.read}
 	}
 	if s.wrap != nil {
 		l = s.wrap(l)

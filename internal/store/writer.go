@@ -70,6 +70,7 @@ type writer struct {
 	open     map[string]*row // intents of this process without an outcome, by attempt ID
 	outcomes []*event        // bounded by maxOpen
 	isClosed bool
+	overlap  int          // intents in batches that are being synced, without the oldest batch
 	captured atomic.Int64 // bytes of text that wait
 	broken   error        // the database can no longer be trusted by this process
 }
@@ -143,13 +144,15 @@ func (w *writer) queueIntent(e *event) error {
 	if len(w.open) >= maxOpen {
 		return fmt.Errorf("%w: %d attempts are open", ErrBusy, maxOpen)
 	}
-	select {
-	case w.intents <- e:
-		w.open[e.ID] = e.row
-		return nil
-	default:
-		return fmt.Errorf("%w: %d wait for the disk", ErrBusy, cap(w.intents))
+	if len(w.intents)+w.overlap < cap(w.intents) {
+		select {
+		case w.intents <- e:
+			w.open[e.ID] = e.row
+			return nil
+		default:
+		}
 	}
+	return fmt.Errorf("%w: %d wait for the disk", ErrBusy, cap(w.intents))
 }
 
 // finish queues an outcome and waits until it is durable.
@@ -234,6 +237,12 @@ func (w *writer) run() {
 			batch = append(batch, e)
 		case <-tick.C:
 		case <-w.wake:
+		case <-w.landing():
+			more, failed := w.land()
+			if kept = append(kept, more...); failed {
+				w.pause()
+			}
+			continue
 		case <-w.quit:
 			w.drain(kept)
 			return
@@ -257,15 +266,22 @@ func (w *writer) gather(batch []*event) []*event {
 	take := max(0, min(len(w.outcomes), maxBatch-len(batch)))
 	batch = append(batch, w.outcomes[:take]...)
 	w.outcomes = append(w.outcomes[:0], w.outcomes[take:]...)
+	if w.landing() != nil { // while others are counted, nobody may queue
+		batch = takeFrom(w.intents, batch)
+		w.countOverlap(batch)
+	}
 	w.mu.Unlock()
-	for _, queue := range []chan *event{w.intents, w.free} {
-		for empty := false; !empty && len(batch) < maxBatch; {
-			select {
-			case e := <-queue:
-				batch = append(batch, e)
-			default:
-				empty = true
-			}
+	return takeFrom(w.free, takeFrom(w.intents, batch))
+}
+
+// takeFrom adds what is in a queue to a batch, up to maxBatch.
+func takeFrom(queue chan *event, batch []*event) []*event {
+	for len(batch) < maxBatch {
+		select {
+		case e := <-queue:
+			batch = append(batch, e)
+		default:
+			return batch
 		}
 	}
 	return batch
@@ -295,7 +311,7 @@ func (w *writer) pause() {
 func (w *writer) drain(kept []*event) {
 	deadline := time.Now().Add(lastTry)
 	for {
-		batch := w.gather(kept)
+		batch := w.gather(append(kept, w.landAll()...))
 		if len(batch) == 0 {
 			return
 		}
@@ -308,19 +324,33 @@ func (w *writer) drain(kept []*event) {
 		}
 		time.Sleep(retryGap)
 	}
-	lost := len(kept) + len(w.free)
+	lost := len(kept) + len(w.landAll()) + len(w.free)
 	w.store.log.Error("ledger: rows were not written at close", "rows", lost)
 	w.setBroken(fmt.Errorf("%w: %d rows were not written at close", ErrUnavailable, lost))
 }
 
-// deliver makes a batch durable and answers its callers. It returns the events that must be written yet.
+// deliver makes a batch durable and answers its callers; in the journal of a slow disk, where batches overlap, it may leave that
+// to land. It returns the events that must be written yet.
 func (w *writer) deliver(batch []*event) (kept []*event, refused bool) {
 	batch = w.dropAbandoned(batch)
-	left, err := w.persist(context.Background(), batch)
-	if err != nil {
-		return w.fail(left, err), true
+	if w.journaled == nil {
+		left, err := w.persist(context.Background(), batch)
+		if err != nil {
+			return w.fail(left, err), true
+		}
+		return w.tell(left), false
 	}
-	for _, e := range left {
+	left, err := w.enter(context.Background(), batch)
+	if err != nil {
+		kept = w.fail(left, err)
+	}
+	more, failed := w.hold()
+	return append(kept, more...), failed || err != nil
+}
+
+// tell answers the callers of a batch that is durable. It returns the events that must be written because of that.
+func (w *writer) tell(batch []*event) (kept []*event) {
+	for _, e := range batch {
 		if e.refused != nil {
 			w.forget(e.ID)
 			e.answer(e.refused)
@@ -333,15 +363,12 @@ func (w *writer) deliver(batch []*event) (kept []*event, refused bool) {
 		w.captured.Add(-e.size)
 		e.answer(nil)
 	}
-	return kept, false
+	return kept
 }
 
-// persist writes a batch to the journal (SQLite), or to the database and, while that is away, to the spill file. It returns the events whose callers have
-// not been answered.
+// persist writes a batch to the database (PostgreSQL) and, while that is away, to the spill file. It returns the events whose callers
+// have not been answered.
 func (w *writer) persist(ctx context.Context, batch []*event) (left []*event, err error) {
-	if w.journaled != nil {
-		return w.enter(ctx, batch)
-	}
 	if !w.catchUp(ctx) { // what came first goes first
 		return batch, w.spillOut(batch)
 	}

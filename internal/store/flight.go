@@ -1,0 +1,121 @@
+package store
+
+import "time"
+
+const (
+	// slowSync is how long a sync may take until the next batch is written beside it.
+	slowSync = 50 * time.Millisecond
+	// maxFlights is how many syncs of the journal may be under way.
+	maxFlights = 8
+)
+
+// A flight is a batch that is in the journal and that no caller has been told of: its sync is under way, or that of a batch before
+// it. Entries after a gap do not follow the chain, so a batch counts as durable only when all before it are.
+type flight struct {
+	batch  []*event
+	beside []*event // examples, which the journal does not have
+	links  []*link
+	made   appended
+	sync   *journalSync
+}
+
+// written returns the end of the chain as it is in the journal, durable or not.
+func (w *writer) written() head {
+	if flights := w.journaled.flights; len(flights) > 0 {
+		return flights[len(flights)-1].made.end
+	}
+	return w.head()
+}
+
+// landing returns what receives when the sync of the oldest flight is over; nil when nothing is in flight.
+func (w *writer) landing() <-chan error {
+	if w.journaled == nil || len(w.journaled.flights) == 0 {
+		return nil
+	}
+	return w.journaled.flights[0].sync.done
+}
+
+// land tells the callers of the oldest flight, whose sync is over. When a sync has failed, everything in flight fails with it.
+// It returns the events that must be written yet.
+func (w *writer) land() (kept []*event, failed bool) {
+	j := w.journaled
+	f := j.flights[0]
+	if len(f.links) > 0 {
+		j.took = f.sync.took
+	}
+	if err := j.journal.release(f.sync); err != nil {
+		var all []*event
+		for _, f := range j.flights {
+			all = append(all, f.batch...)
+		}
+		j.flights = nil
+		w.recount()
+		return w.fail(all, err), true
+	}
+	if len(f.links) > 0 {
+		w.advance(f.batch, f.made)
+	}
+	j.applier.add(f.links, f.beside)
+	j.flights = append(j.flights[:0], j.flights[1:]...)
+	w.recount()
+	return w.tell(f.batch), false
+}
+
+// landAll waits until nothing is in flight.
+func (w *writer) landAll() (kept []*event) {
+	for w.landing() != nil {
+		<-w.landing()
+		more, _ := w.land()
+		kept = append(kept, more...)
+	}
+	return kept
+}
+
+// hold waits until the next batch may be written: on a disk that is fast, when nothing is in flight; while a sync is slow, an
+// eighth of what such a sync takes after the last batch, so that an intent that comes during one waits for little more than its own.
+func (w *writer) hold() (kept []*event, failed bool) {
+	j := w.journaled
+	for len(j.flights) > 0 && !failed {
+		var enough <-chan time.Time
+		if last := j.flights[len(j.flights)-1]; len(j.flights) < maxFlights {
+			enough = time.After(time.Until(last.sync.began.Add(max(slowSync, j.took/maxFlights))))
+		}
+		select {
+		case <-w.landing():
+			var more []*event
+			more, failed = w.land()
+			kept = append(kept, more...)
+		case <-enough:
+			return kept, false
+		}
+	}
+	return kept, failed
+}
+
+// recount counts the intents that wait behind the oldest flight.
+func (w *writer) recount() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.countOverlap(nil)
+}
+
+// countOverlap is recount, with the batch that is about to be written. w.mu is held.
+func (w *writer) countOverlap(batch []*event) {
+	w.overlap = 0
+	if len(w.journaled.flights) == 0 {
+		return
+	}
+	for _, f := range w.journaled.flights[1:] {
+		w.overlap += countIntents(f.batch)
+	}
+	w.overlap += countIntents(batch)
+}
+
+func countIntents(batch []*event) (n int) {
+	for _, e := range batch {
+		if e.kind == kindIntent {
+			n++
+		}
+	}
+	return n
+}
