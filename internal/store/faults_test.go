@@ -130,17 +130,28 @@ func TestPowerLoss(t *testing.T) {
 	if thorough() {
 		points = 1000
 	}
-	for name, durability := range map[string]store.Durability{"full": store.Full, "normal": store.Normal} {
+	for name, durability := range map[string]store.Durability{"full": store.Full, "normal": store.Normal, "overlapping": store.Full} {
 		t.Run(name, func(t *testing.T) {
-			run := recordRun(t, durability)
+			record, points := recordRun, points
+			if name == "overlapping" {
+				record, points = recordOverlap, max(points/2, 10) // it is a longer run
+			}
+			run := record(t, durability)
 			random := rand.New(rand.NewPCG(7, 7))
 			lost, notes := 0, 0
 			for range points {
 				at := run.ready + random.IntN(len(run.ops)-run.ready)
+				if len(run.points) > 0 {
+					at = run.points[random.IntN(len(run.points))]
+				}
 				l, n := run.crashAt(t, at, durability, random)
 				lost, notes = lost+l, notes+n
 			}
-			t.Logf("%d crash points in %d calls: %d answered rows lost, %d ledgers say so", points, len(run.ops), lost, notes)
+			t.Logf("%d crash points in %d calls, %d with a gap in the journal: %d answered rows lost, %d ledgers say so", points, len(run.ops),
+				run.gaps, lost, notes)
+			if name == "overlapping" && run.gaps == 0 {
+				t.Error("no crash left a gap in the journal: the test is blind")
+			}
 			if durability == store.Full && lost > 0 {
 				t.Errorf("%d answered rows are lost", lost)
 			}
@@ -150,13 +161,16 @@ func TestPowerLoss(t *testing.T) {
 
 // A powerRun is everything that a run asked of the disk, in order.
 type powerRun struct {
-	ops   []powerOp
-	ready int // ops before the store was open
+	ops    []powerOp
+	ready  int   // ops before the store was open
+	points []int // where to crash; anywhere when there are none
+	gaps   int   // crash points at which a batch of the journal was lost and a later one was not
 }
 
 // A powerOp is a call of the disk, or, with an id, the moment at which an attempt was answered, with the head file of then.
 type powerOp struct {
 	faultdisk.Call
+	from int // of a sync that took time, which call was the next when it began: it vouches for what came before
 	id   string
 	head []byte
 }
@@ -205,16 +219,25 @@ func (run *powerRun) crashAt(t testing.TB, at int, durability store.Durability, 
 		if op.id != "" {
 			answers, head = append(answers, op.id), op.head
 		} else if op.Op == faultdisk.Sync {
-			synced[op.Path] = i
+			if op.from > 0 {
+				i = op.from - 1
+			}
+			synced[op.Path] = max(synced[op.Path], i)
 		}
 	}
 	files := map[string][]byte{}
+	dropped, gap := map[string]bool{}, false
 	for i, op := range run.ops[:at] {
 		lasting := i <= synced[op.Path] || op.Op == faultdisk.Delete && i < run.ready // Open syncs the folder
-		if op.id != "" || op.Op == faultdisk.Sync || !lasting && random.IntN(2) == 0 {
+		if op.id != "" || op.Op == faultdisk.Sync || op.Path == "" {                  // SQLite's temporary files have no name
 			continue
 		}
 		name := filepath.Base(op.Path)
+		if !lasting && random.IntN(2) == 0 {
+			dropped[name] = true
+			continue
+		}
+		gap = gap || dropped[name] && strings.HasPrefix(name, "occam.journal")
 		content := files[name]
 		if op.Op == faultdisk.Delete {
 			delete(files, name)
@@ -227,6 +250,9 @@ func (run *powerRun) crashAt(t testing.TB, at int, durability store.Durability, 
 			copy(content[op.Offset:], op.Data)
 		}
 		files[name] = content
+	}
+	if gap {
+		run.gaps++
 	}
 	dir := t.TempDir()
 	files["occam.head"] = head
@@ -420,54 +446,6 @@ func refusesForGood(t *testing.T, s *store.Store, syncs *atomic.Int64) {
 	if n := syncs.Load() - before; n > 0 {
 		t.Errorf("%d syncs after a failed one", n)
 	}
-}
-
-// TestSlowDisk makes every sync slow: callers share syncs, the queue is bounded and the rest is shed at once (F07).
-func TestSlowDisk(t *testing.T) {
-	t.Parallel()
-	const slow = 100 * time.Millisecond
-	disk := newDisk(t)
-	s := openDir(t, t.TempDir(), store.Options{Waiting: 64}.WithDisk(disk))
-	disk.Ask(func(c faultdisk.Call) int32 {
-		if c.Op == faultdisk.Sync {
-			time.Sleep(slow)
-		}
-		return 0
-	})
-	var group sync.WaitGroup
-	var admitted, shed atomic.Int64
-	var longest atomic.Int64
-	for i := range 400 {
-		group.Go(func() {
-			began := time.Now()
-			switch err := s.Intend(ctx, storetest.Paid(fmt.Sprint("a", i), began)); {
-			case err == nil:
-				admitted.Add(1)
-				for took := int64(time.Since(began)); ; {
-					was := longest.Load()
-					if took <= was || longest.CompareAndSwap(was, took) {
-						break
-					}
-				}
-			case errors.Is(err, store.ErrBusy):
-				shed.Add(1)
-			default:
-				t.Error(err)
-			}
-		})
-	}
-	group.Wait()
-	t.Logf("a sync takes %v: %d intents admitted, the longest took %v, %d shed", slow, admitted.Load(), time.Duration(longest.Load()), shed.Load())
-	if admitted.Load() < 64 || shed.Load() == 0 {
-		t.Errorf("%d admitted, %d shed", admitted.Load(), shed.Load())
-	}
-	var alone []time.Duration // each finds no sync under way
-	for i := range 5 {
-		began := time.Now()
-		must(t, s.Intend(ctx, storetest.Paid(fmt.Sprint("alone", i), began)))
-		alone = append(alone, time.Since(began).Round(time.Millisecond))
-	}
-	t.Logf("one after the other: %v", alone)
 }
 
 // dump is everything that the ledger's tables hold, "damaged" when they cannot be read.

@@ -5,8 +5,10 @@ import "time"
 const (
 	// slowSync is how long a sync may take until the next batch is written beside it.
 	slowSync = 50 * time.Millisecond
-	// maxFlights is how many syncs of the journal may be under way.
-	maxFlights = 8
+	// maxFlights is how many syncs of the journal may be under way. More than meanFlights only while syncs become slower.
+	maxFlights = 12
+	// meanFlights is how many are, when every sync takes as long as the last one.
+	meanFlights = 8
 )
 
 // A flight is a batch that is in the journal and that no caller has been told of: its sync is under way, or that of a batch before
@@ -78,7 +80,7 @@ func (w *writer) hold() (kept []*event, failed bool) {
 	for len(j.flights) > 0 && !failed {
 		var enough <-chan time.Time
 		if last := j.flights[len(j.flights)-1]; len(j.flights) < maxFlights {
-			enough = time.After(time.Until(last.sync.began.Add(max(slowSync, j.took/maxFlights))))
+			enough = time.After(time.Until(last.sync.began.Add(max(slowSync, j.took/meanFlights))))
 		}
 		select {
 		case <-w.landing():

@@ -33,8 +33,9 @@ type childJob struct {
 	DSN        string
 	Dir        string
 	Durability store.Durability
-	Biller     string // address
-	KillAt     int64  // the call of the disk at which the child kills itself, 0: never
+	Biller     string        // address
+	KillAt     int64         // the call of the disk at which the child kills itself, 0: never
+	SlowSync   time.Duration // of the journal
 }
 
 func TestMain(m *testing.M) {
@@ -55,13 +56,16 @@ func runChild(text string) error {
 		return err
 	}
 	opts := store.Options{Dir: job.Dir, Durability: job.Durability}
-	if job.KillAt > 0 {
+	if job.KillAt > 0 || job.SlowSync > 0 {
 		disk, err := faultdisk.New()
 		if err != nil {
 			return err
 		}
 		var calls atomic.Int64
-		disk.Ask(func(faultdisk.Call) int32 {
+		disk.Ask(func(c faultdisk.Call) int32 {
+			if c.Op == faultdisk.Sync && ofJournal(c) {
+				time.Sleep(job.SlowSync)
+			}
 			if calls.Add(1) == job.KillAt {
 				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 				select {}
@@ -189,23 +193,26 @@ func TestKill(t *testing.T) {
 	t.Parallel()
 	for name, durability := range map[string]store.Durability{"full": store.Full, "normal": store.Normal} {
 		t.Run(name, func(t *testing.T) {
-			killUnderLoad(t, "sqlite:"+t.TempDir(), store.Options{Durability: durability}, kills(t, 4))
+			killUnderLoad(t, "sqlite:"+t.TempDir(), store.Options{Durability: durability}, kills(t, 4), 0)
 		})
 	}
+	t.Run("slow disk", func(t *testing.T) {
+		killUnderLoad(t, "sqlite:"+t.TempDir(), store.Options{}, kills(t, 4), 120*time.Millisecond)
+	})
 }
 
-func killUnderLoad(t *testing.T, dsn string, opts store.Options, times int) {
+func killUnderLoad(t *testing.T, dsn string, opts store.Options, times int, slow time.Duration) {
 	t.Helper()
 	b := newBiller()
 	address := b.serve(t)
 	random := rand.New(rand.NewPCG(1, uint64(times)))
 	for range times {
-		ready, kill := startChild(t, childJob{DSN: dsn, Dir: opts.Dir, Durability: opts.Durability, Biller: address})
+		ready, kill := startChild(t, childJob{DSN: dsn, Dir: opts.Dir, Durability: opts.Durability, Biller: address, SlowSync: slow})
 		if !ready {
 			kill()
 			t.Fatal("the child did not open its store")
 		}
-		time.Sleep(time.Duration(200+random.IntN(400)) * time.Millisecond)
+		time.Sleep(time.Duration(200+random.IntN(400))*time.Millisecond + 8*slow)
 		kill()
 	}
 	began := time.Now()
