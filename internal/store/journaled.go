@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -16,7 +17,6 @@ type journaled struct {
 	journal  *journal
 	applier  *applier
 	balances map[accountID]Balance // of accounts that were touched, as they stand after the newest entry
-	forgot   int64                 // what entries up to this one did to balances may be missing in balances
 	recent   recent
 	covered  []byte // scratch
 
@@ -70,8 +70,13 @@ func (w *writer) enter(ctx context.Context, batch []*event) (left []*event, err 
 	return nil, nil
 }
 
+// known reports whether it is kept how all the accounts stand that a batch touches.
+func (j *journaled) known(batch []*event) bool {
+	return !slices.ContainsFunc(accountsOf(batch), func(a account) bool { _, ok := j.balances[a.id()]; return !ok })
+}
+
 // standing returns how the accounts that a batch touches stand. One that was not touched lately is read from the database, once
-// that has everything that may have touched it.
+// that has everything: calls count from before there was a budget.
 func (w *writer) standing(ctx context.Context, batch []*event) (map[accountID]Balance, error) {
 	j := w.journaled
 	accounts := accountsOf(batch)
@@ -80,16 +85,13 @@ func (w *writer) standing(ctx context.Context, batch []*event) (map[accountID]Ba
 	}
 	if len(j.balances) > maxAccounts && len(j.flights) == 0 {
 		clear(j.balances)
-		j.forgot = w.head().seq
 	}
 	balances := make(map[accountID]Balance, len(accounts))
 	for _, a := range accounts {
 		have, ok := j.balances[a.id()]
 		if !ok {
-			if j.applier.applied() < j.forgot {
-				if err := j.applier.flush(ctx); err != nil {
-					return nil, err
-				}
+			if err := j.applier.flush(ctx); err != nil {
+				return nil, err
 			}
 			var err error
 			if have, err = w.store.dialect.balance(ctx, w.store.read, a); err != nil {

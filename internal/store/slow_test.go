@@ -173,6 +173,61 @@ func TestFastDisk(t *testing.T) {
 	}
 }
 
+// TestSlowAudit audits a ledger whose syncs overlap.
+func TestSlowAudit(t *testing.T) {
+	t.Parallel()
+	disk, watch := newDisk(t), &slowDisk{delay: func() time.Duration { return time.Duration(60+rand.IntN(100)) * time.Millisecond }}
+	disk.Ask(func(c faultdisk.Call) int32 {
+		if !ofJournal(c) {
+			return 0
+		}
+		return watch.ask(c)
+	})
+	if err := audit(t, t.TempDir(), store.Options{}.WithDisk(disk)); err != nil {
+		t.Error(err)
+	}
+	if watch.most < 2 {
+		t.Error("no syncs overlapped: the test is blind")
+	}
+}
+
+// TestNewBudgetOnSlowDisk asks for a budget for the first time while the outcome of a call that it counts is being synced.
+func TestNewBudgetOnSlowDisk(t *testing.T) {
+	t.Parallel()
+	disk := newDisk(t)
+	s := openDir(t, t.TempDir(), store.Options{FreeDelay: time.Hour}.WithDisk(disk))
+	first, second := storetest.Paid("first", time.Now()), storetest.Paid("second", time.Now())
+	must(t, s.Intend(ctx, first))
+	var syncs atomic.Int64
+	gate := make(chan struct{})
+	disk.Ask(func(c faultdisk.Call) int32 {
+		if c.Op == faultdisk.Sync && ofJournal(c) && syncs.Add(1) == 1 {
+			<-gate
+		}
+		return 0
+	})
+	budget := store.Budget{Key: "key-1", Start: store.PeriodStart("month", time.Now()), Limit: 1e9}
+	var group sync.WaitGroup
+	group.Go(func() {
+		if err := s.Finish(ctx, storetest.Settle(first, 100)); err != nil {
+			t.Error(err)
+		}
+	})
+	eventually(t, "the outcome is being synced", 10*time.Second, func() bool { return syncs.Load() == 1 })
+	group.Go(func() {
+		if err := errors.Join(s.IntendWithin(ctx, second, budget), s.Finish(ctx, storetest.Settle(second, 100))); err != nil {
+			t.Error(err)
+		}
+	})
+	time.Sleep(150 * time.Millisecond)
+	close(gate)
+	group.Wait()
+	have, err := s.BudgetBalance(ctx, budget)
+	if want := (store.Balance{Spent: 200}); err != nil || have != want {
+		t.Errorf("the budget stands at %+v, want %+v, %v", have, want, err)
+	}
+}
+
 // recordOverlap is recordRun on a slow disk, so that several batches are being synced at a time, with enough of them for both
 // files of the journal.
 func recordOverlap(t testing.TB, durability store.Durability) *powerRun {
@@ -205,6 +260,7 @@ func recordOverlap(t testing.TB, durability store.Durability) *powerRun {
 	for worker := range 450 {
 		group.Go(func() {
 			for i := range 8 {
+				time.Sleep(time.Duration(rand.IntN(250)) * time.Millisecond) // so that batches are many
 				a := storetest.Paid(fmt.Sprint("a", worker, "-", i), time.Now())
 				if err := errors.Join(s.Intend(ctx, a), s.Finish(ctx, storetest.Settle(a, 100))); err != nil {
 					t.Error(err)

@@ -340,9 +340,12 @@ func (w *writer) deliver(batch []*event) (kept []*event, refused bool) {
 		}
 		return w.tell(left), false
 	}
+	if !w.journaled.known(batch) { // the database is to say it, which does not have what is in flight
+		kept = w.landAll()
+	}
 	left, err := w.enter(context.Background(), batch)
 	if err != nil {
-		kept = w.fail(left, err)
+		kept = append(kept, w.fail(left, err)...)
 	}
 	more, failed := w.hold()
 	return append(kept, more...), failed || err != nil
