@@ -340,7 +340,7 @@ func (w *writer) deliver(batch []*event) (kept []*event, refused bool) {
 		}
 		return w.tell(left), false
 	}
-	if !w.journaled.known(batch) { // the database is to say it, which does not have what is in flight
+	if w.landing() != nil && !w.journaled.known(batch) { // the database is to say it, which does not have what is in flight
 		kept = w.landAll()
 	}
 	left, err := w.enter(context.Background(), batch)
