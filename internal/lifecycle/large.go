@@ -254,7 +254,7 @@ func (t *Trained) certifyHeldOut(opt TrainOptions, calibrationRows, testRows []t
 	floor := floorOf(test)
 	scores := gated(test, floor)
 	t.after = &reached{rows: calibrationRows, others: testRows, scores: scores}
-	if err := t.certify(opt, calibration.Grid(scores, gridSize), held, floor, calibration.HeldOut); err != nil {
+	if err := t.certify(opt, 1, calibration.Grid(scores, gridSize), held, floor, calibration.HeldOut); err != nil {
 		return err
 	}
 	t.evaluate(opt, testRows)

@@ -24,6 +24,7 @@ const (
 	gridSize         = 200  // thresholds that a served certificate may choose from
 	floorShare       = 0.05 // share of in-scope rows that the out-of-scope floor may reject; docs/guarantees.md has what that keeps out
 	minLabelled      = 20
+	confirmRoom      = 0.5 // share of the risk that the threshold of a certificate to be confirmed uses, if any threshold does
 
 	linear = "linear" // the embedded specialist as a tier
 )
@@ -33,7 +34,10 @@ type TrainOptions struct {
 	Task     *task.Task
 	Examples []task.Example // rows without every label only help the features
 	Refit    bool           // use every row for the weights; the certificate is then cross-fitted
-	Seed     uint64
+	// Confirm says that new requests are going to prove what a cross-fitted certificate promises. Its threshold is then chosen
+	// with room, if there is one: a model that errs nearly as often as it may takes very many requests to prove.
+	Confirm bool
+	Seed    uint64
 
 	// Background rows teach, but neither calibrate nor test: they are older than a drift, or were not drawn at random.
 	Background []task.Example
@@ -242,8 +246,17 @@ func trainCrossFitted(ctx context.Context, opt TrainOptions, t *Trained, r rows)
 	t.judged(r.labelled, held)
 	floor := floorOf(held)
 	t.after = &reached{rows: r.labelled, others: locked, scores: gated(predictAll(model, locked), floor)}
-	if err := t.certify(opt, calibration.Grid(gated(held, floor), gridSize), held, floor, calibration.CrossFitted); err != nil {
-		return err
+	grid := calibration.Grid(gated(held, floor), gridSize)
+	if opt.Confirm {
+		if err := t.certify(opt, confirmRoom, grid, held, floor, calibration.CrossFitted); err != nil {
+			return err
+		}
+	}
+	if t.Certificate == nil {
+		t.Shortfall = nil
+		if err := t.certify(opt, 1, grid, held, floor, calibration.CrossFitted); err != nil {
+			return err
+		}
 	}
 	t.Curve = calibration.Curve(outcomesOf(opt.Task.Fields, held, r.labelled, floor), gridSize)
 	if opt.Lock {
@@ -332,12 +345,15 @@ func goalOf(t *task.Task, look int) calibration.Goal {
 }
 
 // certify proves the task's target for the specialist on the rows that were held out, or keeps the reason why it cannot. The
-// failure probability is shared with the tiers that may come after it.
-func (t *Trained) certify(opt TrainOptions, grid []float64, held []task.Prediction, floor float64, split string) error {
+// failure probability is shared with the tiers that may come after it. room is the share of the risk that the threshold may use.
+func (t *Trained) certify(opt TrainOptions, room float64, grid []float64, held []task.Prediction, floor float64, split string) error {
 	r := t.after
 	r.outcomes = outcomesOf(opt.Task.Fields, held, r.rows, floor)
 	var err error
-	if r.start, err = calibration.NewPath(goalOf(opt.Task, opt.Look), max(1, len(opt.Task.Tiers)), len(r.rows), len(r.others)); err != nil {
+	goal := goalOf(opt.Task, opt.Look)
+	promised := goal.Risk
+	goal.Risk *= room
+	if r.start, err = calibration.NewPath(goal, max(1, len(opt.Task.Tiers)), len(r.rows), len(r.others)); err != nil {
 		return fmt.Errorf("certifying task %s: %w", opt.Task.Name, err)
 	}
 	t.origin = calibration.Certificate{Labels: sourcesOf(opt.Examples), Sources: opt.sources(r.rows), Teacher: opt.Teacher, PromptHash: opt.PromptHash,
@@ -358,6 +374,7 @@ func (t *Trained) certify(opt TrainOptions, grid []float64, held []task.Predicti
 	about.Task, about.Specialist, about.Score, about.Scope, about.Split, about.Floor = opt.Task.Name, t.Model.Hash(), t.Model.ScoreDefinition(), "all", split, floor
 	about.IssuedAt, about.Tier, about.AuditRate, about.ValidIf = opt.Now().UTC(), linear, opt.Task.Audit, calibration.Conditions()
 	certificate := tier.Certificate(about)
+	certificate.Risk = promised
 	t.Certificate = &certificate
 	if err := t.describe(opt.Task.Fields, tier.Result, grid, held); err != nil {
 		return err

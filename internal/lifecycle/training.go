@@ -352,6 +352,7 @@ func (c *Controller) trainOptions(r *run, curated Curated) TrainOptions {
 	for _, e := range curated.Examples {
 		if e.Source == curated.Teacher { // some labels are the generalist's: the promise is agreement with it
 			o.Teacher, o.PromptHash = curated.Teacher, curated.Prompt
+			o.Confirm = true
 			o.Refit = len(curated.Examples) < refitRows && (r.record.State == Observing || r.record.State == Suspended) // a shadow is to come
 			break
 		}
