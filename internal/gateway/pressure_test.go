@@ -95,6 +95,9 @@ func (c *crowd) ask(w *world, client *http.Client, n int, lasts time.Duration) {
 // F28: five times as many clients as there are places: those that are let in are served as fast as ever, the others are told at once
 // to come back, and afterwards all is as before.
 func TestF28GoodputUnderOverload(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: its bars are shares of what the machine can do, which the race detector takes away")
+	}
 	const places = 20
 	w := newWorld(t, func(w *world, _ *Options) { w.snap.Limits.InFlight = places })
 	w.handle = func(rw http.ResponseWriter, _ *http.Request) {
