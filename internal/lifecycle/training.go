@@ -120,7 +120,7 @@ func (c *Controller) counted(ctx context.Context, s *subject, counts store.Examp
 // wantTraining queues a run when one is due. What the run is for is written in the same transaction, so that a crash costs
 // neither the run nor the account of how often the task was certified.
 func (c *Controller) wantTraining(ctx context.Context, s *subject) {
-	reason, due := WantsTraining(s.record, s.task, s.progress, s.counts, c.opts.Now())
+	reason, due := WantsTraining(s.untried(), s.task, s.progress, s.counts, c.opts.Now())
 	if obstacle := s.outside.obstacle(); due && obstacle != "" {
 		reason, due = obstacle, false
 	}
@@ -144,6 +144,16 @@ func (c *Controller) wantTraining(ctx context.Context, s *subject) {
 	default:
 		s.progress = p
 	}
+}
+
+// untried is the record as training sees it: a shadow that waits for its confirmation, which may never come, is no reason to wait
+// for it when there is much more to learn from. Rows are held out then.
+func (s *subject) untried() Record {
+	r := s.record
+	if r.State == Shadow && s.evidence(r.Lead).Unconfirmed != "" {
+		r.State = Observing
+	}
+	return r
 }
 
 func putProgress(tx *store.Tx, taskName string, p Progress) error {
