@@ -70,6 +70,8 @@ type Contender struct {
 	Model   string
 	Refusal string // "" when it is certified and better than what it would replace
 	Reason  string // why it is worth trying
+	// Unrivalled says that no model was live when it was trained, so that it was compared with none.
+	Unrivalled bool
 }
 
 // Facts are everything a decision rests on, beside the record.
@@ -164,6 +166,9 @@ func (r Record) restored(model, previous string) Record {
 // consider takes a new model as candidate or refuses it.
 func (r Record) consider(c Contender) Record {
 	r.Seen = c.Model
+	if c.Refusal == "" && c.Unrivalled && r.State == Live {
+		c.Refusal = "it was trained before a model went live, and not compared with that"
+	}
 	if c.Refusal != "" {
 		r.Reason = fmt.Sprintf("model %s refused: %s", short(c.Model), c.Refusal)
 		return r

@@ -187,6 +187,10 @@ func TestALifeByItself(t *testing.T) {
 	step(Facts{Lead: good}, Canary, "one")
 	step(Facts{Lead: good}, Live, "one")
 	step(Facts{Lead: good, Fresh: &Contender{Model: "two", Refusal: "no better"}}, Live, "one")
+	step(Facts{Lead: good, Fresh: &Contender{Model: "late", Reason: "certified", Unrivalled: true}}, Live, "one")
+	if !strings.Contains(r.Reason, "not compared") {
+		t.Errorf("a model that was trained before the live one: %+v", r)
+	}
 	step(Facts{Lead: good, Fresh: &Contender{Model: "three", Reason: "better"}}, Candidate, "one")
 	step(Facts{Incumbent: good}, Canary, "one")
 	if !r.Answers("three") {

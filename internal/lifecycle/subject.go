@@ -127,7 +127,7 @@ func contender(m store.Model) (*Contender, error) {
 	if err := json.Unmarshal(m.Report, &report); err != nil {
 		return nil, fmt.Errorf("the report of model %s is damaged: %w", m.ID, err)
 	}
-	return &Contender{Model: m.Hash, Refusal: report.Refusal, Reason: report.Reason}, nil
+	return &Contender{Model: m.Hash, Refusal: report.Refusal, Reason: report.Reason, Unrivalled: report.Unrivalled}, nil
 }
 
 // hold loads the models that a record names and lets others go. A model that cannot be loaded is held as broken: its

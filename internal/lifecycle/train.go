@@ -351,7 +351,6 @@ func (t *Trained) certify(opt TrainOptions, room float64, grid []float64, held [
 	r.outcomes = outcomesOf(opt.Task.Fields, held, r.rows, floor)
 	var err error
 	goal := goalOf(opt.Task, opt.Look)
-	promised := goal.Risk
 	goal.Risk *= room
 	if r.start, err = calibration.NewPath(goal, max(1, len(opt.Task.Tiers)), len(r.rows), len(r.others)); err != nil {
 		return fmt.Errorf("certifying task %s: %w", opt.Task.Name, err)
@@ -374,7 +373,7 @@ func (t *Trained) certify(opt TrainOptions, room float64, grid []float64, held [
 	about.Task, about.Specialist, about.Score, about.Scope, about.Split, about.Floor = opt.Task.Name, t.Model.Hash(), t.Model.ScoreDefinition(), "all", split, floor
 	about.IssuedAt, about.Tier, about.AuditRate, about.ValidIf = opt.Now().UTC(), linear, opt.Task.Audit, calibration.Conditions()
 	certificate := tier.Certificate(about)
-	certificate.Risk = promised
+	certificate.Risk /= room // what is promised, of which the threshold leaves the rest as room; of several tiers this is one's share
 	t.Certificate = &certificate
 	if err := t.describe(opt.Task.Fields, tier.Result, grid, held); err != nil {
 		return err

@@ -43,6 +43,7 @@ type ModelReport struct {
 	Evaluation Evaluation          `json:"evaluation"`
 	People     *Evaluation         `json:"people,omitempty"` // against people's labels alone
 	Versus     *Versus             `json:"versus,omitempty"`
+	Unrivalled bool                `json:"unrivalled,omitempty"` // no model was live when it was trained
 	Curve      []calibration.Point `json:"curve,omitempty"`
 	Baseline   drift.Baseline      `json:"baseline,omitzero"`
 	Shortfall  string              `json:"shortfall,omitempty"`
@@ -314,7 +315,7 @@ func (c *Controller) makeModel(ctx context.Context, r *run) (made, error) {
 		return made{}, err
 	}
 	report := reportOf(trained, verdict, versus, curated)
-	report.Why = r.progress.Why
+	report.Why, report.Unrivalled = r.progress.Why, r.live == nil
 	all := certificates(trained.Certificate, trained.Tiers)
 	if err := c.vouch(ctx, store.CertificateIssued, r.task.Name, hash, verdict.Reason+verdict.Refusal, all); err != nil {
 		return made{}, err
@@ -362,12 +363,18 @@ func (c *Controller) trainOptions(r *run, curated Curated) TrainOptions {
 	for _, e := range curated.Examples {
 		if e.Source == curated.Teacher { // some labels are the generalist's: the promise is agreement with it
 			o.Teacher, o.PromptHash = curated.Teacher, curated.Prompt
-			o.Confirm = true
-			o.Refit = len(curated.Examples) < refitRows && (r.record.State == Observing || r.record.State == Suspended) // a shadow is to come
+			o.Refit = r.confirmable(len(curated.Examples))
+			o.Confirm = o.Refit
 			break
 		}
 	}
 	return o
+}
+
+// confirmable reports whether few rows may all teach, because a shadow is to come that proves the promise anew. It proves that of the
+// specialist alone: tiers after it are certified on what it leaves to them, which only rows that are held out tell.
+func (r *run) confirmable(rows int) bool {
+	return rows < refitRows && len(r.task.Tiers) <= 1 && (r.record.State == Observing || r.record.State == Suspended)
 }
 
 func reportOf(t *Trained, verdict Contender, v *Versus, curated Curated) ModelReport {

@@ -105,6 +105,34 @@ func trainColours(t *testing.T, n int, change func(*TrainOptions)) *Trained {
 	return trained
 }
 
+// What a certificate promises is the task's target, shared among the tiers where the promise is about all of them together; the room that
+// is left for a confirmation is no part of it.
+func TestWhatACertificatePromises(t *testing.T) {
+	trains(t)
+	for _, tc := range []struct {
+		name     string
+		change   func(*TrainOptions)
+		promised float64
+		proven   float64 // at most
+	}{
+		{"served", func(o *TrainOptions) { o.Refit = false }, .05, .05},
+		{"system, two tiers", func(o *TrainOptions) {
+			o.Refit, o.Task.Target.Promise, o.Task.Tiers = false, task.System, []string{linear, "mini"}
+		}, .025, .025},
+		{"to be confirmed", func(o *TrainOptions) { o.Confirm = true }, .05, .025},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := trainColours(t, 1500, func(o *TrainOptions) {
+				o.Task.Target = task.Target{Promise: task.Served, Accuracy: .95, Confidence: .9}
+				tc.change(o)
+			}).Certificate
+			if c == nil || math.Abs(c.Risk-tc.promised) > 1e-9 || c.Upper > tc.proven {
+				t.Errorf("%+v", c)
+			}
+		})
+	}
+}
+
 func TestTrainKeepsTestRowsLocked(t *testing.T) {
 	trains(t)
 	trained := trainColours(t, 900, func(o *TrainOptions) {
