@@ -20,8 +20,8 @@ import (
 	"occam/internal/task"
 )
 
-// A riddle is a request of which two thirds say plainly what they are about, and the others in words that no specialist could
-// have learnt.
+// A riddle is a request of which half say plainly what they are about, and the others in words that no specialist could have
+// learnt.
 type riddle struct{ text, colour string }
 
 func riddles(from, n int) []riddle {
@@ -30,7 +30,7 @@ func riddles(from, n int) []riddle {
 		r := rand.New(rand.NewPCG(uint64(from+i), 5))
 		colour := []string{"red", "green", "blue"}[r.IntN(3)]
 		word := map[string][]string{"red": {"crimson", "scarlet", "ruby"}, "green": {"emerald", "olive", "lime"}, "blue": {"navy", "azure", "indigo"}}[colour][r.IntN(3)]
-		if r.IntN(3) == 0 {
+		if r.IntN(2) == 0 {
 			var b strings.Builder
 			for range 8 {
 				b.WriteByte(byte('a' + r.IntN(26)))
@@ -176,7 +176,7 @@ func TestThreeTiers(t *testing.T) {
 	}
 	b := newCascadeBench(t)
 	mustRun(t, "", "tasks", "pause", "colours", "--config", b.config)
-	b.ask(1600)
+	b.ask(2900) // a quarter is held out, and half of that reaches the cheap model
 	mustRun(t, "", "tasks", "pause", "--resume", "colours", "--config", b.config)
 	st := b.until(lifecycle.Live)
 	if len(st.Models) == 0 || len(st.Models[0].Tiers) != 1 || st.Models[0].Choice == nil {
@@ -186,7 +186,7 @@ func TestThreeTiers(t *testing.T) {
 	before := b.provider.Served()
 	by, right := b.ask(600)
 	audits := int(b.provider.Served()-before) - by["gpt-4o"] - by["gpt-4o-mini"]
-	if by["colours"] < 300 || by["gpt-4o-mini"] < 60 || right < 600*90/100 {
+	if by["colours"] < 200 || by["gpt-4o-mini"] < 100 || right < 600*90/100 {
 		t.Errorf("answered by %v, %d right", by, right)
 	}
 	t.Logf("answered by %v, %d of 600 right, about %d audits (simulated)\n%s", by, right, audits, st.Models[0].Choice.Text())
@@ -290,7 +290,7 @@ func checkPlan(t *testing.T, m lifecycle.ModelStatus) {
 	t.Helper()
 	chosen := m.Choice.Chosen()
 	if name := chosen.Name("gpt-4o"); name != "linear → gpt-4o-mini → gpt-4o" {
-		t.Errorf("chose %s\n%s", name, m.Choice.Text())
+		t.Fatalf("chose %s\n%s", name, m.Choice.Text())
 	}
 	for _, c := range m.Choice.Candidates {
 		if c.Problem == "" && c.Monthly != nil && *c.Monthly < *chosen.Monthly {
