@@ -238,8 +238,16 @@ func (v *vocabulary) weigh(x *extractor) (unseen float64) {
 const viewShift = 30 // weigh keeps an entry's view above its row for a moment
 
 func countWeight(count uint32) float32 {
-	if count == 1 {
-		return 1
+	if count < uint32(len(countWeights)) {
+		return countWeights[count]
 	}
 	return float32(1 + math.Log(float64(count)))
 }
+
+// countWeights are the weights of the counts that nearly all features have.
+var countWeights = func() (weights [64]float32) {
+	for count := 1; count < len(weights); count++ {
+		weights[count] = float32(1 + math.Log(float64(count)))
+	}
+	return weights
+}()

@@ -8,9 +8,6 @@ var hasAVX2 = cpu.X86.HasAVX2
 func addScaledAVX2(dst, src *float32, n int, a float32)
 
 //go:noescape
-func addScaledBytesAVX2(dst *float32, src *int8, n int, a float32)
-
-//go:noescape
 func dotAVX2(a, b *float32, n int) float32
 
 // addScaled adds a·src to dst. The lengths are equal multiples of lanes.
@@ -21,16 +18,6 @@ func addScaled(dst, src []float32, a float32) {
 	}
 	_ = src[len(dst)-1]
 	addScaledAVX2(&dst[0], &src[0], len(dst), a)
-}
-
-// addScaledBytes adds a·src to dst. The lengths are equal multiples of lanes.
-func addScaledBytes(dst []float32, src []int8, a float32) {
-	if !hasAVX2 || len(dst) == 0 {
-		addScaledBytesGeneric(dst, src, a)
-		return
-	}
-	_ = src[len(dst)-1]
-	addScaledBytesAVX2(&dst[0], &src[0], len(dst), a)
 }
 
 // dot returns the inner product, summed in a fixed order. The lengths are equal multiples of lanes.
@@ -94,4 +81,22 @@ func addLanes(table []float32, rows []uint32, values []float32, src *[lanes]floa
 	}
 	_ = values[len(rows)-1]
 	addLanesAVX2(&table[0], &rows[0], &values[0], len(rows), &src[0])
+}
+
+//go:noescape
+func sumByteRowsAVX2(dst *float32, width int, table *int8, stride int, scale *float32, vector *entry, n int)
+
+// sumByteRows adds, of every entry of vector, value·scale[row] times that row of table to dst, whose length, a multiple of lanes, is
+// that of a row. Every row must exist: it is not checked.
+func sumByteRows(dst []float32, table []int8, scale []float32, vector []entry) {
+	if !hasAVX2 || len(vector) == 0 || len(dst) == 0 {
+		sumByteRowsGeneric(dst, table, scale, vector)
+		return
+	}
+	var sum [64]float32
+	for from := 0; from < len(dst); from += len(sum) {
+		width := copy(sum[:], dst[from:])
+		sumByteRowsAVX2(&sum[0], width, &table[from], len(dst), &scale[0], &vector[0], len(vector))
+		copy(dst[from:], sum[:])
+	}
 }

@@ -32,41 +32,6 @@ done:
 	VZEROUPPER
 	RET
 
-// func addScaledBytesAVX2(dst *float32, src *int8, n int, a float32)
-TEXT ·addScaledBytesAVX2(SB), NOSPLIT, $0-28
-	MOVQ dst+0(FP), DI
-	MOVQ src+8(FP), SI
-	MOVQ n+16(FP), CX
-	VBROADCASTSS a+24(FP), Y0
-	XORQ AX, AX
-pair:
-	LEAQ 16(AX), DX
-	CMPQ DX, CX
-	JGT  last
-	VPMOVSXBD (SI)(AX*1), Y1
-	VPMOVSXBD 8(SI)(AX*1), Y2
-	VCVTDQ2PS Y1, Y1
-	VCVTDQ2PS Y2, Y2
-	VMULPS Y0, Y1, Y1
-	VMULPS Y0, Y2, Y2
-	VADDPS (DI)(AX*4), Y1, Y1
-	VADDPS 32(DI)(AX*4), Y2, Y2
-	VMOVUPS Y1, (DI)(AX*4)
-	VMOVUPS Y2, 32(DI)(AX*4)
-	MOVQ DX, AX
-	JMP  pair
-last:
-	CMPQ AX, CX
-	JGE  done
-	VPMOVSXBD (SI)(AX*1), Y1
-	VCVTDQ2PS Y1, Y1
-	VMULPS Y0, Y1, Y1
-	VADDPS (DI)(AX*4), Y1, Y1
-	VMOVUPS Y1, (DI)(AX*4)
-done:
-	VZEROUPPER
-	RET
-
 // func dotAVX2(a, b *float32, n int) float32
 TEXT ·dotAVX2(SB), NOSPLIT, $0-28
 	MOVQ a+0(FP), SI
@@ -316,5 +281,105 @@ next:
 	INCQ AX
 	JMP  next
 done:
+	VZEROUPPER
+	RET
+
+// func sumByteRowsAVX2(dst *float32, width int, table *int8, stride int, scale *float32, vector *entry, n int)
+// dst += sum of value · scale[row] · table[row], of width ≤ 64 columns of rows that are stride bytes apart; dst has room for 64, and
+// the sum stays in registers. The rows lie all over the table, so they are called for before they are needed.
+TEXT ·sumByteRowsAVX2(SB), NOSPLIT, $0-56
+	MOVQ dst+0(FP), DI
+	MOVQ width+8(FP), R12
+	MOVQ table+16(FP), SI
+	MOVQ stride+24(FP), R10
+	MOVQ scale+32(FP), R11
+	MOVQ vector+40(FP), R8
+	MOVQ n+48(FP), CX
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+	VMOVUPS 64(DI), Y2
+	VMOVUPS 96(DI), Y3
+	VMOVUPS 128(DI), Y4
+	VMOVUPS 160(DI), Y5
+	VMOVUPS 192(DI), Y6
+	VMOVUPS 224(DI), Y7
+	XORQ AX, AX
+	JMP  test
+next:
+	LEAQ 12(AX), DX
+	CMPQ DX, CX
+	JGE  near
+	MOVL (R8)(DX*8), DX
+	PREFETCHT0 (R11)(DX*4)
+	IMULQ R10, DX
+	ADDQ SI, DX
+	PREFETCHT0 (DX)
+	PREFETCHT0 -1(DX)(R12*1)
+near:
+	MOVL (R8)(AX*8), DX
+	VMOVSS 4(R8)(AX*8), X8
+	VMULSS (R11)(DX*4), X8, X8
+	VBROADCASTSS X8, Y8
+	IMULQ R10, DX
+	ADDQ SI, DX
+	VPMOVSXBD (DX), Y9
+	VCVTDQ2PS Y9, Y9
+	VMULPS Y8, Y9, Y9
+	VADDPS Y9, Y0, Y0
+	CMPQ R12, $8
+	JLE  after
+	VPMOVSXBD 8(DX), Y10
+	VCVTDQ2PS Y10, Y10
+	VMULPS Y8, Y10, Y10
+	VADDPS Y10, Y1, Y1
+	CMPQ R12, $16
+	JLE  after
+	VPMOVSXBD 16(DX), Y11
+	VCVTDQ2PS Y11, Y11
+	VMULPS Y8, Y11, Y11
+	VADDPS Y11, Y2, Y2
+	CMPQ R12, $24
+	JLE  after
+	VPMOVSXBD 24(DX), Y12
+	VCVTDQ2PS Y12, Y12
+	VMULPS Y8, Y12, Y12
+	VADDPS Y12, Y3, Y3
+	CMPQ R12, $32
+	JLE  after
+	VPMOVSXBD 32(DX), Y9
+	VCVTDQ2PS Y9, Y9
+	VMULPS Y8, Y9, Y9
+	VADDPS Y9, Y4, Y4
+	CMPQ R12, $40
+	JLE  after
+	VPMOVSXBD 40(DX), Y10
+	VCVTDQ2PS Y10, Y10
+	VMULPS Y8, Y10, Y10
+	VADDPS Y10, Y5, Y5
+	CMPQ R12, $48
+	JLE  after
+	VPMOVSXBD 48(DX), Y11
+	VCVTDQ2PS Y11, Y11
+	VMULPS Y8, Y11, Y11
+	VADDPS Y11, Y6, Y6
+	CMPQ R12, $56
+	JLE  after
+	VPMOVSXBD 56(DX), Y12
+	VCVTDQ2PS Y12, Y12
+	VMULPS Y8, Y12, Y12
+	VADDPS Y12, Y7, Y7
+after:
+	INCQ AX
+test:
+	CMPQ AX, CX
+	JLT  next
+	VMOVUPS Y0, (DI)
+	VMOVUPS Y1, 32(DI)
+	VMOVUPS Y2, 64(DI)
+	VMOVUPS Y3, 96(DI)
+	VMOVUPS Y4, 128(DI)
+	VMOVUPS Y5, 160(DI)
+	VMOVUPS Y6, 192(DI)
+	VMOVUPS Y7, 224(DI)
 	VZEROUPPER
 	RET

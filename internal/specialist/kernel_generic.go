@@ -13,13 +13,6 @@ func addScaledGeneric(dst, src []float32, a float32) {
 	}
 }
 
-func addScaledBytesGeneric(dst []float32, src []int8, a float32) {
-	src = src[:len(dst)]
-	for i := range dst {
-		dst[i] += float32(a * float32(src[i]))
-	}
-}
-
 func dotGeneric(a, b []float32) float32 {
 	var sum [2 * lanes]float32
 	b = b[:len(a)]
@@ -73,6 +66,15 @@ func addLanesGeneric(table []float32, rows []uint32, values []float32, src *[lan
 		row := table[int(r)*lanes:][:lanes]
 		for k := range row {
 			row[k] += float32(values[j] * src[k])
+		}
+	}
+}
+
+func sumByteRowsGeneric(dst []float32, table []int8, scale []float32, vector []entry) {
+	for _, e := range vector {
+		a := e.value * scale[e.row]
+		for k, b := range table[int(e.row)*len(dst):][:len(dst)] {
+			dst[k] += float32(a * float32(b))
 		}
 	}
 }

@@ -4,8 +4,6 @@ package specialist
 
 func addScaled(dst, src []float32, a float32) { addScaledGeneric(dst, src, a) }
 
-func addScaledBytes(dst []float32, src []int8, a float32) { addScaledBytesGeneric(dst, src, a) }
-
 func dot(a, b []float32) float32 { return dotGeneric(a, b) }
 
 func sumRows(dst, table []float32, rows []uint32, values []float32) {
@@ -22,4 +20,8 @@ func sumLanes(dst *[lanes]float32, table []float32, rows []uint32, values []floa
 
 func addLanes(table []float32, rows []uint32, values []float32, src *[lanes]float32) {
 	addLanesGeneric(table, rows, values, src)
+}
+
+func sumByteRows(dst []float32, table []int8, scale []float32, vector []entry) {
+	sumByteRowsGeneric(dst, table, scale, vector)
 }

@@ -9,9 +9,9 @@ import (
 func TestKernelsAgreeToTheBit(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for n := 0; n <= 200; n += lanes {
-		a, b, bytes := make([]float32, n), make([]float32, n), make([]int8, n)
+		a, b := make([]float32, n), make([]float32, n)
 		for i := range a {
-			a[i], b[i], bytes[i] = rng.Float32()-.5, rng.Float32()*100, int8(rng.IntN(256))
+			a[i], b[i] = rng.Float32()-.5, rng.Float32()*100
 		}
 		if got, want := dot(a, b), dotGeneric(a, b); got != want {
 			t.Errorf("dot of %d: %v, want %v", n, got, want)
@@ -21,11 +21,6 @@ func TestKernelsAgreeToTheBit(t *testing.T) {
 		addScaledGeneric(want, b, 1.7)
 		if !slices.Equal(got, want) {
 			t.Errorf("addScaled of %d: %v, want %v", n, got, want)
-		}
-		addScaledBytes(got, bytes, .3)
-		addScaledBytesGeneric(want, bytes, .3)
-		if !slices.Equal(got, want) {
-			t.Errorf("addScaledBytes of %d: %v, want %v", n, got, want)
 		}
 	}
 }
@@ -80,6 +75,35 @@ func TestLaneKernelsAgreeToTheBit(t *testing.T) {
 		addLanesGeneric(wanted, rows, values, &want)
 		if !slices.Equal(moved, wanted) {
 			t.Errorf("adding to %d rows differs", n)
+		}
+	}
+}
+
+func TestByteRowKernelsAgreeToTheBit(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	const tableRows = 50
+	for stride := 0; stride <= 200; stride += lanes {
+		table, scale, bias := make([]int8, tableRows*stride), make([]float32, tableRows), make([]float32, stride)
+		for i := range table {
+			table[i] = int8(rng.IntN(256))
+		}
+		for i := range scale {
+			scale[i] = rng.Float32()
+		}
+		for i := range bias {
+			bias[i] = rng.Float32()
+		}
+		for n := range 40 {
+			vector := make([]entry, n)
+			for j := range vector {
+				vector[j] = entry{rng.Uint32N(tableRows), rng.Float32() - .5}
+			}
+			got, want := slices.Clone(bias), slices.Clone(bias)
+			sumByteRows(got, table, scale, vector)
+			sumByteRowsGeneric(want, table, scale, vector)
+			if !slices.Equal(got, want) {
+				t.Fatalf("%d rows of %d bytes: %v, want %v", n, stride, got, want)
+			}
 		}
 	}
 }

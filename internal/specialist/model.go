@@ -155,10 +155,7 @@ func (l *linear) apply(vector []entry, raw []float32) []float32 {
 	raw = raw[:l.stride]
 	clear(raw)
 	copy(raw, l.bias)
-	for _, e := range vector {
-		v := e.value * l.scale[e.row]
-		addScaledBytes(raw, l.weights[int(e.row)*l.stride:][:len(raw)], v)
-	}
+	sumByteRows(raw, l.weights, l.scale, vector)
 	return raw[:l.columns]
 }
 
