@@ -158,31 +158,112 @@ func TestProviderTrouble(t *testing.T) {
 	}
 }
 
-// Lines for a model at Anthropic, whose batch API is another one, are asked one by one in its words where the configuration says so,
-// and else fail with the reason.
+// claudeTicket is like ticket, but what is not for the specialist is asked of a model at Anthropic.
+func claudeTicket(i int) string {
+	if i%3 == 0 {
+		return request(fmt.Sprintf("t-%d", i), "claude-haiku-4-5", fmt.Sprintf("tell me story %d", i), false)
+	}
+	return ticket(i)
+}
+
+func lines(n int, line func(int) string) string {
+	var all strings.Builder
+	for i := range n {
+		all.WriteString(line(i) + "\n")
+	}
+	return all.String()
+}
+
+// Lines for a model at Anthropic go to its own batch API, in its words and at half price; their answers come back in the app's words.
 func TestLinesAtAnthropic(t *testing.T) {
-	for name, calls := range map[string]bool{"called": true, "rejected": false} {
+	p, url := provide(t, sim.Options{})
+	o, app := work(t, url, Limits{PartLines: 15})
+	o.task.Audit = 0
+	content := lines(120, claudeTicket) +
+		strings.Replace(request("seed", "claude-haiku-4-5", "x", false), `"max_tokens"`, `"seed":7,"max_tokens"`, 1) + "\n" +
+		strings.Replace(request("empty", "claude-haiku-4-5", "x", false), `{"role":"user","content":"x"}`, "", 1)
+	b := app.await(app.begin(content, "/v1/chat/completions"))
+	good, bad := app.results(b)
+	if b["status"] != Completed || len(good) != 120 || len(bad) != 2 {
+		t.Errorf("%v: %d good, %v", b, len(good), bad)
+	}
+	if one := good["t-3"].Response; one.Occam.Model != "claude-haiku-4-5" || one.Body.Usage.Prompt == 0 || one.Body.Choices[0].Message.Content == "" {
+		t.Errorf("%+v", one)
+	}
+	// What its API has no word for is refused before anything is sent; what it refuses itself is told in the app's words.
+	for id, message := range map[string]string{"seed": "seed", "empty": "empty array"} {
+		if one := bad[id].Response; one == nil || one.Status != 400 || !strings.Contains(one.Body.Error.Message, message) {
+			t.Errorf("%s: %+v", id, bad[id])
+		}
+	}
+	o.reconcile(t, p)
+	for _, charge := range p.Bill() {
+		if charge.Route != "/v1/batches" {
+			t.Errorf("billed at %s", charge.Route)
+		}
+	}
+	if n, batches := len(p.Bill()), len(p.BatchMarks()); n != 40 || batches != 3 {
+		t.Errorf("%d lines were billed, in %d batches", n, batches)
+	}
+	if left, _ := os.ReadDir(o.service.opts.Dir); len(left) != 4 { // .home, input, output, errors
+		t.Errorf("files are left over: %v", left)
+	}
+}
+
+// What Anthropic does not run costs nothing and is told; a batch whose making was not answered is found again.
+func TestTroubleAtAnthropic(t *testing.T) {
+	for name, c := range map[string]struct {
+		plan   sim.BatchPlan
+		none   bool
+		calls  bool
+		cancel bool
+		status string
+		good   int
+		code   string // of the lines of the provider
+		void   int
+	}{
+		"expires":       {plan: sim.BatchPlan{Expire: 7}, status: Expired, good: 47, code: "batch_expired", void: 13},
+		"fails":         {plan: sim.BatchPlan{Fail: "yes"}, status: Completed, good: 40, void: 20},
+		"refused":       {plan: sim.BatchPlan{Refuse: 400}, status: Completed, good: 40, code: "batch_rejected", void: 20},
+		"calls":         {plan: sim.BatchPlan{Refuse: 400}, calls: true, status: Completed, good: 60, void: 20},
+		"no batch API":  {none: true, calls: true, status: Completed, good: 60, void: 20},
+		"reply is lost": {plan: sim.BatchPlan{LoseReply: true, Delay: 300 * time.Millisecond}, status: Completed, good: 60},
+		"a result lost": {plan: sim.BatchPlan{Drop: 5}, status: Completed, good: 56, code: "missing_result"},
+		"is cancelled":  {plan: sim.BatchPlan{Delay: 300 * time.Millisecond}, cancel: true, status: Cancelled, good: 40, code: "batch_cancelled", void: 20},
+	} {
 		t.Run(name, func(t *testing.T) {
-			p, url := provide(t, sim.Options{})
-			o, app := work(t, url, Limits{Calls: calls})
-			var text strings.Builder
-			for i := range 20 {
-				text.WriteString(request(fmt.Sprint("c-", i), "claude-haiku-4-5", fmt.Sprint("tell me story ", i), false) + "\n")
+			p, url := provide(t, sim.Options{NoBatches: c.none, Batches: func(int) sim.BatchPlan { return c.plan }})
+			o, app := work(t, url, Limits{Calls: c.calls})
+			o.task.Audit = 0
+			id := app.begin(lines(60, claudeTicket), "/v1/chat/completions")
+			for c.cancel && len(p.BatchMarks()) == 0 {
+				time.Sleep(time.Millisecond)
 			}
-			text.WriteString(strings.Replace(request("seed", "claude-haiku-4-5", "x", false), `"max_tokens"`, `"seed":7,"max_tokens"`, 1))
-			good, bad := app.results(app.await(app.begin(text.String(), "/v1/chat/completions")))
-			if calls && (len(good) != 20 || good["c-3"].Response.Body.Usage.Prompt == 0 || good["c-3"].Response.Body.Choices[0].Message.Content == "" ||
-				bad["seed"].Response.Status != 400) || !calls && len(bad) != 21 {
-				t.Errorf("%d good, %v", len(good), bad)
+			if c.cancel {
+				app.do("POST", "/v1/batches/"+id+"/cancel", "", nil)
+			}
+			b := app.await(id)
+			good, bad := app.results(b)
+			if b["status"] != c.status || len(good) != c.good || len(bad) != 60-c.good {
+				t.Fatalf("%v: %d good, %d bad", b, len(good), len(bad))
 			}
 			for id, one := range bad {
-				if !calls && (one.Error == nil || one.Error.Code != "batch_rejected") {
+				if c.code == "" && (one.Response == nil || one.Response.Status != 500) || c.code != "" && (one.Error == nil || one.Error.Code != c.code) {
 					t.Errorf("%s: %+v", id, one)
 				}
 			}
-			o.reconcile(t, p)
-			if n := len(p.Bill()); calls != (n == 20) || len(p.BatchMarks()) != 0 {
-				t.Errorf("%d lines were billed", n)
+			void, low, high := 0, cost.Amount(0), cost.Amount(0)
+			for _, a := range o.attempts(t) {
+				if a.State == store.Void {
+					void++
+				}
+				low, high = low+a.CostLow, high+a.CostHigh
+			}
+			if void != c.void || p.Total() < low || p.Total() > high {
+				t.Errorf("%d attempts are void, want %d; billed %v, the ledger says %v to %v", void, c.void, p.Total(), low, high)
+			}
+			if n := len(p.BatchMarks()); n > 1 {
+				t.Errorf("%d batches were made", n)
 			}
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"occam/internal/engine"
 	"occam/internal/gateway"
 	"occam/internal/openai"
 	"occam/internal/store"
@@ -57,12 +58,12 @@ func (r *run) step(ctx context.Context, p *Part) error {
 }
 
 // provider is whom a part asks.
-func (r *run) provider(p *Part) (remote, error) {
+func (r *run) provider(p *Part) (*engine.Upstream, bureau, error) {
 	u := r.opts.Desk.Upstream(p.Provider)
 	if u == nil {
-		return remote{}, fmt.Errorf("batch: provider %q is not in the configuration any more", p.Provider)
+		return nil, nil, fmt.Errorf("batch: provider %q is not in the configuration any more: put it back, or cancel the batch", p.Provider)
 	}
-	return remote{u}, nil
+	return u, bureauOf(u), nil
 }
 
 // intend puts the intent of every line into the ledger and writes the file that is uploaded. Lines that a budget has no room
@@ -71,12 +72,9 @@ func (r *run) intend(ctx context.Context, p *Part) error {
 	if r.stopping() {
 		return r.skip(ctx, p)
 	}
-	u, err := r.provider(p)
+	_, there, err := r.provider(p)
 	if err != nil {
 		return err
-	}
-	if !u.Batches() {
-		return r.reject(ctx, p, "its API has no batches")
 	}
 	kept, upload, err := r.openIntended(p)
 	if err != nil {
@@ -98,7 +96,10 @@ func (r *run) intend(ctx context.Context, p *Part) error {
 			l := &some[i]
 			if refused[l.Intent.ID] == nil {
 				left++
-				lines, asked = appendStored(lines, l), appendAsked(asked, l, r.b.Endpoint)
+				lines = appendStored(lines, l)
+				if asked, err = there.line(asked, l, apiOf(r.b.Endpoint)); err != nil {
+					return err
+				}
 			} else if l.Audited == "" && !r.degrade(ctx, p, l, instead, &other) {
 				r.b.Counts.Failed++
 				failed = appendError(failed, l, &openai.Error{Status: 429, Type: "insufficient_quota", Code: "insufficient_quota",
@@ -176,15 +177,6 @@ func appendStored(dst []byte, l *stored) []byte {
 	return append(append(dst, text...), '\n')
 }
 
-// appendAsked appends a line as the provider is asked: by the request's own ID, which is unique and says nothing.
-func appendAsked(dst []byte, l *stored, endpoint string) []byte {
-	text, err := json.Marshal(map[string]any{"custom_id": l.Request, "method": "POST", "url": endpoint, "body": l.Sent})
-	if err != nil {
-		panic("batch: a body that was read does not encode: " + err.Error()) // it was JSON when it was put aside
-	}
-	return append(append(dst, text...), '\n')
-}
-
 // appendError appends a line that got no answer, with the error that an app would have got.
 func appendError(dst []byte, l *stored, e *openai.Error) []byte {
 	return appendResult(dst, &result{ID: "batch_req_" + l.Request, CustomID: l.CustomID,
@@ -235,11 +227,11 @@ func (r *run) send(ctx context.Context, p *Part) error {
 	if r.stopping() {
 		return r.skip(ctx, p)
 	}
-	u, err := r.provider(p)
+	_, there, err := r.provider(p)
 	if err != nil {
 		return err
 	}
-	id, err := u.upload(ctx, r.path(r.uploadFile(p)), fmt.Sprintf("%s-%d.jsonl", r.b.ID, p.Number))
+	id, err := there.upload(ctx, r.path(r.uploadFile(p)), fmt.Sprintf("%s-%d.jsonl", r.b.ID, p.Number))
 	var refused *refusal
 	if errors.As(err, &refused) {
 		return r.reject(ctx, p, refused.Error())
@@ -251,14 +243,14 @@ func (r *run) send(ctx context.Context, p *Part) error {
 	return nil
 }
 
-// create makes the provider's batch, once: one that an earlier try made, with or without an answer, is found by its mark.
+// create makes the provider's batch, once: one that an earlier try made, with or without an answer, is found.
 func (r *run) create(ctx context.Context, p *Part) error {
-	u, err := r.provider(p)
+	_, there, err := r.provider(p)
 	if err != nil {
 		return err
 	}
-	mark := map[string]string{metaBatch: r.b.ID, metaPart: strconv.Itoa(p.Number)}
-	made, err := u.find(ctx, mark)
+	o := r.order(p)
+	made, err := there.find(ctx, o)
 	if err == nil && made == nil {
 		if r.opts.Now().Sub(p.Asked) < r.opts.Limits.listLag {
 			return errWait // what was made a moment ago may not be listed yet
@@ -270,7 +262,7 @@ func (r *run) create(ctx context.Context, p *Part) error {
 		if err := r.checkpoint(ctx); err != nil {
 			return err
 		}
-		made, err = u.create(ctx, p.Upload, r.b.Endpoint, mark)
+		made, err = there.create(ctx, o)
 	}
 	var refused *refusal
 	if errors.As(err, &refused) {
@@ -283,13 +275,37 @@ func (r *run) create(ctx context.Context, p *Part) error {
 	return nil
 }
 
+// order is what the provider's batch of a part is made of.
+func (r *run) order(p *Part) *order {
+	return &order{api: apiOf(r.b.Endpoint), upload: p.Upload, path: r.path(r.uploadFile(p)), lines: p.Lines, asked: p.Asked,
+		mark: map[string]string{metaBatch: r.b.ID, metaPart: strconv.Itoa(p.Number)},
+		others: func(ctx context.Context) (map[string]bool, error) {
+			all, err := List(ctx, r.opts.Store)
+			known := map[string]bool{}
+			for _, b := range all {
+				for _, part := range b.Parts {
+					known[part.Remote] = true
+				}
+			}
+			return known, err
+		},
+		has: func(customID string) (bool, error) {
+			lines, err := r.index(p)
+			if err != nil {
+				return false, err
+			}
+			_, ok := lines.at[customID]
+			return ok, lines.Close()
+		}}
+}
+
 // look asks how far the provider is, and fetches the results when it is done.
 func (r *run) look(ctx context.Context, p *Part) error {
-	u, err := r.provider(p)
+	_, there, err := r.provider(p)
 	if err != nil {
 		return err
 	}
-	b, err := u.get(ctx, p.Remote)
+	b, err := there.get(ctx, p.Remote)
 	if err != nil {
 		return err
 	}
@@ -301,7 +317,7 @@ func (r *run) look(ctx context.Context, p *Part) error {
 	}
 	switch {
 	case !b.over() && r.stopping() && b.Status != Cancelling:
-		if err := u.cancel(ctx, p.Remote); err != nil {
+		if err := there.cancel(ctx, p.Remote); err != nil {
 			return err
 		}
 		return errWait
@@ -318,7 +334,7 @@ func (r *run) look(ctx context.Context, p *Part) error {
 		if err := r.removePath(name); err != nil {
 			return err
 		}
-		size, err := u.download(ctx, id, r.path(name))
+		size, err := there.download(ctx, id, r.path(name))
 		if err != nil {
 			return err
 		}

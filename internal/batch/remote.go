@@ -1,22 +1,66 @@
 package batch
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"mime/multipart"
 	"net/http"
-	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"occam/internal/engine"
+	"occam/internal/openai"
 )
 
-// A remote is the batch API of one provider. None of its calls costs money by itself: what the lines cost is in the ledger
+// A bureau is the batch API of one provider. None of its calls costs money by itself: what the lines cost is in the ledger
 // before create is called.
+type bureau interface {
+	// line appends a line as the provider is asked it: by the request's own ID, which is unique and says nothing.
+	line(dst []byte, l *stored, api openai.API) ([]byte, error)
+	// upload hands over a file of such lines, where the API takes it before the batch, and returns the provider's name of it.
+	upload(ctx context.Context, path, name string) (id string, err error)
+	// create makes a batch. When its answer is lost, nobody knows whether it did: find finds that out.
+	create(ctx context.Context, o *order) (*remoteBatch, error)
+	// find looks for the batch that an earlier create made of the order; nil where there is none that may still give results,
+	// errWait where that cannot be told yet.
+	find(ctx context.Context, o *order) (*remoteBatch, error)
+	get(ctx context.Context, id string) (*remoteBatch, error)
+	cancel(ctx context.Context, id string) error
+	// download writes what a batch's Output or Errors names to a path, whole or not at all, and returns its size.
+	download(ctx context.Context, id, path string) (size int64, err error)
+	// read reads one line of what was downloaded; nil where it is no result. Bodies are in the provider's words.
+	read(text []byte) *result
+	// words puts the body of a result into the words in which its line was asked.
+	words(l *stored, got *result, api openai.API)
+	// forget deletes at the provider what a settled part left there; what cannot be deleted expires there.
+	forget(ctx context.Context, p *Part)
+}
+
+// An order is what a provider's batch is made of.
+type order struct {
+	api    openai.API
+	upload string            // the provider's name of the lines, "" where create sends them
+	path   string            // of the lines here
+	lines  int64             // how many
+	mark   map[string]string // by which the batch is found again, where the API keeps such a thing
+	asked  time.Time         // when the provider was last asked to make it; zero: never
+	// others are the provider's batches that are known to be made of other orders.
+	others func(context.Context) (map[string]bool, error)
+	// has reports whether a line belongs to the order, by the ID that the provider was given.
+	has func(customID string) (bool, error)
+}
+
+// bureauOf is the batch API of a provider.
+func bureauOf(u *engine.Upstream) bureau {
+	if u.Kind() == engine.Anthropic {
+		return messageBatches{remote{u}}
+	}
+	return openAIBatches{remote{u}}
+}
+
+// A remote is what the batch APIs of all providers share.
 type remote struct{ *engine.Upstream }
 
 // A refusal is a provider's answer that trying again does not change.
@@ -29,7 +73,7 @@ func (r *refusal) Error() string {
 	return fmt.Sprintf("the provider answered with status %d: %s", r.status, r.text)
 }
 
-// A remoteBatch is a batch as its provider tells.
+// A remoteBatch is a batch as its provider tells, in the words of OpenAI's API.
 type remoteBatch struct {
 	ID       string
 	Status   string
@@ -80,106 +124,53 @@ func said(body []byte) string {
 	return strings.ToValidUTF8(string(body[:min(len(body), 200)]), "")
 }
 
-// upload sends a file and returns the provider's name of it.
-func (r remote) upload(ctx context.Context, path, name string) (id string, err error) {
-	f, err := os.Open(path)
+// words: see bureau. A reply that cannot be read is an error to the app; what it cost is then between nothing and its bound.
+func (r remote) words(l *stored, got *result, api openai.API) {
+	if got.Response == nil {
+		return
+	}
+	t, err := r.Translate(api, l.Sent)
+	switch {
+	case err == nil && t == nil:
+		return
+	case err == nil && got.Response.Status != http.StatusOK:
+		got.Response.Body = t.Failure(got.Response.Status, got.Response.Body)
+		return
+	case err == nil:
+		got.Response.Body, err = t.Reply(got.Response.Body)
+	}
 	if err != nil {
-		return "", err
+		unreadable := &openai.Error{Status: http.StatusBadGateway, Type: "api_error", Code: "upstream_bad_reply",
+			Message: fmt.Sprintf("The provider %q gave a result that cannot be read.", r.Name)}
+		got.Response = &response{Status: unreadable.Status, Body: unreadable.Append(nil, api)}
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	var head bytes.Buffer
-	form := multipart.NewWriter(&head)
-	if err := form.WriteField("purpose", "batch"); err != nil {
-		return "", err
-	}
-	if _, err := form.CreateFormFile("file", name); err != nil {
-		return "", err
-	}
-	tail := "\r\n--" + form.Boundary() + "--\r\n"
-	size := int64(head.Len()) + info.Size() + int64(len(tail))
-	var made struct{ ID string }
-	err = r.ask(ctx, &engine.Call{Path: "/files", Header: http.Header{"Content-Type": {form.FormDataContentType()}},
-		Upload: io.MultiReader(&head, f, strings.NewReader(tail)), Size: size}, &made)
-	if err == nil && made.ID == "" {
-		err = &refusal{200, "its answer to the upload names no file"}
-	}
-	return made.ID, err
 }
 
-// Names of the metadata by which a provider's batch is found again.
-const (
-	metaBatch = "occam_batch"
-	metaPart  = "occam_part"
-)
-
-// create makes a batch of an uploaded file, with the mark by which it is found again.
-func (r remote) create(ctx context.Context, file, endpoint string, mark map[string]string) (*remoteBatch, error) {
-	body, err := json.Marshal(map[string]any{"input_file_id": file, "endpoint": endpoint, "completion_window": "24h", "metadata": mark})
+// open asks for results. They must be closed.
+func (r remote) open(ctx context.Context, route string) (io.ReadCloser, error) {
+	reply, err := r.Send(ctx, &engine.Call{Method: http.MethodGet, Path: route, Header: http.Header{"User-Agent": {"occam"}}})
 	if err != nil {
 		return nil, err
 	}
-	b := &remoteBatch{}
-	return b, r.ask(ctx, &engine.Call{Path: "/batches", Body: body}, b)
-}
-
-// find looks for a batch with the mark among the provider's newest; nil where there is none that may still give results.
-func (r remote) find(ctx context.Context, mark map[string]string) (*remoteBatch, error) {
-	const pages = 20
-	after := ""
-	for range pages {
-		var list struct {
-			Data []remoteBatch
-			More bool `json:"has_more"`
-		}
-		query := "?limit=100"
-		if after != "" {
-			query += "&after=" + url.QueryEscape(after)
-		}
-		if err := r.ask(ctx, &engine.Call{Method: http.MethodGet, Path: "/batches", Query: query[1:]}, &list); err != nil {
-			return nil, err
-		}
-		for i := range list.Data {
-			b := &list.Data[i]
-			if b.Metadata[metaBatch] == mark[metaBatch] && b.Metadata[metaPart] == mark[metaPart] && b.Status != Failed {
-				return b, nil
-			}
-			after = b.ID
-		}
-		if !list.More || len(list.Data) == 0 {
-			break
-		}
+	if reply.Status != http.StatusOK {
+		_ = reply.Body.Close()
+		return nil, fmt.Errorf("batch: provider %s gives results with status %d", r.Name, reply.Status)
 	}
-	return nil, nil
+	return reply.Body, nil
 }
 
-func (r remote) get(ctx context.Context, id string) (*remoteBatch, error) {
-	b := &remoteBatch{}
-	return b, r.ask(ctx, &engine.Call{Method: http.MethodGet, Path: "/batches/" + url.PathEscape(id)}, b)
-}
-
-func (r remote) cancel(ctx context.Context, id string) error {
-	return r.ask(ctx, &engine.Call{Path: "/batches/" + url.PathEscape(id) + "/cancel", Body: []byte("{}")}, &remoteBatch{})
-}
-
-// download writes a file's content to a path, whole or not at all, and returns its size.
-func (r remote) download(ctx context.Context, id, path string) (size int64, err error) {
-	reply, err := r.Send(ctx, &engine.Call{Method: http.MethodGet, Path: "/files/" + url.PathEscape(id) + "/content", Header: http.Header{"User-Agent": {"occam"}}})
+// keep writes results to a path, whole or not at all, and returns their size.
+func (r remote) keep(ctx context.Context, route, path string) (size int64, err error) {
+	body, err := r.open(ctx, route)
 	if err != nil {
 		return 0, err
 	}
-	defer reply.Body.Close()
-	if reply.Status != http.StatusOK {
-		return 0, fmt.Errorf("batch: provider %s gives results with status %d", r.Name, reply.Status)
-	}
+	defer body.Close()
 	f, err := os.OpenFile(path+unfinished, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return 0, err
 	}
-	size, err = io.Copy(f, reply.Body)
+	size, err = io.Copy(f, body)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -191,11 +182,4 @@ func (r remote) download(ctx context.Context, id, path string) (size int64, err 
 		return 0, err
 	}
 	return size, os.Rename(path+unfinished, path)
-}
-
-// forget deletes a file at the provider; what cannot be deleted expires there.
-func (r remote) forget(ctx context.Context, id string) {
-	if id != "" {
-		_ = r.ask(ctx, &engine.Call{Method: http.MethodDelete, Path: "/files/" + url.PathEscape(id)}, &struct{}{})
-	}
 }

@@ -272,6 +272,8 @@ type result struct {
 	CustomID string    `json:"custom_id"`
 	Response *response `json:"response"`
 	Error    *problem  `json:"error"`
+
+	unbilled bool // its provider says that it cost nothing, whatever the status
 }
 
 type response struct {

@@ -24,6 +24,10 @@ import (
 // settle joins the provider's results with the lines, by custom_id: each gets its outcome in the ledger and its line in the
 // output or error file. What the results do not name was not run.
 func (r *run) settle(ctx context.Context, p *Part) error {
+	u, there, err := r.provider(p)
+	if err != nil {
+		return err
+	}
 	lines, err := r.index(p)
 	if err != nil {
 		return err
@@ -39,8 +43,7 @@ func (r *run) settle(ctx context.Context, p *Part) error {
 		if err != nil {
 			return fmt.Errorf("batch: the results are shorter than they were: %w", err)
 		}
-		var one result
-		if json.Unmarshal(text, &one) == nil {
+		if one := there.read(text); one != nil {
 			delete(lines.at, one.CustomID)
 		}
 	}
@@ -54,27 +57,24 @@ func (r *run) settle(ctx context.Context, p *Part) error {
 			if err != nil {
 				return fmt.Errorf("batch: read the results: %w", err)
 			}
-			one, ok, err := lines.join(text)
+			one, ok, err := lines.join(text, there)
 			if err != nil {
 				return err
 			}
 			if ok {
+				there.words(&one.stored, one.result, apiOf(r.b.Endpoint))
 				some = append(some, one)
 			}
 		}
-		if err := r.settleSome(ctx, p, some, in.offset); err != nil {
+		if err := r.settleSome(ctx, p, u, some, in.offset); err != nil {
 			return err
 		}
 	}
-	if err := r.settleMissing(ctx, p, lines); err != nil {
+	if err := r.settleMissing(ctx, p, u, lines); err != nil {
 		return err
 	}
 	p.State = settled
-	if u, err := r.provider(p); err == nil {
-		for _, id := range []string{p.Upload, p.Output, p.Errors} {
-			u.forget(ctx, id)
-		}
-	}
+	there.forget(ctx, p)
 	return nil
 }
 
@@ -130,12 +130,8 @@ type joined struct {
 }
 
 // join finds the line of a result. Results that belong to no line, or to one that has its outcome, do not count.
-func (x *index) join(text []byte) (one joined, ok bool, err error) {
-	if len(bytes.TrimSpace(text)) == 0 {
-		return one, false, nil
-	}
-	one.result = &result{}
-	if json.Unmarshal(text, one.result) != nil {
+func (x *index) join(text []byte, there bureau) (one joined, ok bool, err error) {
+	if one.result = there.read(text); one.result == nil {
 		return one, false, nil // its line counts as missing
 	}
 	at, ok := x.at[one.result.CustomID]
@@ -179,11 +175,7 @@ func (f *resultFiles) close() {
 }
 
 // settleSome makes the outcomes of some lines durable: the ledger first, then the files, then the row.
-func (r *run) settleSome(ctx context.Context, p *Part, some []joined, offset int64) error {
-	u := r.opts.Desk.Upstream(p.Provider)
-	if u == nil {
-		return fmt.Errorf("batch: provider %q is not in the configuration any more", p.Provider)
-	}
+func (r *run) settleSome(ctx context.Context, p *Part, u *engine.Upstream, some []joined, offset int64) error {
 	key := r.opts.Desk.KeyOf(r.b.KeyID)
 	rows := make([]store.Attempt, len(some))
 	for i := range some {
@@ -224,6 +216,10 @@ func (r *run) outcome(ctx context.Context, u *engine.Upstream, key *store.Key, l
 	line := &gateway.Line{ID: l.Request, Began: l.Began, Key: key, API: apiOf(r.b.Endpoint), Body: l.Body}
 	ask := &gateway.Ask{Upstream: u, Model: p.Model, Body: l.Sent, Intent: l.Intent, Audited: l.Audited}
 	switch got := l.result; {
+	case got != nil && got.Response != nil && got.unbilled && got.Response.Status >= http.StatusInternalServerError: // else it would be bounded
+		a := r.opts.Desk.Settle(ctx, line, ask, 0, nil)
+		a.Status = got.Response.Status
+		return a
 	case got != nil && got.Response != nil:
 		return r.opts.Desk.Settle(ctx, line, ask, got.Response.Status, got.Response.Body)
 	case got == nil && p.Status == Completed: // the provider says it ran everything and forgot this
@@ -232,7 +228,10 @@ func (r *run) outcome(ctx context.Context, u *engine.Upstream, key *store.Key, l
 	return r.opts.Desk.Settle(ctx, line, ask, 0, nil)
 }
 
-const cancelledBefore = "The batch was cancelled before this request was run."
+const (
+	cancelledBefore = "The batch was cancelled before this request was run."
+	expiredThere    = "The provider did not run this request within 24 hours."
+)
 
 // why is the error of a line without a response.
 func (l *joined) why(p *Part) *problem {
@@ -241,7 +240,7 @@ func (l *joined) why(p *Part) *problem {
 	}
 	switch p.Status {
 	case Expired:
-		return &problem{Code: "batch_expired", Message: "The provider did not run this request within 24 hours.", Line: l.Line}
+		return &problem{Code: "batch_expired", Message: expiredThere, Line: l.Line}
 	case Cancelled:
 		return &problem{Code: "batch_cancelled", Message: cancelledBefore, Line: l.Line}
 	}
@@ -261,7 +260,7 @@ func (r *run) bill(a *store.Attempt) {
 }
 
 // settleMissing ends the lines that no result names.
-func (r *run) settleMissing(ctx context.Context, p *Part, lines *index) error {
+func (r *run) settleMissing(ctx context.Context, p *Part, u *engine.Upstream, lines *index) error {
 	var missing []joined
 	for request, at := range lines.at {
 		l, err := lines.read(at)
@@ -271,7 +270,7 @@ func (r *run) settleMissing(ctx context.Context, p *Part, lines *index) error {
 		missing = append(missing, joined{stored: l})
 		delete(lines.at, request)
 	}
-	return r.settleSome(ctx, p, missing, p.Settled)
+	return r.settleSome(ctx, p, u, missing, p.Settled)
 }
 
 // callSome asks some lines, several at once, and makes their answers durable. When the process is to end, the calls under way

@@ -278,13 +278,7 @@ func ticket(i int) string {
 	return request(fmt.Sprintf("t-%d", i), "gpt-4o", text, true)
 }
 
-func tickets(n int) string {
-	var all strings.Builder
-	for i := range n {
-		all.WriteString(ticket(i) + "\n")
-	}
-	return all.String()
-}
+func tickets(n int) string { return lines(n, ticket) }
 
 // provide starts a simulated provider.
 func provide(t *testing.T, o sim.Options) (*sim.Provider, string) {
@@ -317,11 +311,24 @@ func work(t *testing.T, url string, limits Limits, keys ...store.Key) (*office, 
 // reconcile compares the ledger with the provider's bill, to the nano-dollar, and checks that nothing is left open.
 func (o *office) reconcile(t *testing.T, p *sim.Provider) (attempts []store.Attempt) {
 	t.Helper()
+	attempts = o.attempts(t)
+	var sum cost.Amount
+	for _, a := range attempts {
+		sum += a.Cost
+	}
+	if sum != p.Total() {
+		t.Errorf("the ledger says %v, the provider billed %v", sum, p.Total())
+	}
+	return attempts
+}
+
+// attempts are those of the ledger, of which none may be open.
+func (o *office) attempts(t *testing.T) (attempts []store.Attempt) {
+	t.Helper()
 	report, err := o.store.Verify(context.Background())
 	if err != nil || !report.OK() {
 		t.Errorf("the ledger does not verify: %v %v", err, report.Problems)
 	}
-	var sum cost.Amount
 	for cursor := ""; ; {
 		page, next, err := o.store.Requests(context.Background(), store.Filter{Limit: 500}, cursor)
 		if err != nil {
@@ -332,16 +339,11 @@ func (o *office) reconcile(t *testing.T, p *sim.Provider) (attempts []store.Atte
 				if a.State == store.Pending {
 					t.Errorf("%s is still open", a.ID)
 				}
-				sum += a.Cost
 				attempts = append(attempts, a)
 			}
 		}
 		if cursor = next; cursor == "" {
-			break
+			return attempts
 		}
 	}
-	if sum != p.Total() {
-		t.Errorf("the ledger says %v, the provider billed %v", sum, p.Total())
-	}
-	return attempts
 }

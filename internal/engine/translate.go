@@ -20,8 +20,8 @@ const (
 // anthropicVersion is the version of the API that the translation speaks.
 const anthropicVersion = "2023-06-01"
 
-// native is the API in which the upstream answers a request that is asked in another one.
-func (u *Upstream) native(asked openai.API) openai.API {
+// Native is the API in which the upstream answers a request that is asked in another one.
+func (u *Upstream) Native(asked openai.API) openai.API {
 	switch {
 	case u.kind == Anthropic && asked != "":
 		return openai.Messages
@@ -31,17 +31,27 @@ func (u *Upstream) native(asked openai.API) openai.API {
 	return asked
 }
 
+// Translate puts the body of a request into the upstream's words; nil where it is in them. The error is a *Failure: the upstream has
+// no word for something that is asked.
+func (u *Upstream) Translate(asked openai.API, body []byte) (*openai.Translation, error) {
+	native := u.Native(asked)
+	if native == asked {
+		return nil, nil
+	}
+	t, err := openai.Translate(asked, native, body, time.Now().Unix(), true)
+	if err != nil {
+		return nil, &Failure{Upstream: u.Name, Kind: Unsupported, Err: err}
+	}
+	return t, nil
+}
+
 // prepare puts a call into the words of the upstream's API. t is nil where both sides speak the same.
 func (u *Upstream) prepare(c *Call) (prepared *Call, t *openai.Translation, err error) {
-	native := u.native(c.API)
-	if native == c.API {
-		return c, nil, nil
-	}
-	if t, err = openai.Translate(c.API, native, c.Body, time.Now().Unix(), true); err != nil {
-		return nil, nil, &Failure{Upstream: u.Name, Kind: Unsupported, Err: err}
+	if t, err = u.Translate(c.API, c.Body); t == nil {
+		return c, nil, err
 	}
 	translated := *c
-	translated.API, translated.Path, translated.Body = native, native.Path(), t.Body
+	translated.API, translated.Path, translated.Body = t.API, t.API.Path(), t.Body
 	translated.Header = c.Header.Clone()
 	for _, name := range foreign {
 		translated.Header.Del(name) // these speak of the app's API

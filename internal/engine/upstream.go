@@ -138,8 +138,8 @@ func authorization(o Options) http.Header {
 	return http.Header{"Authorization": {"Bearer " + o.Key}}
 }
 
-// Batches reports whether the server may have OpenAI's batch API. Whether it does, its answer to the first upload shows.
-func (u *Upstream) Batches() bool { return u.kind == OpenAI || u.kind == Azure }
+// Kind is the kind of server: OpenAI, Azure or Anthropic.
+func (u *Upstream) Kind() string { return u.kind }
 
 // Close drops the idle connections.
 func (u *Upstream) Close() { u.transport.CloseIdleConnections() }

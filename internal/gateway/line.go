@@ -36,7 +36,7 @@ type Sorted struct {
 type Ask struct {
 	Upstream *engine.Upstream
 	Model    string        // as the upstream knows it
-	Body     []byte        // for the upstream
+	Body     []byte        // for the upstream, in the words of the line's API
 	Intent   store.Attempt // at the prices of the provider's batch API
 	Audited  string        // the specialist whose answer is audited, "" where this is the answer itself
 }
@@ -160,6 +160,9 @@ func (x *exchange) asking(rows []store.Attempt, c *call) Sorted {
 	a := x.intent(c, c.route.Targets[0])
 	if x.key != nil && x.key.Limits.Budget > 0 && !a.priced && !a.target.Upstream.Hosted {
 		return Sorted{Rows: rows, Refused: x.unpricedModel(a)}
+	}
+	if _, err := a.target.Upstream.Translate(x.api, a.body); err != nil {
+		return Sorted{Rows: rows, Refused: asFailure(err).Reply()}
 	}
 	return Sorted{Rows: rows, Ask: &Ask{Upstream: a.target.Upstream, Model: a.target.Model, Body: a.body, Intent: a.Attempt}}
 }

@@ -23,7 +23,7 @@ const (
 // A BatchPlan is what the provider does with one batch. The zero value runs it at once.
 type BatchPlan struct {
 	Refuse    int           // status with which its creation is refused
-	Fail      string        // code with which it fails after it was taken; nothing is run
+	Fail      string        // code with which it fails after it was taken; nothing is run. At Anthropic every request fails by itself
 	LoseReply bool          // it is made, but the connection is cut before the reply
 	Delay     time.Duration // before the first line is run
 	Expire    int           // it expires after so many lines; 0: it does not
@@ -64,6 +64,7 @@ func (p *Provider) batchRoutes() {
 	p.mux.HandleFunc("GET /v1/batches", p.offline(p.listBatches))
 	p.mux.HandleFunc("GET /v1/batches/{id}", p.offline(p.getBatch))
 	p.mux.HandleFunc("POST /v1/batches/{id}/cancel", p.offline(p.cancelBatch))
+	p.messageBatchRoutes()
 }
 
 // offline wraps a route that costs nothing: the key is checked.
@@ -71,7 +72,7 @@ func (p *Provider) offline(next func(http.ResponseWriter, *http.Request) *apiErr
 	return func(w http.ResponseWriter, r *http.Request) {
 		var err *apiError
 		switch key := p.options.APIKey; {
-		case key != "" && r.Header.Get("Authorization") != "Bearer "+key:
+		case key != "" && r.Header.Get("Authorization") != "Bearer "+key && r.Header.Get("X-Api-Key") != key:
 			err = &apiError{status: http.StatusUnauthorized, kind: "invalid_request_error", code: "invalid_api_key", message: "Incorrect API key provided."}
 		case p.options.NoBatches:
 			err = &apiError{status: http.StatusNotFound, kind: "invalid_request_error", message: fmt.Sprintf("Invalid URL (%s %s)", r.Method, r.URL.Path)}
@@ -177,13 +178,18 @@ func (p *Provider) createBatch(w http.ResponseWriter, r *http.Request) *apiError
 	if f == nil {
 		return notThere("File object", in.Input)
 	}
-	if in.Window != "24h" || batchDialect(in.Endpoint) == nil {
+	if in.Window != "24h" || batchDialect(in.Endpoint) == nil || in.Endpoint == messagesDialect.route {
 		return badRequest("endpoint", "The endpoint or the completion window is not supported.")
 	}
+	return p.makeBatch(w, &simBatch{endpoint: in.Endpoint, input: in.Input, metadata: in.Metadata},
+		func() ([]batchLine, string) { return readBatch(f.content, in.Endpoint) })
+}
+
+// makeBatch takes a batch on, as its plan says, and answers. lines are its requests, or what is wrong with them.
+func (p *Provider) makeBatch(w http.ResponseWriter, b *simBatch, lines func() ([]batchLine, string)) *apiError {
 	p.batches.mu.Lock()
 	number := len(p.batches.list)
-	b := &simBatch{id: fmt.Sprintf("batch_sim%06d", number), endpoint: in.Endpoint, input: in.Input, metadata: in.Metadata, status: "in_progress",
-		created: time.Now().Unix()}
+	b.id, b.status, b.created = fmt.Sprintf("batch_sim%06d", number), "in_progress", time.Now().Unix()
 	if p.options.Batches != nil {
 		b.plan = p.options.Batches(p.batches.asked)
 	}
@@ -195,7 +201,7 @@ func (p *Provider) createBatch(w http.ResponseWriter, r *http.Request) *apiError
 	p.batches.list = append(p.batches.list, b)
 	reply := encode(b.object())
 	p.batches.mu.Unlock()
-	go p.runBatch(b, f, number)
+	go p.runBatch(b, lines, number)
 	if b.plan.LoseReply {
 		panic(http.ErrAbortHandler)
 	}
@@ -211,11 +217,16 @@ func batchDialect(endpoint string) *dialect {
 		return &responsesDialect
 	case "/v1/embeddings":
 		return &chatDialect // for its errors
+	case messagesDialect.route:
+		return &messagesDialect
 	}
 	return nil
 }
 
 func (b *simBatch) object() object {
+	if b.messages() {
+		return b.messageObject()
+	}
 	var faults any
 	if b.code != "" {
 		faults = object{{"object", "list"}, {"data", []object{{{"code", b.code}, {"message", b.message}, {"line", nil}, {"param", nil}}}}}
@@ -235,8 +246,7 @@ func (b *simBatch) object() object {
 func (p *Provider) listBatches(w http.ResponseWriter, r *http.Request) *apiError {
 	p.batches.mu.Lock()
 	defer p.batches.mu.Unlock()
-	newest := slices.Clone(p.batches.list)
-	slices.Reverse(newest)
+	newest := p.batches.newest(false)
 	if after := r.URL.Query().Get("after"); after != "" {
 		at := slices.IndexFunc(newest, func(b *simBatch) bool { return b.id == after })
 		newest = newest[at+1:]
@@ -251,6 +261,16 @@ func (p *Provider) listBatches(w http.ResponseWriter, r *http.Request) *apiError
 	}
 	writeJSON(w, http.StatusOK, encode(object{{"object", "list"}, {"data", data}, {"has_more", len(newest) > limit}}))
 	return nil
+}
+
+// newest are the batches of one API, the newest first.
+func (b *batches) newest(messages bool) (all []*simBatch) {
+	for _, one := range slices.Backward(b.list) {
+		if one.messages() == messages {
+			all = append(all, one)
+		}
+	}
+	return all
 }
 
 // batch finds a batch and hands it over, locked.
@@ -285,7 +305,7 @@ func (p *Provider) BatchMarks() []map[string]string {
 	defer p.batches.mu.Unlock()
 	marks := make([]map[string]string, len(p.batches.list))
 	for i, b := range p.batches.list {
-		_ = json.Unmarshal(b.metadata, &marks[i]) // what is no object has no mark
+		_ = json.Unmarshal(b.metadata, &marks[i]) // what is no object has no mark; Anthropic keeps none
 	}
 	return marks
 }
@@ -299,17 +319,17 @@ type batchLine struct {
 }
 
 // runBatch answers the lines of a batch, at half price, and gives the results in an order of its own.
-func (p *Provider) runBatch(b *simBatch, f *storedFile, number int) {
+func (p *Provider) runBatch(b *simBatch, read func() ([]batchLine, string), number int) {
+	lines, problem := read()
+	p.batches.mu.Lock()
+	b.total = len(lines)
+	p.batches.mu.Unlock()
 	select {
 	case <-time.After(b.plan.Delay):
 	case <-p.quit:
 		return
 	}
-	lines, problem := readBatch(f.content, b.endpoint)
-	p.batches.mu.Lock()
-	b.total = len(lines)
-	p.batches.mu.Unlock()
-	if b.plan.Fail != "" {
+	if b.plan.Fail != "" && !b.messages() {
 		problem = "the simulated provider fails this batch"
 	}
 	if problem != "" {
@@ -326,16 +346,18 @@ func (p *Provider) runBatch(b *simBatch, f *storedFile, number int) {
 	for i, line := range lines {
 		if b.plan.Expire > 0 && i >= b.plan.Expire {
 			end = "expired"
-			failed = append(failed, encode(object{{"id", "batch_req_" + line.CustomID}, {"custom_id", line.CustomID}, {"response", nil},
-				{"error", object{{"code", "batch_expired"}, {"message", "This request could not be executed before the completion window expired."}}}}))
+			failed = append(failed, b.undone(&line, "expired"))
 			continue
 		}
 		p.batches.mu.Lock()
 		stop := b.cancel
 		p.batches.mu.Unlock()
 		if stop {
-			end = "cancelled"
-			break
+			if end = "cancelled"; !b.messages() {
+				break // the results do not name what was not run
+			}
+			failed = append(failed, b.undone(&line, "canceled"))
+			continue
 		}
 		text, ok := p.runLine(b, &line, number, i)
 		p.batches.mu.Lock()
@@ -364,6 +386,9 @@ func (p *Provider) endBatch(b *simBatch, end string, output, failed [][]byte, nu
 			return ""
 		}
 		return p.batches.add(&storedFile{name: b.id + ".jsonl", purpose: "batch_output", content: append(bytes.Join(lines, []byte("\n")), '\n')})
+	}
+	if b.messages() {
+		output, failed = append(output, failed...), nil
 	}
 	out, bad := keep(output), keep(failed)
 	p.batches.mu.Lock()
@@ -394,6 +419,15 @@ func readBatch(content []byte, endpoint string) (lines []batchLine, problem stri
 	return lines, ""
 }
 
+// undone is the result of a line that was not run: expired or canceled.
+func (b *simBatch) undone(line *batchLine, why string) []byte {
+	if b.messages() {
+		return encode(object{{"custom_id", line.CustomID}, {"result", object{{"type", why}}}})
+	}
+	return encode(object{{"id", "batch_req_" + line.CustomID}, {"custom_id", line.CustomID}, {"response", nil},
+		{"error", object{{"code", "batch_" + why}, {"message", "This request could not be executed before the completion window expired."}}}})
+}
+
 // half are the prices of a batch.
 func (r Rates) half() Rates {
 	return Rates{Input: r.Input / 2, Cached: r.Cached / 2, Output: r.Output / 2}
@@ -404,8 +438,15 @@ func (p *Provider) runLine(b *simBatch, line *batchLine, number, i int) (text []
 	d := batchDialect(b.endpoint)
 	call := &call{id: fmt.Sprintf("req_sim_batch_%06d_%06d", number, i), body: line.Body, dialect: d, seed: hash(p.options.Seed, line.Body), start: time.Now()}
 	result := func(status int, body []byte) []byte {
+		if b.messages() {
+			return messageResult(line, status, body)
+		}
 		return encode(object{{"id", "batch_" + call.id}, {"custom_id", line.CustomID},
 			{"response", object{{"status_code", status}, {"request_id", call.id}, {"body", json.RawMessage(body)}}}, {"error", nil}})
+	}
+	if b.plan.Fail != "" { // else the batch would have failed as a whole
+		err := serverError("the simulated provider fails this request")
+		return result(err.status, d.failure(err)), false
 	}
 	if b.endpoint == "/v1/embeddings" {
 		reply, err := p.embed(line.Body)
