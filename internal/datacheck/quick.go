@@ -190,7 +190,7 @@ func disagree(f task.Field, examples []task.Example, rows []int) bool {
 func labelKey(f task.Field, e *task.Example) string {
 	v := e.Labels[f.Name]
 	if f.Kind == task.Span && v.IsString() {
-		return "=" + plainKey(task.NormalizeSpan(f.Normalize, v.Text()))
+		return "=" + plainKey(task.NormalizeSpan(f.Normalize, v.Text(), nil))
 	}
 	return valueKey(v)
 }

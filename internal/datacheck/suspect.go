@@ -68,7 +68,7 @@ func (o *opinions) listen(predictions []task.Prediction, field int) {
 func (o *opinions) agrees(k int) bool {
 	label, other := o.label(k), o.other[k]
 	if o.field.Kind == task.Span && label.IsString() && other.IsString() {
-		return task.NormalizeSpan(o.field.Normalize, label.Text()) == task.NormalizeSpan(o.field.Normalize, other.Text())
+		return task.NormalizeSpan(o.field.Normalize, label.Text(), nil) == task.NormalizeSpan(o.field.Normalize, other.Text(), nil)
 	}
 	return label.Equal(other)
 }

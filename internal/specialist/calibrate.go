@@ -148,7 +148,7 @@ func (t *trainer) fitSpan(f int, rows []int) platt {
 	var right []bool
 	for _, i := range rows {
 		scores = append(scores, t.guesses[f][i].logOdds)
-		right = append(right, t.spans[f].value(t.guesses[f][i]).Equal(t.targets[f].truth[i]))
+		right = append(right, t.guesses[f][i].value.Equal(t.targets[f].truth[i]))
 	}
 	return fitPlatt(scores, right)
 }
@@ -242,7 +242,7 @@ func (t *trainer) judge(c *calibrated, i int, p *task.Prediction) (labelled, rig
 		var value task.Value
 		var o float64
 		if t.spans[f] != nil {
-			value, o = t.spans[f].value(t.guesses[f][i]), c.heads[f].Platt.logOdds(t.guesses[f][i].logOdds)
+			value, o = t.guesses[f][i].value, c.heads[f].Platt.logOdds(t.guesses[f][i].logOdds)
 		} else {
 			value, o = c.heads[f].decide(t.fields[f].Kind, t.raw[i*t.columns:(i+1)*t.columns], setCache{})
 		}

@@ -108,13 +108,19 @@ type trainer struct {
 	// What the fold models say of the examples that they did not see.
 	svmRaw, embRaw []float32     // examples × columns, by head
 	raw            []float32     // examples × columns, both heads together
-	guesses        [][]spanGuess // by field and example
+	guesses        [][]foldGuess // by field and example
 
 	// The final weights, by training row.
 	svmWeights []float32 // rows × stride
 	svmBias    []float32 // columns
 	embedded   *embedding
 	mix        []mixture // by column
+}
+
+// A foldGuess is what a span field's value is by a model that did not see the example, with its log-odds before calibration.
+type foldGuess struct {
+	value   task.Value
+	logOdds float64
 }
 
 // targets are one field's labels: for classified fields the columns that are positive, nil where unlabelled.
@@ -267,9 +273,16 @@ func (t *trainer) prepareSpans() {
 		ready, missed := prepareSpans(f, rules, t.texts, g.truth, g.known)
 		t.spans[i], t.ready[i] = &spanRanker{field: f, rules: rules}, ready
 		if len(missed) > 0 && t.opt.Warn != nil {
-			t.opt.Warn(Warning{Field: f.Name, Reason: "the labelled span does not stand in the text", Examples: missed})
+			t.opt.Warn(Warning{Field: f.Name, Reason: missedReason(f), Examples: missed})
 		}
 	}
+}
+
+func missedReason(f task.Field) string {
+	if f.Normalize == "date" || f.Normalize == "amount" {
+		return "the labelled " + f.Normalize + " does not stand in the text, or can be read there in several ways"
+	}
+	return "the labelled span does not stand in the text"
 }
 
 // spanTexts returns, by example, the labelled span as it stands in its text, "" where it does not.
@@ -285,13 +298,21 @@ func spanTexts(f task.Field, g *targets, texts []string) []string {
 
 // spanRules learns what a field's spans look like from the labels of the examples that use accepts.
 func (t *trainer) spanRules(f int, use func(i int) bool) spanRules {
-	var labels []string
+	var spans, values []string
+	glued := 0
 	for i, span := range t.surfaces[f] {
-		if span != "" && use(i) {
-			labels = append(labels, span)
+		if span == "" || !use(i) {
+			continue
+		}
+		spans, values = append(spans, span), append(values, t.targets[f].truth[i].Text())
+		if isGlued(t.texts[i], span) {
+			glued++
 		}
 	}
-	rules := learnRules(labels)
+	rules := learnRules(spans, glued*gluedShare > len(spans))
+	if form := t.fields[f].Normalize; form != "" {
+		rules.Meanings = task.LearnMeanings(form, spans, values)
+	}
 	rules.NeedDigit = rules.NeedDigit || t.fields[f].Normalize == "digits" // or nothing might be left of a span
 	return rules
 }

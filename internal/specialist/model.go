@@ -271,5 +271,5 @@ func (s *spanRanker) value(g spanGuess) task.Value {
 	if g.text == "" {
 		return task.Null
 	}
-	return task.String(task.NormalizeSpan(s.field.Normalize, g.text))
+	return task.String(task.NormalizeSpan(s.field.Normalize, g.text, s.rules.Meanings))
 }

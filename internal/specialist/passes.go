@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"sync"
 
@@ -23,10 +24,10 @@ func (t *trainer) scored(i int32) bool { return t.stream == nil || t.fold[i] == 
 // passes runs the first n passes. The longest jobs start first, so that no worker is left with one at the end.
 func (t *trainer) passes(ctx context.Context, n int) error {
 	t.svmRaw, t.embRaw = make([]float32, len(t.texts)*t.columns), make([]float32, len(t.texts)*t.columns)
-	t.guesses = make([][]spanGuess, len(t.fields))
+	t.guesses = make([][]foldGuess, len(t.fields))
 	for f := range t.guesses {
 		if t.spans[f] != nil {
-			t.guesses[f] = make([]spanGuess, len(t.texts))
+			t.guesses[f] = make([]foldGuess, len(t.texts))
 		}
 	}
 	if n > t.final {
@@ -181,7 +182,7 @@ func (t *trainer) spanPass(pass int) {
 		}
 		// Not a copy of the ranker: the final pass writes its weights meanwhile.
 		fitted, ready := spanRanker{field: ranker.field, rules: ranker.rules}, t.ready[f]
-		if rules := t.spanRules(f, func(i int) bool { return t.uses(pass, i) }); pass != t.final && rules != ranker.rules {
+		if rules := t.spanRules(f, func(i int) bool { return t.uses(pass, i) }); pass != t.final && !reflect.DeepEqual(rules, ranker.rules) {
 			fitted.rules = rules // what a span may look like is learned without the fold's labels too
 			ready, _ = prepareSpans(ranker.field, rules, t.texts, t.targets[f].truth, t.targets[f].known)
 		}
@@ -191,7 +192,8 @@ func (t *trainer) spanPass(pass int) {
 		}
 		for i := range t.texts {
 			if !t.uses(pass, i) {
-				t.guesses[f][i] = fitted.extract(&x, t.texts[i])
+				guess := fitted.extract(&x, t.texts[i])
+				t.guesses[f][i] = foldGuess{fitted.value(guess), guess.logOdds}
 			}
 		}
 	}

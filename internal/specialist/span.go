@@ -26,14 +26,15 @@ const (
 
 // spanRules say what a field's spans may look like. They are learned from the labels, and bound the candidates.
 type spanRules struct {
-	Inner     string `json:"inner"`      // runes that may stand between letters and digits inside a span, space included
-	Before    string `json:"before"`     // runes that may open a span ("$", "#", "+")
-	After     string `json:"after"`      // runes that may close it ("%", "€")
-	Atoms     int    `json:"atoms"`      // most runs of letters and digits in a span
-	MinRunes  int    `json:"min_runes"`  // shortest and longest label, with some room
-	MaxRunes  int    `json:"max_runes"`  //
-	NeedDigit bool   `json:"need_digit"` // every label has a digit
-	SplitRuns bool   `json:"split_runs"` // a span may start or end between a letter and a digit
+	Inner     string        `json:"inner"`              // runes that may stand between letters and digits inside a span, space included
+	Before    string        `json:"before"`             // runes that may open a span ("$", "#", "+")
+	After     string        `json:"after"`              // runes that may close it ("%", "€")
+	Atoms     int           `json:"atoms"`              // most runs of letters and digits in a span
+	MinRunes  int           `json:"min_runes"`          // shortest and longest label, with some room
+	MaxRunes  int           `json:"max_runes"`          //
+	NeedDigit bool          `json:"need_digit"`         // every label has a digit
+	SplitRuns bool          `json:"split_runs"`         // a span may start or end between a letter and a digit, or inside text without spaces
+	Meanings  task.Meanings `json:"meanings,omitempty"` // of writing that can be read in several ways
 }
 
 // A spanRanker extracts one field: it scores every candidate, and "there is none", by a linear model over hashed features
@@ -66,7 +67,8 @@ type spanScanner struct {
 	features   []uint32
 }
 
-// scanAtoms cuts a text into atoms; split also cuts between letters and digits.
+// scanAtoms cuts a text into atoms; split also cuts between letters and digits, and text without spaces where its script changes and at
+// every Han character.
 func (x *spanScanner) scanAtoms(text string, split bool) {
 	x.atoms = x.atoms[:0]
 	head, tail := window(text)
@@ -79,11 +81,14 @@ func (x *spanScanner) scanPart(text string, base int, split bool) {
 	for i, r := range text {
 		i += base
 		class := runeClass(r)
+		if split && class == runeLetter && r >= firstKana {
+			class = spacelessClass(r)
+		}
 		if class == 0 {
 			open = false
 			continue
 		}
-		if !open || split && class != last && class != runeMark && last != runeMark {
+		if !open || split && (class != last || class == runeHan) && class != runeMark && last != runeMark {
 			x.atoms = append(x.atoms, spanAtom{start: int32(i), hash: seedWord})
 			open = true
 		}
@@ -102,7 +107,25 @@ const (
 	runeLetter = 1 + iota
 	runeDigit
 	runeMark
+	runeHan // these three where texts are cut finer only
+	runeHiragana
+	runeKatakana
 )
+
+const firstKana = 0x3041 // no letter below it is of a class of its own
+
+// spacelessClass tells the scripts of text without spaces apart.
+func spacelessClass(r rune) uint8 {
+	switch {
+	case unicode.Is(unicode.Han, r):
+		return runeHan
+	case unicode.Is(unicode.Hiragana, r):
+		return runeHiragana
+	case unicode.Is(unicode.Katakana, r):
+		return runeKatakana
+	}
+	return runeLetter
+}
 
 func runeClass(r rune) uint8 {
 	switch {
@@ -200,13 +223,30 @@ func only(s, set string) bool {
 	return true
 }
 
-// learnRules works out what a field's spans look like from the labels' texts.
-func learnRules(labels []string) spanRules {
-	r := spanRules{NeedDigit: len(labels) > 0, MinRunes: math.MaxInt}
+// gluedShare: where more than one label in so many has no edge of its own, texts are cut finer.
+const gluedShare = 20
+
+// isGlued reports whether a span begins or ends inside a run of letters and digits of its text, as it does in scripts without spaces.
+func isGlued(text, span string) bool {
+	at := strings.Index(text, span)
+	if at < 0 {
+		return false
+	}
+	before, _ := utf8.DecodeLastRuneInString(text[:at])
+	first, _ := utf8.DecodeRuneInString(span)
+	last, _ := utf8.DecodeLastRuneInString(span)
+	after, _ := utf8.DecodeRuneInString(text[at+len(span):])
+	return runeClass(before) != 0 && runeClass(first) != 0 || runeClass(last) != 0 && runeClass(after) != 0
+}
+
+// learnRules works out what a field's spans look like from the labels' texts; split says whether texts are cut finer than into runs of
+// letters and digits.
+func learnRules(labels []string, split bool) spanRules {
+	r := spanRules{NeedDigit: len(labels) > 0, MinRunes: math.MaxInt, SplitRuns: split}
 	inner, before, after := map[rune]int{}, map[rune]int{}, map[rune]int{}
 	var x spanScanner
 	for _, label := range labels {
-		x.scanAtoms(label, false)
+		x.scanAtoms(label, split)
 		if len(x.atoms) == 0 {
 			continue
 		}
@@ -521,7 +561,7 @@ func prepareSpans(f task.Field, rules spanRules, texts []string, truth []task.Va
 		for j, c := range x.candidates {
 			x.featuresOf(text, j)
 			e.features[1+j] = append([]uint32(nil), x.features...)
-			e.right[1+j] = task.NormalizeSpan(f.Normalize, text[c.start:c.end]) == truth[i].Text() && !truth[i].IsNull()
+			e.right[1+j] = task.NormalizeSpan(f.Normalize, text[c.start:c.end], rules.Meanings) == truth[i].Text() && !truth[i].IsNull()
 			found = found || e.right[1+j]
 		}
 		if !found {

@@ -79,5 +79,5 @@ func (f Field) StandsIn(v Value, input string) bool {
 	if f.Normalize == "date" || f.Normalize == "amount" {
 		return SpanIn(f.Normalize, v.Text(), input) != ""
 	}
-	return f.Normalize != "" && strings.Contains(NormalizeSpan(f.Normalize, input), v.Text())
+	return f.Normalize != "" && strings.Contains(NormalizeSpan(f.Normalize, input, nil), v.Text())
 }

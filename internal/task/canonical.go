@@ -1,20 +1,22 @@
 package task
 
 import (
-	"regexp"
-	"strconv"
+	"slices"
 	"strings"
-	"time"
 )
 
-// forms are the canonical forms that a span field may declare as x-occam-normalize; "" is none.
+// forms are the canonical forms that a span field may declare as x-occam-normalize; "" is none. A JSON Schema's "format": "date" declares
+// "date" too.
 var forms = []string{"", "upper", "lower", "digits", "date", "amount"}
 
+// Meanings say what writing that can be read in several ways means in the texts of one field: "$" is "USD", "," stands before "thousands",
+// "/" between numbers puts the "day first", "märz" is "3". LearnMeanings finds them in labels. Nil knows nothing.
+type Meanings map[string]string
+
 // NormalizeSpan writes the text of a span in its canonical form: "upper", "lower", "digits" (digits only), "date" (2026-03-31), "amount"
-// (1234.5 EUR), or "" for as it is. A date or an amount that could be read in two ways, or in none, stays as it is, which is no legal
-// value of its field (Field.Check): nothing is guessed.
-func NormalizeSpan(form, text string) string {
-	canonical, ok := "", false
+// (1234.5 EUR), or "" for as it is. A date or an amount that could be read in two ways, or in none, by what is known stays as it is, which
+// is no legal value of its field (Field.Check): nothing is guessed.
+func NormalizeSpan(form, text string, known Meanings) string {
 	switch form {
 	case "upper":
 		return strings.ToUpper(text)
@@ -27,136 +29,120 @@ func NormalizeSpan(form, text string) string {
 			}
 			return -1
 		}, text)
-	case "date":
-		canonical, ok = isoDate(text)
-	case "amount":
-		canonical, ok = amount(text)
 	}
-	if ok {
-		return canonical
+	value := ""
+	for _, r := range readings(form, text, func(writing string) string { return known[writing] }) {
+		if slices.ContainsFunc(r.needs, func(m meaning) bool { return known[m.writing] != m.sense }) {
+			continue
+		}
+		if value != "" && r.value != value {
+			return text
+		}
+		value = r.value
 	}
-	return text
+	if value == "" {
+		return text
+	}
+	return value
 }
 
 // isCanonical reports whether text is a date or an amount in the form's own writing; for the other forms every text is.
 func isCanonical(form, text string) bool {
-	switch form {
-	case "date":
-		canonical, ok := isoDate(text)
-		return ok && canonical == text
-	case "amount":
-		canonical, ok := amount(text)
-		return ok && canonical == text
+	switch {
+	case form != "date" && form != "amount":
+		return true
+	case len(text) < 5 || form == "amount" && text[len(text)-4] != ' ' || form == "date" && text[4] != '-': // the cheap tests first
+		return false
 	}
-	return true
+	all := readings(form, text, func(string) string { return "" })
+	return len(all) == 1 && len(all[0].needs) == 0 && all[0].value == text
 }
 
-// SpanIn returns the first stretch of text that reads as the date or amount that value is in canonical form, or "".
+// SpanIn returns the first stretch of text that can be read as the date or amount that value is in canonical form, or "". A stretch that
+// can be read in no other way goes before one that could.
 func SpanIn(form, value, text string) string {
-	pattern := datePattern
-	switch form {
-	case "amount":
-		pattern = amountPattern
-	case "date":
-	default:
-		return ""
-	}
-	for _, at := range pattern.FindAllStringIndex(text, -1) {
-		if stretch := text[at[0]:at[1]]; NormalizeSpan(form, stretch) == value {
+	doubtful := ""
+	for _, stretch := range stretches(form, text) {
+		r, ok := readingAs(form, stretch, value)
+		if ok && len(r.needs) == 0 {
 			return stretch
 		}
+		if ok && doubtful == "" {
+			doubtful = stretch
+		}
 	}
-	return ""
+	return doubtful
 }
 
-// datePattern finds three numbers between marks; what they mean isoDate says. Names of months belong to a language and are not read.
-var datePattern = regexp.MustCompile(`[0-9]+[-/.年] ?[0-9]+[-/.月] ?[0-9]+`)
-
-var datePart = regexp.MustCompile(`^([0-9]{1,4})([-/.年]) ?([0-9]{1,2})([-/.月]) ?([0-9]{1,4})日?$`)
-
-// isoDate reads a date of three numbers. The year has four digits and stands first, with the month after it, or last; then one of the
-// two others must be above 12, or both the same, for which is the day differs between countries.
-func isoDate(text string) (string, bool) {
-	part := datePart.FindStringSubmatch(text)
-	if part == nil || part[2] != part[4] && part[2]+part[4] != "年月" {
-		return "", false
-	}
-	year, month, day := part[1], part[3], part[5]
-	if len(year) != 4 {
-		if year, month, day = part[5], part[3], part[1]; len(year) != 4 {
-			return "", false
-		}
-		m, errMonth := strconv.Atoi(month)
-		d, errDay := strconv.Atoi(day)
-		if errMonth != nil || errDay != nil || m <= 12 && d <= 12 && m != d {
-			return "", false
-		}
-		if m > 12 {
-			month, day = day, month
+// LearnMeanings returns what doubtful writing means in a field of which spans[i], as it stands in its text, is labelled values[i]: what at
+// least three labels show, and nineteen in twenty of those that show anything of that writing.
+func LearnMeanings(form string, spans, values []string) Meanings {
+	const enough, inTwenty = 3, 19
+	votes, total := map[meaning]int{}, map[string]int{}
+	for i, span := range spans {
+		r, _ := readingAs(form, span, values[i])
+		for _, m := range append(r.needs, r.shows...) {
+			votes[m]++
+			total[m.writing]++
 		}
 	}
-	when, err := time.Parse("2006-1-2", year+"-"+strings.TrimPrefix(month, "0")+"-"+strings.TrimPrefix(day, "0"))
-	return when.Format(time.DateOnly), err == nil
+	var known Meanings
+	for m, n := range votes {
+		if n >= enough && 20*n >= inTwenty*total[m.writing] {
+			if known == nil {
+				known = Meanings{}
+			}
+			known[m.writing] = m.sense
+		}
+	}
+	return known
 }
 
-// signs are the currency signs that one currency alone bears; $, £ and ¥ are several currencies' and are not read.
-var signs = map[string]string{"€": "EUR", "₹": "INR", "₽": "RUB", "₩": "KRW", "₺": "TRY", "₴": "UAH", "₪": "ILS", "₫": "VND", "฿": "THB"}
+// A meaning is one sense of doubtful writing.
+type meaning struct{ writing, sense string }
 
-const (
-	currency = `([A-Z]{3}|[€₹₽₩₺₴₪₫฿])`
-	space    = `[ \x{a0}\x{202f}]?`
-	number   = `([0-9](?:[0-9.,'’]*[0-9])?)`
-)
-
-var (
-	amountPattern = regexp.MustCompile(currency + space + number + `|` + number + space + currency)
-	amountPart    = regexp.MustCompile(`^(?:` + amountPattern.String() + `)$`)
-	grouping      = regexp.MustCompile(`^[0-9]{1,3}(?:(?:,[0-9]{3})+|(?:\.[0-9]{3})+|(?:['’][0-9]{3})+)$`)
-)
-
-// amount reads a number beside the code or the sign of its currency.
-func amount(text string) (string, bool) {
-	part := amountPart.FindStringSubmatch(text)
-	if part == nil {
-		return "", false
-	}
-	code := part[1] + part[4]
-	if known := signs[code]; known != "" {
-		code = known
-	}
-	n, ok := decimal(part[2] + part[3])
-	if again, clear := decimal(n); !ok || !clear || again != n { // "1.2340" is clear, but would be written "1.234", which is not
-		return "", false
-	}
-	return n + " " + code, true
+// A reading is one way to read a date or an amount.
+type reading struct {
+	value string    // in canonical form
+	needs []meaning // what must be known for the text to be read so
+	shows []meaning // what a text that is read so shows of other texts
 }
 
-// decimal reads a number that may be grouped by thousands, with a point or a comma for the fraction. "1,234" is a thousand in some
-// countries and one and a bit in others, so it is not read; nor is anything grouped but by threes.
-func decimal(text string) (string, bool) {
-	whole, fraction := text, ""
-	at := strings.LastIndexAny(text, ".,")
-	switch {
-	case at < 0 || strings.Count(text, text[at:at+1]) > 1: // nothing but groups
-	case grouping.MatchString(text) && text[0] != '0':
-		return "", false
-	default:
-		whole, fraction = text[:at], strings.TrimRight(text[at+1:], "0")
+// readings lists the ways to read text. hint says what a sign or a word means, "" where that is not known.
+func readings(form, text string, hint func(writing string) string) []reading {
+	switch form {
+	case "date":
+		return dateReadings(fold(text), hint)
+	case "amount":
+		return amountReadings(fold(text), hint)
 	}
-	if strings.ContainsAny(whole, ".,'’") {
-		if !grouping.MatchString(whole) {
-			return "", false
+	return nil
+}
+
+// readingAs returns the way to read text as value, if there is one.
+func readingAs(form, text, value string) (reading, bool) {
+	hint := func(string) string {
+		if form == "date" {
+			return monthOf(value)
 		}
-		whole = strings.NewReplacer(".", "", ",", "", "'", "", "’", "").Replace(whole)
+		return value[strings.LastIndexByte(value, ' ')+1:]
 	}
-	if whole = strings.TrimLeft(whole, "0"); whole == "" {
-		whole = "0"
+	all := readings(form, text, hint)
+	if i := slices.IndexFunc(all, func(r reading) bool { return r.value == value }); i >= 0 {
+		return all[i], true
 	}
-	if strings.ContainsAny(fraction, "'’") {
-		return "", false
+	return reading{}, false
+}
+
+// stretches lists the parts of text that look like a date or an amount, the surest kinds of writing first.
+func stretches(form, text string) (found []string) {
+	switch form {
+	case "date":
+		for _, pattern := range datePatterns {
+			found = append(found, pattern.FindAllString(text, -1)...)
+		}
+	case "amount":
+		return amountStretches(text)
 	}
-	if fraction != "" {
-		whole += "." + fraction
-	}
-	return whole, true
+	return found
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // InferFields works out the answer's fields from labelled examples: booleans, sets, strings that stand in the text (Span)
-// and strings that repeat (Category). A null of a Category means "not labelled"; a null of a Span means "there is none".
+// strings that are dates or amounts in canonical form and that the text writes in some way (Span, normalised) and strings that repeat (Category). A null of a Category means "not labelled"; a null of a Span means "there is none".
 // Fields are ordered by kind (categories first), then by name.
 func InferFields(examples []Example) ([]Field, error) {
 	var x Inference
@@ -63,7 +63,8 @@ func (x *Inference) Fields() ([]Field, error) {
 // column gathers what the examples say of one label.
 type column struct {
 	nulls, bools, sets, strings int
-	inText                      int            // strings that stand in their text
+	inText                      int // strings that stand in their text
+	dates, amounts              readable
 	values                      map[string]int // at most maxDistinct of them
 	overflow                    int            // strings that found no room there
 }
@@ -92,7 +93,27 @@ func (c *column) add(v Value, text string) {
 		if strings.Contains(text, v.Text()) {
 			c.inText++
 		}
+		c.dates.add("date", v.Text(), text)
+		c.amounts.add("amount", v.Text(), text)
 	}
+}
+
+// readable counts the strings that are dates, or amounts, in canonical form, and those of them that the text says in some writing.
+type readable struct{ canonical, inText int }
+
+func (r *readable) add(form, value, text string) {
+	if !isCanonical(form, value) {
+		return
+	}
+	r.canonical++
+	if strings.Contains(text, value) || SpanIn(form, value, text) != "" {
+		r.inText++
+	}
+}
+
+// of reports whether a column's strings are all of this form, and nearly all said by their texts, more than stand there as they are.
+func (r readable) of(c *column) bool {
+	return r.canonical > 0 && r.canonical == c.strings && r.inText > c.inText && r.inText*10 >= c.strings*8
 }
 
 func (c *column) field(name string) (Field, error) {
@@ -109,6 +130,10 @@ func (c *column) field(name string) (Field, error) {
 		return Field{Name: name, Kind: Boolean}, nil
 	case c.sets > 0:
 		return Field{Name: name, Kind: Labels, Values: sortedKeys(c.values)}, nil
+	case c.dates.of(c):
+		return Field{Name: name, Kind: Span, Nullable: true, Normalize: "date"}, nil
+	case c.amounts.of(c):
+		return Field{Name: name, Kind: Span, Nullable: true, Normalize: "amount"}, nil
 	case c.strings == 0 || c.looksLikeSpan():
 		return Field{Name: name, Kind: Span, Nullable: true}, nil
 	case len(c.values) > maxEnumValues || (len(c.values) > 20 && c.strings < 2*len(c.values)):

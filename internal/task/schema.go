@@ -2,6 +2,7 @@ package task
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ const (
 )
 
 // ParseSchema reads the fields of an answer from a JSON Schema of type object: string enums become Category fields,
-// arrays of string enums Labels, booleans Boolean and other strings Span. "null" in a type, enum or anyOf makes a field
+// arrays of string enums Labels, booleans Boolean and other strings Span, of "format": "date" in its canonical form. "null" in a type, enum or anyOf makes a field
 // nullable; $ref into $defs or definitions is followed. Anything else is an error that names the property.
 func ParseSchema(schema []byte) ([]Field, error) {
 	var root schemaNode
@@ -57,6 +58,7 @@ type schemaNode struct {
 	Properties  json.RawMessage            `json:"properties"`
 	Defs        map[string]json.RawMessage `json:"$defs"`
 	Definitions map[string]json.RawMessage `json:"definitions"`
+	Format      string                     `json:"format"`
 	Normalize   string                     `json:"x-occam-normalize"`
 }
 
@@ -88,6 +90,9 @@ func (root *schemaNode) field(name string, raw json.RawMessage) (Field, error) {
 		field.Kind = Category
 	case slices.Equal(types, []string{"string"}):
 		field.Kind = Span
+		if node.Format == "date" {
+			field.Normalize = cmp.Or(field.Normalize, "date")
+		}
 	case slices.Equal(types, []string{"boolean"}):
 		field.Kind = Boolean
 	case slices.Equal(types, []string{"array"}):
@@ -293,7 +298,11 @@ func (f Field) schema() []byte {
 		writeValues(&b, f.Values)
 		b.WriteString(`]}`)
 	}
-	if f.Normalize != "" {
+	switch f.Normalize {
+	case "":
+	case "date":
+		b.WriteString(`,"format":"date"`)
+	default:
 		fmt.Fprintf(&b, `,"x-occam-normalize":%q`, f.Normalize)
 	}
 	b.WriteByte('}')

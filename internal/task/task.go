@@ -94,9 +94,27 @@ func (t *Task) Ask(input string) (system, user string) {
 	system = t.System
 	if system == "" {
 		system = "Read the message and answer with one JSON object that this JSON Schema allows, and with nothing else. " +
-			"Copy what is to be extracted exactly as it stands in the message.\n" + string(Schema(t.Fields))
+			"Copy what is to be extracted exactly as it stands in the message" + t.writing() + ".\n" + string(Schema(t.Fields))
 	}
 	return system, t.Input.Fill(input)
+}
+
+// writing tells a model of the canonical forms that the task's fields have.
+func (t *Task) writing() (said string) {
+	for _, f := range t.Fields {
+		switch f.Normalize {
+		case "":
+		case "date":
+			said += fmt.Sprintf(", but write %q as YYYY-MM-DD", f.Name)
+		case "amount":
+			said += fmt.Sprintf(", but write %q as a plain number and a currency code, such as 1234.5 EUR", f.Name)
+		case "digits":
+			said += fmt.Sprintf(", but give the digits alone of %q", f.Name)
+		default:
+			said += fmt.Sprintf(", but write %q in %s case", f.Name, f.Normalize)
+		}
+	}
+	return said
 }
 
 // Output is a labelled answer by field name. A field that is missing is unknown; a field that is Null is known to be absent.

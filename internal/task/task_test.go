@@ -279,3 +279,17 @@ func TestDeduplicate(t *testing.T) {
 		t.Errorf("%v, %d", kept, dropped)
 	}
 }
+
+// A model that is asked for a task by itself is told of the forms that the fields' answers must have.
+func TestAskNamesCanonicalForms(t *testing.T) {
+	plain, dated := Task{Fields: ticketFields[:1]}, Task{Fields: []Field{{Name: "due", Kind: Span, Normalize: "date"}, {Name: "paid", Kind: Span, Normalize: "amount"}}}
+	if system, _ := plain.Ask("x"); strings.Contains(system, "but write") {
+		t.Errorf("of a field as it is: %s", system)
+	}
+	system, _ := dated.Ask("x")
+	for _, part := range []string{`"due" as YYYY-MM-DD`, `"paid" as a plain number and a currency code`, `"format":"date"`} {
+		if !strings.Contains(system, part) {
+			t.Errorf("%q is not in %s", part, system)
+		}
+	}
+}
