@@ -190,13 +190,39 @@ func TestThreeTiers(t *testing.T) {
 		t.Errorf("answered by %v, %d right", by, right)
 	}
 	t.Logf("answered by %v, %d of 600 right, about %d audits (simulated)\n%s", by, right, audits, st.Models[0].Choice.Text())
-	b.renamed.Store(true)
-	if by, right = b.ask(60); by["gpt-4o-mini"] != 0 || right < 50 {
-		t.Errorf("another version of the cheap model answered: %v, %d right", by, right)
-	}
-	b.renamed.Store(false)
+	b.checkRenamed()
 	b.checkMoved()
 	b.checkLedger(st.Models[0])
+}
+
+// checkRenamed: a cheap model that answers as another version answers no app from its first answer on, is soon asked only now and then,
+// and says why; when the certified version is back it answers again.
+func (b *cascadeBench) checkRenamed() {
+	t := b.t
+	t.Helper()
+	tier := func() lifecycle.TierStatus { return b.status().Models[0].Tiers[0] }
+	b.renamed.Store(true)
+	asked := 0
+	for ; tier().Void == "" && asked < 1200; asked += 40 {
+		if by, right := b.ask(40); by["gpt-4o-mini"] != 0 || right < 32 {
+			t.Errorf("another version of the cheap model answered: %v, %d right", by, right)
+		}
+	}
+	if now := tier(); now.Mode != string(cascade.Suspended) || !strings.Contains(now.Void, "gpt-4o-mini-2026-11-01") {
+		t.Errorf("after %d requests the tier is %q: %s", asked, now.Mode, now.Void)
+	}
+	before := b.provider.Served()
+	by, _ := b.ask(200)
+	if refused := int(b.provider.Served()-before) - by["gpt-4o"]; by["gpt-4o-mini"] != 0 || refused > 50 {
+		t.Errorf("answered by %v, and %d calls more", by, refused)
+	}
+	b.renamed.Store(false)
+	for range 30 {
+		if b.ask(80); tier().Void == "" {
+			return
+		}
+	}
+	t.Errorf("the certified version is back, and the tier is %+v", tier())
 }
 
 // checkMoved: a reload that sends the cheap model's requests elsewhere stops it with the first request, and the rest of the plan goes
@@ -226,8 +252,8 @@ func (b *cascadeBench) checkMoved() {
 	if by, right = b.ask(120); by["gpt-4o-mini"] < 10 || right < 100 {
 		t.Errorf("back again: answered by %v, %d right", by, right)
 	}
-	const want = "certificate issued, certificate voided, certificate restored"
-	for until := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) { // a process that only reads sees notices a moment later
+	const want = "certificate issued, certificate voided, certificate restored, certificate voided, certificate restored" // renamed, then moved
+	for until := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {                                       // a process that only reads sees notices a moment later
 		var export certificateReport
 		decode(t, mustRun(t, "", "models", "certificate", b.status().Models[0].Model[:12], "--config", b.config), &export)
 		var kinds []string

@@ -69,7 +69,7 @@ func (s *server) callbacks(o *gateway.Options) {
 	o.OnDecision = func(d gateway.Decision) {
 		s.tell(func(c *lifecycle.Controller) {
 			c.See(lifecycle.Glance{RequestID: d.RequestID, At: d.At, Task: d.Task.Name, Specialist: d.Specialist, Input: d.Input,
-				Predicted: d.Predicted, Answered: d.Answered})
+				Predicted: d.Predicted, Version: d.Version, Answered: d.Answered})
 		})
 	}
 	o.OnTraffic = func(t gateway.Traffic) {

@@ -153,6 +153,12 @@ func (m *Monitor) Status() Status {
 	return s
 }
 
+// HighAtWorst bounds the risk from above with probability 1-delta at every look, if every failed audit was an error.
+func (m *Monitor) HighAtWorst(delta float64) float64 {
+	_, high := sequence(m.wrong+m.missing, m.right+m.wrong+m.missing, delta)
+	return high
+}
+
 // saved is a Monitor as JSON.
 type saved struct {
 	Version int      `json:"version"`

@@ -141,8 +141,12 @@ func (x *exchange) decided(tier *Tier, p *task.Prediction, answered bool, reason
 	if x.opts.OnDecision == nil || reason == cascade.Failed {
 		return
 	}
-	x.opts.OnDecision(Decision{RequestID: x.id, At: x.began, Task: x.task.Task, Tier: tier.Name, Specialist: tier.Identity.Specialist,
-		Input: x.input, Predicted: p, Answered: answered, Reason: reason})
+	d := Decision{RequestID: x.id, At: x.began, Task: x.task.Task, Tier: tier.Name, Specialist: tier.Identity.Specialist,
+		Input: x.input, Predicted: p, Answered: answered, Reason: reason}
+	if tier.Specialist == nil {
+		d.Version = x.named
+	}
+	x.opts.OnDecision(d)
 }
 
 // audit draws whether a tier's answer is checked and, if so, asks the generalist in the background. The draw does not look

@@ -50,6 +50,7 @@ func (x *exchange) consult(tier *Tier, p *task.Prediction) (*trial, cascade.Reas
 		t.paid = nil // its row is closed
 		return t, cascade.Failed
 	}
+	x.named = r.Model
 	if tier.Version != "" && r.Model != tier.Version {
 		return t, cascade.OtherVersion
 	}

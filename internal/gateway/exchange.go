@@ -51,6 +51,7 @@ type exchange struct {
 	spent     cost.Amount
 	unpriced  bool // some attempt has no price
 	watched   []watched
+	named     string           // what the tier at an upstream that was asked last calls itself
 	reason    cascade.Reason   // why the last tier did not answer
 	way       []cascade.Passed // tiers that were asked and did not answer
 }

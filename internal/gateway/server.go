@@ -102,6 +102,7 @@ type Decision struct {
 	Specialist string // hash of the weights that predicted
 	Input      string
 	Predicted  *task.Prediction // valid until the callback returns
+	Version    string           // of a model at an upstream: as its answer named it
 	Answered   bool
 	Reason     cascade.Reason
 }

@@ -116,6 +116,9 @@ func voidedBy(t *testing.T, model, prompt, what string) {
 	if got := b.notices(); got[len(got)-1] != store.CertificateVoided {
 		t.Errorf("the chain says %v", got)
 	}
+	if s := b.status(); s.AlarmAt.IsZero() {
+		t.Error("labels of the former teacher go on calibrating")
+	}
 }
 
 // Other weights, and another score: a file whose certificate speaks of something else than its weights is refused.

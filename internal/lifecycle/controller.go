@@ -366,22 +366,14 @@ func (c *Controller) move(ctx context.Context, s *subject, next Record, actor st
 	if err := c.hold(ctx, s, next); err != nil {
 		return err
 	}
-	if h := s.held[next.Lead]; h != nil {
-		restart := s.record.State == Suspended && next.State == Shadow
-		err := h.gauges(func(_ string, g *gauge, _ *int64) error {
-			g.enter(next.State)
-			if restart {
-				return g.restart()
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+	undo, err := s.enter(next)
+	if err != nil {
+		undo()
+		return err
 	}
 	c.noteWithdrawals(ctx, s, next)
 	var now store.TaskState
-	err := c.opts.Store.Update(ctx, func(tx *store.Tx) (err error) {
+	err = c.opts.Store.Update(ctx, func(tx *store.Tx) (err error) {
 		state, err := taskState(s, next)
 		if err != nil {
 			return err
@@ -392,6 +384,7 @@ func (c *Controller) move(ctx context.Context, s *subject, next Record, actor st
 		return s.putGauges(tx)
 	})
 	if err != nil {
+		undo()
 		if errors.Is(err, store.ErrConflict) {
 			err = errors.Join(err, c.reload(ctx, s))
 		}
@@ -401,6 +394,27 @@ func (c *Controller) move(ctx context.Context, s *subject, next Record, actor st
 	c.opts.Log.Info("task", "task", s.task.Name, "from", s.record.State, "to", next.State, "actor", actor, "reason", next.Reason)
 	s.record, s.version = next, now.Version
 	return c.hold(ctx, s, next)
+}
+
+// enter begins the counts of the lead's new stage, and its evidence anew where a person judged an alarm false. undo takes that back,
+// for a step that cannot be written: else the comparisons of one stage would count for the next.
+func (s *subject) enter(next Record) (undo func(), err error) {
+	undo = func() {}
+	h := s.held[next.Lead]
+	if h == nil {
+		return undo, nil
+	}
+	restart := s.record.State == Suspended && next.State == Shadow
+	err = h.gauges(func(_ string, g *gauge, _ *int64) error {
+		before, earlier := *g, undo
+		undo = func() { *g = before; earlier() }
+		g.enter(next.State)
+		if restart {
+			return g.restart()
+		}
+		return nil
+	})
+	return undo, err
 }
 
 // publish tells the data plane what may answer now. A model whose evidence is not sound is never among what may, whatever the

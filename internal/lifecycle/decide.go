@@ -37,14 +37,24 @@ type Record struct {
 	Seen   string `json:"seen,omitempty"`
 	Paused bool   `json:"paused,omitempty"` // by hand: no tier answers, nothing is trained or promoted
 	// AlarmAt is when drift was last found: examples from before it may teach, but neither calibrate nor test.
+	// The same holds where another model or prompt came to give the labels.
 	AlarmAt time.Time `json:"alarm_at,omitzero"`
 	Since   time.Time `json:"since"`  // of State and Lead
 	Reason  string    `json:"reason"` // of the last step
 }
 
+// incumbent is the model that is live, "" where none is.
+func (r Record) incumbent() string {
+	if r.State == Live {
+		return r.Lead
+	}
+	return r.Incumbent
+}
+
 // Evidence is what is known of one model now.
 type Evidence struct {
 	Void  string // why its certificate does not hold for what would be served; "" when it holds
+	Moved bool   // of Void: another model or prompt gives the labels now, so former answers calibrate nothing
 	Alarm string // why its answers may no longer be as good as promised; "" when there is no such sign
 	// Of the requests in the present state that the certificate accepts and that the generalist answered too:
 	Compared, Disagreed int
@@ -119,7 +129,7 @@ func decide(r Record, f Facts) (Record, bool) {
 func (r Record) withdrawIncumbent(f Facts) Record {
 	r.Reason = fmt.Sprintf("model %s no longer answers: %s", short(r.Incumbent), f.Incumbent.trouble())
 	r.Previous, r.Incumbent = r.Incumbent, ""
-	if f.Incumbent.Alarm != "" {
+	if f.Incumbent.Alarm != "" || f.Incumbent.Moved {
 		r.AlarmAt = f.Now
 	}
 	return r
@@ -142,7 +152,7 @@ func (r Record) withdrawLead(f Facts) Record {
 	default:
 		r.State, r.Lead = Observing, ""
 	}
-	if answered && f.Lead.Alarm != "" {
+	if answered && f.Lead.Alarm != "" || f.Lead.Moved {
 		r.AlarmAt = f.Now
 	}
 	r.Reason = reason
@@ -166,7 +176,7 @@ func (r Record) restored(model, previous string) Record {
 // consider takes a new model as candidate or refuses it.
 func (r Record) consider(c Contender) Record {
 	r.Seen = c.Model
-	if c.Refusal == "" && c.Unrivalled && r.State == Live {
+	if c.Refusal == "" && c.Unrivalled && r.incumbent() != "" {
 		c.Refusal = "it was trained before a model went live, and not compared with that"
 	}
 	if c.Refusal != "" {

@@ -31,6 +31,8 @@ func drawEvidence(t *rapid.T, label string) Evidence {
 		e.Disagreed = min(e.Disagreed, 2)
 	}
 	e.Void = rapid.SampledFrom([]string{"", "", "", "other weights"}).Draw(t, label+" void")
+	e.Moved = e.Void != "" && rapid.Bool().Draw(t, label+" moved")
+	e.Unconfirmed = rapid.SampledFrom([]string{"", "", "cross-fitted"}).Draw(t, label+" unconfirmed")
 	e.Alarm = rapid.SampledFrom([]string{"", "", "", "errors above the promise"}).Draw(t, label+" alarm")
 	return e
 }
@@ -41,7 +43,8 @@ func drawFacts(t *rapid.T) Facts {
 		Lead: drawEvidence(t, "lead"), Incumbent: drawEvidence(t, "incumbent"),
 	}
 	if fresh := rapid.SampledFrom(models).Draw(t, "fresh"); fresh != "" {
-		f.Fresh = &Contender{Model: fresh, Refusal: rapid.SampledFrom([]string{"", "worse"}).Draw(t, "refusal"), Reason: "it is new"}
+		f.Fresh = &Contender{Model: fresh, Refusal: rapid.SampledFrom([]string{"", "worse"}).Draw(t, "refusal"), Reason: "it is new",
+			Unrivalled: rapid.Bool().Draw(t, "unrivalled")}
 	}
 	return f
 }
@@ -114,6 +117,54 @@ func TestNothingAnswersWithoutAValidCertificate(t *testing.T) {
 					continue // as it was before the pause; the next step withdraws it
 				}
 				t.Fatalf("%s answers (%+v) although %s; command %q", p.Model, after, e.trouble(), c)
+			}
+		})
+	})
+}
+
+// No step, of occam or of a person, lets a model answer that answered nothing before while its certificate waits for confirmation; and
+// none puts a model that was compared with no other into the place of one that is live.
+func TestNothingAnswersUnconfirmedOrUncompared(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		walk(t, func(t *rapid.T, before, after Record, f Facts, c Command) {
+			if c != Resume && after.Lead == before.Lead && after.Answers(after.Lead) && !before.Answers(after.Lead) && f.Lead.Unconfirmed != "" && !before.Paused {
+				t.Fatalf("%+v became %+v (%q) although %s", before, after, c, f.Lead.Unconfirmed)
+			}
+			if live := before.incumbent(); c == "" && live != "" && f.Fresh != nil && f.Fresh.Unrivalled && after.Lead == f.Fresh.Model && before.Lead != after.Lead &&
+				after.State == Candidate {
+				t.Fatalf("%+v became %+v: %s was compared with none", before, after, after.Lead)
+			}
+		})
+	})
+}
+
+// What occam or a person did, a person can undo: what began to answer answers no more, and what was live before is live again.
+func TestEveryStepCanBeUndone(t *testing.T) {
+	sound := Evidence{Risk: .03}
+	rapid.Check(t, func(t *rapid.T) {
+		walk(t, func(t *rapid.T, before, after Record, f Facts, c Command) {
+			f.Lead, f.Incumbent = sound, sound
+			do := func(cmd Command) Record {
+				next, err := Obey(after, f, sound, cmd)
+				if err != nil {
+					t.Fatalf("%+v became %+v (%q), and %s is refused: %v", before, after, c, cmd, err)
+				}
+				return next
+			}
+			switch {
+			case after.Paused != before.Paused:
+				if back := do(map[bool]Command{true: Resume, false: Pause}[after.Paused]); back.Paused != before.Paused {
+					t.Fatalf("%+v", back)
+				}
+			case after.Paused:
+			case after.Answers(after.Lead) && !before.Answers(after.Lead):
+				if back := do(RollBack); back.Answers(after.Lead) || before.incumbent() != "" && after.Incumbent == before.incumbent() && !back.Answers(before.incumbent()) {
+					t.Fatalf("%+v became %+v, and rolled back %+v", before, after, back)
+				}
+			case after.State == Suspended && before.State != Suspended:
+				if back := do(Promote); back.State != Shadow || back.Lead != after.Lead {
+					t.Fatalf("an alarm that was judged false: %+v", back)
+				}
 			}
 		})
 	})
@@ -192,6 +243,10 @@ func TestALifeByItself(t *testing.T) {
 		t.Errorf("a model that was trained before the live one: %+v", r)
 	}
 	step(Facts{Lead: good, Fresh: &Contender{Model: "three", Reason: "better"}}, Candidate, "one")
+	step(Facts{Incumbent: good, Fresh: &Contender{Model: "later", Reason: "certified", Unrivalled: true}}, Candidate, "one")
+	if r.Lead != "three" || !strings.Contains(r.Reason, "not compared") {
+		t.Errorf("a model that was compared with none, beside a live one: %+v", r)
+	}
 	step(Facts{Incumbent: good}, Canary, "one")
 	if !r.Answers("three") {
 		t.Error("the canary does not answer")

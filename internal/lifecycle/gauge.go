@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -43,6 +44,8 @@ type gauge struct {
 	Rare *drift.Monitor `json:"rare,omitempty"`
 	// Void is why the certificate of a tier after the first does not hold, once that is in the ledger's chain; "" while it holds.
 	Void string `json:"void,omitempty"`
+	// AnswersAs is the version by which a tier served elsewhere answers now, if that is not the certified one.
+	AnswersAs string `json:"answers_as,omitempty"`
 	// Outside watches how often the generalist's answers are outside the schema; nil in what an older program wrote.
 	Outside *outsideWatch `json:"outside,omitempty"`
 
@@ -225,14 +228,19 @@ func (g *gauge) evidence() Evidence {
 // confirmation says what a cross-fitted certificate still lacks, "" for nothing and for others. Repeated sampling has shown
 // that out-of-fold scores alone promise too much (docs/guarantees.md). So they only choose the threshold, and comparisons on
 // requests that came after the training prove the promise: a confidence sequence, valid at every look, must come down to
-// the risk. A comparison that failed counts as a disagreement here.
+// the risk. A comparison that failed counts as a disagreement here. The sequence may fail as seldom as the certification was allowed
+// to: of all models that a task ever tries, one that breaks its promise is confirmed with the probability of one certificate.
 func (g *gauge) confirmation(c *calibration.Certificate) string {
-	s := g.Monitor.Status()
-	if c.Split != calibration.CrossFitted || s.HighAtWorst <= g.Risk {
+	if c.Split != calibration.CrossFitted {
 		return ""
 	}
-	return fmt.Sprintf("its certificate is cross-fitted, and %d comparisons on new requests, %d of them differing or failed, prove at most %.3g where %.3g is allowed",
-		s.Audits, s.Wrong+s.Missing, s.HighAtWorst, g.Risk)
+	high := g.Monitor.HighAtWorst(cmp.Or(c.Level, c.Delta))
+	if high <= g.Risk {
+		return ""
+	}
+	s := g.Monitor.Status()
+	return fmt.Sprintf("its certificate is cross-fitted, and %d comparisons on new requests, %d of them differing or failed, prove an error rate of at most %.3g where %.3g is allowed",
+		s.Audits, s.Wrong+s.Missing, high, g.Risk)
 }
 
 // warnings are label-free signs of change, none where the model is older than baselines.

@@ -45,6 +45,7 @@ type Glance struct {
 	Specialist string
 	Input      string
 	Predicted  *task.Prediction
+	Version    string // of a model served elsewhere: what its answer called it; "" of a model in this process
 	Answered   bool
 }
 
@@ -55,6 +56,7 @@ type policy struct {
 	canary    float64 // share of requests outside which only the generalist answers; 0: there is no such share
 	audit     float64
 	signers   map[string]signer // by specialist
+	versions  map[string]string // that models served elsewhere were certified as, by specialist
 	lost      *atomic.Int64
 }
 
@@ -66,8 +68,11 @@ type signer struct {
 }
 
 func (s *subject) policy(d Deployment) *policy {
-	p := &policy{task: s.task, audit: d.Task.Audit, signers: map[string]signer{}, lost: s.lost}
+	p := &policy{task: s.task, audit: d.Task.Audit, signers: map[string]signer{}, versions: map[string]string{}, lost: s.lost}
 	for _, tier := range d.Tiers {
+		if tier.Served != nil {
+			p.versions[tier.Identity.Specialist] = tier.Version
+		}
 		p.answering = p.answering || tier.Mode == cascade.Live || tier.Mode == cascade.Canary
 		h := s.byWeights(tier.Identity.Specialist)
 		if h != nil && h.gauge != nil && h.gauge.Watch != nil {
@@ -170,6 +175,8 @@ type signed struct {
 	sign             drift.Sign
 	teacher, prompt  string
 	uniform, outside bool // of what the generalist answered
+
+	version string // by which a model served elsewhere answered
 }
 
 // See takes a look at a prediction, for warnings that need no labels, and keeps the input of what a tier answered, so that
@@ -181,6 +188,9 @@ func (c *Controller) See(g Glance) {
 	}
 	if s, ok := p.signers[g.Specialist]; ok && s.watched {
 		c.glance(signed{task: g.Task, specialist: g.Specialist, sign: s.classes.sign(g.Predicted, len(g.Input), s.certificate)})
+	}
+	if p.versions[g.Specialist] != "" && g.Version != "" {
+		c.glance(signed{task: g.Task, specialist: g.Specialist, version: g.Version})
 	}
 	if g.Answered && c.opts.Capture && len(g.Input) <= store.MaxText {
 		c.capture(store.Example{ID: g.RequestID, RequestID: g.RequestID, Task: g.Task, At: g.At, Text: g.Input, InputHash: hash64(g.Input)})
@@ -199,6 +209,10 @@ func (c *Controller) glance(s signed) {
 func (c *Controller) see(g signed) {
 	s := c.subjects[g.task]
 	if s == nil {
+		return
+	}
+	if g.version != "" {
+		c.named(context.Background(), s, g.specialist, g.version)
 		return
 	}
 	if g.specialist == "" {

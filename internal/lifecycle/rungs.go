@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -15,6 +16,53 @@ type rung struct {
 	PlannedTier
 	gauge   *gauge
 	version int64 // of the stored evidence
+	other   string
+	run     int // answers in a row by other, another version than the certified one
+}
+
+// probeShare is the share of requests that a tier is still asked about while it answers as another version than was certified: each of
+// its answers is refused, and paid for, but only they tell when the certified version is back.
+const probeShare = 0.02
+
+// named takes in by which version a tier answered, and reports whether that changes what is known. A single answer by another, which
+// a provider gives while it moves, is only refused; one by the certified version says that this is back.
+func (r *rung) named(version string) (changed bool) {
+	switch {
+	case version == r.Version:
+		changed = r.gauge.AnswersAs != ""
+		r.run, r.gauge.AnswersAs = 0, ""
+	case version != r.other:
+		r.other, r.run = version, 1
+	default:
+		r.run++
+	}
+	if r.run >= teacherRun && r.gauge.AnswersAs != r.other {
+		r.gauge.AnswersAs, changed = r.other, true
+	}
+	return changed
+}
+
+// renamed says that a tier answers as another version than the one that was certified; "" if it does not.
+func (r *rung) renamed() string {
+	if r.gauge.AnswersAs == "" {
+		return ""
+	}
+	return fmt.Sprintf("it answers as %q, and %q was certified: pin the version in the configuration, or wait for the next training run, which measures the new one", r.gauge.AnswersAs, r.Version)
+}
+
+// named notes by which version a tier served elsewhere answered.
+func (c *Controller) named(ctx context.Context, s *subject, specialist, version string) {
+	if !c.leading { // the leader's own share of the requests is enough
+		return
+	}
+	for _, h := range s.held {
+		for _, r := range h.rungs {
+			if r.hash() == specialist && r.named(version) {
+				r.gauge.dirty = true
+				c.noteTiers(ctx, s)
+			}
+		}
+	}
 }
 
 // first is the certificate and the evidence of the plan's first tier: the specialist where it is part of the plan.
@@ -120,6 +168,8 @@ func (s *subject) cascadeTiers(h *held, p Placement) []Tier {
 			t.Mode = cascade.Off
 		case s.voidTier(r) != "" || r.gauge.evidence().Alarm != "":
 			t.Mode = cascade.Suspended
+		case r.renamed() != "":
+			t.Mode, t.Share = cascade.Canary, probeShare
 		}
 		tiers = append(tiers, Tier{Tier: t, Served: &r.PlannedTier})
 	}
@@ -155,15 +205,18 @@ func (c *Controller) vouchTier(ctx context.Context, kind string, s *subject, o o
 	return c.vouch(ctx, kind, s.task.Name, o.hash, why, all)
 }
 
-// noteTiers tells people and the ledger of every tier after the first whose certificate became void, or holds again, while its
-// plan answers: the task's state says nothing of it, for the rest of the plan goes on.
+// noteTiers tells people and the ledger of every tier whose certificate became void, or holds again, while its plan answers: the
+// task's state says nothing of it, for the rest of the plan goes on. Of a first tier that is elsewhere now the state does speak.
 func (c *Controller) noteTiers(ctx context.Context, s *subject) {
 	published := false
 	for hash, h := range s.held {
 		first, _ := h.first()
 		for _, r := range h.rungs {
 			void := s.voidTier(r)
-			if r.Certificate == first || !s.record.Answers(hash) || (void == "") == (r.gauge.Void == "") {
+			if r.Certificate == first {
+				void = ""
+			}
+			if void = cmp.Or(void, r.renamed()); !s.record.Answers(hash) || (void == "") == (r.gauge.Void == "") {
 				continue
 			}
 			if !published { // the data plane knows before anybody is told

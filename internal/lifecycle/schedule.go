@@ -45,7 +45,7 @@ func firstRun(target task.Target) int64 {
 // WantsTraining says whether a task should be trained now, and why, or what it waits for. s counts what there is to learn
 // from, uniform rows since Record.AlarmAt.
 func WantsTraining(r Record, t *task.Task, p Progress, s store.ExampleCount, now time.Time) (reason string, ok bool) {
-	first := p.At.IsZero() || r.State == Suspended && p.At.Before(r.AlarmAt)
+	first := p.At.IsZero() || p.At.Before(r.AlarmAt) // what calibrated before that calibrates no more
 	switch {
 	case r.Paused:
 		return "paused", false

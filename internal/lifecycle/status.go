@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -188,9 +189,12 @@ func (s *subject) modelStatus(hash, place string) ModelStatus {
 	}
 	modes := s.cascadeTiers(h, Placement{Mode: cascade.Mode(m.Mode)})
 	for i, r := range h.rungs {
-		t := TierStatus{Name: r.Name, Version: r.Version, Void: s.voidTier(r), Certificate: r.Certificate, Evidence: r.gauge.status()}
+		t := TierStatus{Name: r.Name, Version: r.Version, Void: cmp.Or(s.voidTier(r), r.renamed()), Certificate: r.Certificate, Evidence: r.gauge.status()}
 		if m.Mode != "" {
 			t.Mode = string(modes[i].Mode)
+		}
+		if t.Void != "" && (modes[i].Mode == cascade.Live || modes[i].Mode == cascade.Canary) { // it is asked now and then, and does not answer
+			t.Mode = string(cascade.Suspended)
 		}
 		m.Tiers = append(m.Tiers, t)
 	}
@@ -303,6 +307,10 @@ func (c *Controller) choose(ctx context.Context, s *subject, prefix, by string) 
 	}
 	if void := s.void(h); void != "" {
 		return fmt.Errorf("model %s may not be promoted: its certificate does not hold: %s", short(hash), void)
+	}
+	if live := s.record.incumbent(); live != "" && h.Certificate != nil && h.gauge.confirmation(h.Certificate) != "" { // a shadow beside it would never see a fair sample
+		return fmt.Errorf("model %s may not be promoted while model %s is live: %s; `occam models rollback %s` first, so that it can be watched beside the generalist, or wait for a newer model",
+			short(hash), short(live), h.gauge.confirmation(h.Certificate), s.task.Name)
 	}
 	seen := s.record.Seen
 	next := s.record.consider(Contender{Model: hash, Reason: "chosen by hand"}).stamped(s.record, c.opts.Now().UTC())

@@ -256,7 +256,7 @@ func (s *subject) evidence(hash string) Evidence {
 		return Evidence{Void: "the model is not loaded"}
 	}
 	if void := s.void(h); void != "" {
-		return Evidence{Void: void}
+		return Evidence{Void: void, Moved: s.moved(h)}
 	}
 	_, g := h.first()
 	e := g.evidence()
@@ -284,6 +284,12 @@ func (s *subject) void(h *held) string {
 			c.Promise, 1-c.Risk, 1-c.Delta, target.Promise, target.Accuracy, target.Confidence)
 	}
 	return h.Certificate.Void(s.identity(h))
+}
+
+// moved reports whether another teacher or prompt gives the labels than when a model was certified.
+func (s *subject) moved(h *held) bool {
+	c, _ := h.first()
+	return c != nil && c.Teacher != "" && s.teacher.settled() && (s.teacher.model != c.Teacher || s.teacher.prompt != c.PromptHash)
 }
 
 // weaker reports whether a certificate proves less than the target asks for.

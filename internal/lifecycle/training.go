@@ -147,11 +147,11 @@ func (c *Controller) wantTraining(ctx context.Context, s *subject) {
 	}
 }
 
-// untried is the record as training sees it: a shadow that waits for its confirmation, which may never come, is no reason to wait
-// for it when there is much more to learn from. Rows are held out then.
+// untried is the record as training sees it: a shadow that waits for its confirmation, or for comparisons that its certificate
+// allows, which may never come, is no reason to wait for it when there is much more to learn from.
 func (s *subject) untried() Record {
 	r := s.record
-	if r.State == Shadow && s.evidence(r.Lead).Unconfirmed != "" {
+	if e := s.evidence(r.Lead); r.State == Shadow && (e.Unconfirmed != "" || !e.enough(shadowNeeded)) {
 		r.State = Observing
 	}
 	return r
@@ -208,7 +208,7 @@ func (c *Controller) startTraining(ctx context.Context) {
 		return
 	}
 	r := &run{job: job, task: s.task, record: s.record, progress: s.progress}
-	if h := s.held[s.record.Lead]; s.record.State == Live && h != nil {
+	if h := s.held[s.record.incumbent()]; h != nil {
 		r.live = h.LoadedModel
 	}
 	running, cancel := context.WithCancelCause(ctx)
@@ -477,7 +477,8 @@ func (c *Controller) install(ctx context.Context, s *subject, m *LoadedModel) er
 		return err
 	}
 	contender := Contender{Model: hash, Reason: "named in the configuration"}
-	if m.Certificate == nil {
+	all := append(certificates(m.Certificate, m.Tiers), nil)
+	if all[0] == nil {
 		contender.Refusal = "it is not certified. " + m.Shortfall
 	}
 	known := false
@@ -489,14 +490,13 @@ func (c *Controller) install(ctx context.Context, s *subject, m *LoadedModel) er
 	if err != nil || known {
 		return err
 	}
-	all := certificates(m.Certificate, m.Tiers)
 	if err := c.vouch(ctx, store.CertificateIssued, s.task.Name, hash, contender.Reason, all); err != nil {
 		return err
 	}
 	report := ModelReport{Specialist: m.Model.Hash(), Origin: "configuration", Reason: contender.Reason, Refusal: contender.Refusal, TrainedAt: m.TrainedAt,
 		Counts: m.Counts, Evaluation: m.Evaluation, Curve: m.Curve, Baseline: m.Baseline, Shortfall: m.Shortfall, Tiers: m.Tiers, Choice: m.Choice}
 	err = c.opts.Store.Update(ctx, func(tx *store.Tx) error {
-		row, err := modelRow(s.task.Name, hash, len(m.data), m.Certificate, report)
+		row, err := modelRow(s.task.Name, hash, len(m.data), all[0], report)
 		if err != nil {
 			return err
 		}
