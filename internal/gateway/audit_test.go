@@ -43,12 +43,13 @@ func TestRareClassesAreAuditedMoreOften(t *testing.T) {
 		audited     bool
 		rare, extra bool
 		reason      string
+		share       float64
 	}{
-		{"drawn uniformly", []float64{.005}, "refund", true, true, false, "audit"},
-		{"drawn for its class", []float64{.5, .04}, "refund", true, true, true, "audit_rare"},
-		{"not drawn", []float64{.5, .5}, "refund", false, false, false, ""},
-		{"another class", []float64{.5, .04}, "other", false, false, false, ""},
-		{"another class, drawn uniformly", []float64{.005}, "other", true, false, false, "audit"},
+		{"drawn uniformly", []float64{.005}, "refund", true, true, false, "audit", .01},
+		{"drawn for its class", []float64{.5, .04}, "refund", true, true, true, "audit_rare", .99 * .05},
+		{"not drawn", []float64{.5, .5}, "refund", false, false, false, "", 0},
+		{"another class", []float64{.5, .04}, "other", false, false, false, "", 0},
+		{"another class, drawn uniformly", []float64{.005}, "other", true, false, false, "audit", .01},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, func(w *world, o *Options) {
@@ -68,7 +69,7 @@ func TestRareClassesAreAuditedMoreOften(t *testing.T) {
 			if len(got) != 1 || got[0].Rare != c.rare || got[0].Extra != c.extra || !got[0].Agreed {
 				t.Fatalf("%+v", got)
 			}
-			if rows := w.book.paid(); len(rows) != 1 || rows[0].Reason != c.reason || !rows[0].Audit {
+			if rows := w.book.paid(); len(rows) != 1 || rows[0].Reason != c.reason || !rows[0].Audit || rows[0].AuditShare != c.share {
 				t.Errorf("ledger %+v", rows)
 			}
 		})

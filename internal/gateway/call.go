@@ -28,6 +28,7 @@ type call struct {
 	edit  openai.Edit
 	tier  string          // the cascade's name for the model, "" for pass-through
 	audit bool            // in the background, after the answer
+	share float64         // of audit: the probability with which the answer was drawn; 0: nothing was
 	own   *openai.Request // asked instead of the app's request; nil: that is asked
 }
 
@@ -138,7 +139,7 @@ func (x *exchange) intent(c *call, target engine.Target) *paid {
 	edit.Model = target.Model
 	a := &paid{Attempt: x.attempt(), x: x, target: target, body: x.asks(c).Edited(edit)}
 	a.Tier, a.Provider, a.Model = c.tier, target.Upstream.Name, target.Model
-	a.Simulated, a.Audit, a.Reason = target.Upstream.Simulated, c.audit, string(x.reason)
+	a.Simulated, a.Audit, a.AuditShare, a.Reason = target.Upstream.Simulated, c.audit, c.share, string(x.reason)
 	if n := len(x.watched); n > 0 {
 		a.Confidence = x.watched[n-1].p.Confidence
 	}

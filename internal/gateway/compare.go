@@ -159,7 +159,7 @@ func (x *exchange) audit(tier *Tier, p *task.Prediction) {
 		if extra = rare && cascade.Audited(tier.Rare.Audit, x.opts.Rand()); !extra {
 			return
 		}
-		share = tier.Rare.Audit
+		share = (1 - share) * tier.Rare.Audit
 	}
 	w := &watched{tier: tier, p: clone(p), accepted: true, rare: rare, extra: extra}
 	later := *x // the request ends before the audit does
@@ -171,7 +171,7 @@ func (x *exchange) audit(tier *Tier, p *task.Prediction) {
 				later.crashed(r)
 			}
 		}()
-		later.compare(w, later.ask(extra), true, share)
+		later.compare(w, later.ask(share, extra), true, share)
 	}:
 	default:
 		x.opts.Log.Warn("too many audits wait; one is reported as missing", "request", x.id, "task", x.task.Name)
@@ -180,15 +180,15 @@ func (x *exchange) audit(tier *Tier, p *task.Prediction) {
 }
 
 // ask puts the request to the generalist for an audit. That it was drawn is on the disk, as the attempt's intent, before the
-// generalist is asked: no outcome can make an audit disappear.
-func (x *exchange) ask(extra bool) said {
+// generalist is asked, with the probability of the draw: no outcome can make an audit disappear, and shares that change can be weighed.
+func (x *exchange) ask(share float64, extra bool) said {
 	x.reason = cascade.Auditing
 	if extra {
 		x.reason = cascade.AuditingRare
 	}
 	edit := x.teach()
 	edit.Usage, edit.NoStream = false, true
-	a, r, ok := x.complete(&call{route: x.task.paid, edit: edit, tier: generalist, audit: true})
+	a, r, ok := x.complete(&call{route: x.task.paid, edit: edit, tier: generalist, audit: true, share: share})
 	if !ok {
 		return said{}
 	}

@@ -101,7 +101,7 @@ func (s *Server) Sort(ctx context.Context, l *Line) Sorted {
 	done := Sorted{Answer: answer.Append(make([]byte, 0, 1024), x.request), Row: t.Attempt, Rows: append(rows, t.Attempt)}
 	if cascade.Audited(x.task.Audit, x.opts.Rand()) {
 		x.reason = cascade.Auditing
-		done.Ask = x.asking(nil, &call{route: x.task.paid, edit: x.teach(), tier: generalist, audit: true}).Ask
+		done.Ask = x.asking(nil, &call{route: x.task.paid, edit: x.teach(), tier: generalist, audit: true, share: x.task.Audit}).Ask
 		done.Ask.Audited = tier.Identity.Specialist
 	}
 	return done
@@ -174,7 +174,7 @@ func (s *Server) Cheaper(ctx context.Context, l *Line, ask *Ask) *Ask {
 	if x == nil || refused != nil {
 		return nil
 	}
-	c := &call{audit: ask.Intent.Audit}
+	c := &call{audit: ask.Intent.Audit, share: ask.Intent.AuditShare}
 	if x.task != nil {
 		c.edit, c.tier = x.teach(), generalist
 	}

@@ -82,7 +82,7 @@ func (r *row) appendIntent(b []byte) []byte {
 	for _, s := range []string{r.ID, r.RequestID, r.KeyID, r.Task, r.Tier, r.Provider, r.Model, r.intentPrice} {
 		b = appendText(b, s)
 	}
-	for _, v := range []int64{int64(r.Seq), r.At.UnixNano(), flag(r.Audit), flag(r.Simulated), int64(r.InputHash),
+	for _, v := range []int64{int64(r.Seq), r.At.UnixNano(), r.audit(), flag(r.Simulated), int64(r.InputHash),
 		int64(r.intentLow), int64(r.intentHigh)} {
 		b = binary.BigEndian.AppendUint64(b, uint64(v))
 	}

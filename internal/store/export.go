@@ -42,6 +42,7 @@ type exportIntent struct {
 	Provider  string      `json:"provider,omitempty"`
 	Model     string      `json:"model,omitempty"`
 	Audit     bool        `json:"audit,omitempty"`
+	Share     float64     `json:"audit_share,omitempty"`
 	Simulated bool        `json:"simulated,omitempty"`
 	InputHash uint64      `json:"input_hash,omitempty"`
 	Price     string      `json:"price,omitempty"`
@@ -75,7 +76,7 @@ func (e *entry) line() exportLine {
 	}
 	if e.kind == kindIntent || e.kind == kindFree {
 		l.Intent = &exportIntent{r.ID, r.RequestID, r.Seq, r.At.UnixNano(), r.KeyID, r.Task, r.Tier, r.Provider, r.Model, r.Audit,
-			r.Simulated, r.InputHash, r.intentPrice, r.intentLow, r.intentHigh}
+			r.AuditShare, r.Simulated, r.InputHash, r.intentPrice, r.intentLow, r.intentHigh}
 	}
 	if e.kind == kindOutcome || e.kind == kindFree {
 		l.Outcome = &exportOutcome{r.ID, r.State, r.closedAt, r.Price, r.Cost, r.CostLow, r.CostHigh, r.Reference, r.Usage, r.Reason,
@@ -88,7 +89,7 @@ func (e *entry) line() exportLine {
 func (l *exportLine) fill(r *row) {
 	if i := l.Intent; i != nil {
 		r.Attempt = Attempt{ID: i.ID, RequestID: i.Request, Seq: i.Seq, At: time.Unix(0, i.At).UTC(), KeyID: i.Key, Task: i.Task,
-			Tier: i.Tier, Provider: i.Provider, Model: i.Model, Audit: i.Audit, Simulated: i.Simulated, InputHash: i.InputHash,
+			Tier: i.Tier, Provider: i.Provider, Model: i.Model, Audit: i.Audit, AuditShare: i.Share, Simulated: i.Simulated, InputHash: i.InputHash,
 			State: Pending}
 		r.intentPrice, r.intentLow, r.intentHigh = i.Price, i.Low, i.High
 	}

@@ -328,7 +328,8 @@ func (p *parser) intent(r *row) {
 		*s = p.text()
 	}
 	r.Seq, r.At = int(p.int()), time.Unix(0, p.int()).UTC()
-	r.Audit, r.Simulated, r.InputHash = p.int() == 1, p.int() == 1, uint64(p.int())
+	p.short = r.setAudit(p.int()) != nil || p.short
+	r.Simulated, r.InputHash = p.int() == 1, uint64(p.int())
 	r.intentLow, r.intentHigh = cost.Amount(p.int()), cost.Amount(p.int())
 	r.State = Pending
 }

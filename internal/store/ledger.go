@@ -32,13 +32,14 @@ type Attempt struct {
 	RequestID  string // ULID of the request
 	Seq        int    // 0 for the request's first attempt
 	At         time.Time
-	KeyID      string // virtual key that made the request, "" if none
-	Task       string // "" for pass-through
-	Tier       string // "linear", "generalist", …; "" for pass-through
-	Provider   string // "" for the embedded specialist
-	Model      string // upstream model name, or "task@hash" of a specialist; cut at 128 bytes
-	Audit      bool   // sent only to check another tier's answer
-	InputHash  uint64 // of the task's input, to find repeats without storing prompts
+	KeyID      string  // virtual key that made the request, "" if none
+	Task       string  // "" for pass-through
+	Tier       string  // "linear", "generalist", …; "" for pass-through
+	Provider   string  // "" for the embedded specialist
+	Model      string  // upstream model name, or "task@hash" of a specialist; cut at 128 bytes
+	Audit      bool    // sent only to check another tier's answer
+	AuditShare float64 // of Audit: the probability with which the answer was drawn into the sample that Reason names, in (0, 1], to nine digits; 0: not drawn, or not known
+	InputHash  uint64  // of the task's input, to find repeats without storing prompts
 	Simulated  bool
 	State      State
 	Price      string      // version of the price row used, "" when unpriced
@@ -158,6 +159,30 @@ func (a *Attempt) clean(now func() time.Time) error {
 		a.Confidence = 0
 	}
 	a.Latency = max(a.Latency, 0)
+	if !(a.AuditShare >= 0 && a.AuditShare <= 1) || a.AuditShare > 0 && !a.Audit {
+		return fmt.Errorf("store: attempt %s has the audit share %v", a.ID, a.AuditShare)
+	}
+	return a.setAudit(a.audit())
+}
+
+// auditUnit is a share of one in numbers as attempts hold it.
+const auditUnit = 1e9
+
+// audit is what the column of this name and the chain hold: 0 for no audit, 1 for one of unknown share, else the share in billionths
+// and one.
+func (a *Attempt) audit() int64 {
+	if a.AuditShare == 0 {
+		return flag(a.Audit)
+	}
+	return 1 + max(1, int64(math.Round(a.AuditShare*auditUnit)))
+}
+
+// setAudit undoes audit.
+func (a *Attempt) setAudit(code int64) error {
+	if code < 0 || code > 1+auditUnit {
+		return fmt.Errorf("attempt %s: %d says nothing of an audit", a.ID, code)
+	}
+	a.Audit, a.AuditShare = code > 0, float64(max(code-1, 0))/auditUnit
 	return nil
 }
 

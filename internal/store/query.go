@@ -29,11 +29,11 @@ func (r *row) targets() (into []any, finish func() error) {
 		&r.Confidence, &r.Status, &r.Latency}
 	return into, func() error {
 		r.At, r.InputHash = time.Unix(0, at).UTC(), uint64(hash)
-		r.Audit, r.Simulated, r.Answered = audit == 1, simulated == 1, answered == 1
-		if flag(r.Audit) != audit || flag(r.Simulated) != simulated || flag(r.Answered) != answered {
+		r.Simulated, r.Answered = simulated == 1, answered == 1
+		if flag(r.Simulated) != simulated || flag(r.Answered) != answered {
 			return fmt.Errorf("attempt %s: a flag is neither 0 nor 1", r.ID)
 		}
-		return nil
+		return r.setAudit(audit)
 	}
 }
 

@@ -111,7 +111,7 @@ const (
 
 func (r *row) intentArgs(args []any) []any {
 	return append(args, r.n, r.ID, r.RequestID, int64(r.Seq), r.At.UnixNano(), r.KeyID, r.Task, r.Tier, r.Provider, r.Model,
-		flag(r.Audit), flag(r.Simulated), int64(r.InputHash), r.intentPrice, int64(r.intentLow), int64(r.intentHigh))
+		r.audit(), flag(r.Simulated), int64(r.InputHash), r.intentPrice, int64(r.intentLow), int64(r.intentHigh))
 }
 
 func (r *row) outcomeArgs(args []any) []any {

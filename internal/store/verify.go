@@ -342,7 +342,7 @@ func (v *verifier) addUp(ctx context.Context, want *transaction, first, last, fr
 			&r.Latency); err != nil {
 			return err
 		}
-		r.At, r.Audit, r.Answered, r.Simulated = time.Unix(0, at), audit == 1, answered == 1, simulated == 1
+		r.At, r.Audit, r.Answered, r.Simulated = time.Unix(0, at), audit > 0, answered == 1, simulated == 1
 		want.countBegun(&r)
 		if r.State != Pending {
 			want.countClosed(&r)

@@ -47,6 +47,18 @@ func testPaidAttempt(t *testing.T, b Backend) {
 	if r := verified(t, s); r.Entries != 2 || r.Attempts != 1 || r.Open != 0 {
 		t.Errorf("%+v", r)
 	}
+	for i, share := range []float64{0, 1e-9, .0005, .05, 1. / 3, 1} { // with which an answer was drawn to be audited
+		audit := Paid(fmt.Sprint("audit", i), noon)
+		audit.Audit, audit.AuditShare = true, share
+		must(t, s.Intend(ctx, audit))
+		must(t, s.Finish(ctx, Settle(audit, 700)))
+		got, _, err := s.Request(ctx, audit.RequestID)
+		must(t, err)
+		if a := got.Attempts[0]; !a.Audit || math.Abs(a.AuditShare-share) > .5e-9 {
+			t.Errorf("drawn with %v: %+v", share, a)
+		}
+	}
+	verified(t, s)
 }
 
 func withState(a store.Attempt, s store.State) store.Attempt {
@@ -115,6 +127,8 @@ func testRefusals(t *testing.T, b Backend) {
 		"no UTF-8":       func(a *store.Attempt) { a.KeyID = "\xff" },
 		"crossed bounds": func(a *store.Attempt) { a.CostLow, a.CostHigh = 2, 1 },
 		"negative bound": func(a *store.Attempt) { a.CostLow = -1 },
+		"a share of 2":   func(a *store.Attempt) { a.Audit, a.AuditShare = true, 2 },
+		"a share alone":  func(a *store.Attempt) { a.AuditShare = .5 },
 	} {
 		a := Paid("bad", noon)
 		f(&a)
