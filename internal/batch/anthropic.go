@@ -124,7 +124,7 @@ func (r messageBatches) find(ctx context.Context, o *order) (*remoteBatch, error
 	if o.asked.IsZero() {
 		return nil, nil
 	}
-	others, err := o.others(ctx)
+	others, err := o.others()
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,7 @@ type Limits struct {
 	CallsAtOnce int           // default 8
 
 	chunk   int           // lines read, answered and made durable together; default 2048
+	lease   time.Duration // how long a gateway that shares its database has a batch without a sign of life; default 20 s
 	listLag time.Duration // how long a provider's list may lack a batch that was just made; default a minute
 }
 
@@ -63,6 +64,7 @@ func (l *Limits) complete() {
 	l.PartLines = cmp.Or(l.PartLines, 50_000)
 	l.PartBytes = cmp.Or(l.PartBytes, 150_000_000)
 	l.CallsAtOnce = cmp.Or(l.CallsAtOnce, 8)
+	l.lease = cmp.Or(l.lease, leaseTerm)
 	l.listLag = cmp.Or(l.listLag, time.Minute)
 	l.chunk = cmp.Or(l.chunk, 2048)
 }
@@ -83,7 +85,7 @@ const (
 type Batch struct {
 	ID       string            `json:"id"`
 	KeyID    string            `json:"key_id,omitempty"`
-	Home     string            `json:"home"` // the data folder that holds its files
+	Home     string            `json:"home"` // the data folder where it was made: it holds its files, unless the database does
 	Endpoint string            `json:"endpoint"`
 	Input    string            `json:"input"`
 	Output   string            `json:"output"`
@@ -170,12 +172,13 @@ type Part struct {
 
 // A Service is the batch API with its runner. Make one with New.
 type Service struct {
-	opts Options
-	home string
-	used atomic.Int64 // bytes of all files
-	life context.Context
-	stop context.CancelFunc
-	wg   sync.WaitGroup
+	opts  Options
+	home  string
+	owner string       // this process, in leases
+	used  atomic.Int64 // bytes of all files
+	life  context.Context
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
 
 	mu      sync.Mutex
 	running map[string]*run
@@ -201,22 +204,29 @@ func New(o Options) (*Service, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Service{opts: o, running: map[string]*run{}}
+	s := &Service{opts: o, running: map[string]*run{}, owner: store.NewID(o.Now())}
 	if err := s.openDir(); err != nil {
 		return nil, err
 	}
 	s.life, s.stop = context.WithCancel(context.Background())
-	all, err := List(s.life, o.Store)
-	if err != nil {
+	if s.shared() {
+		s.wg.Go(s.tend)
+	} else if err := s.resume(); err != nil {
 		return nil, err
 	}
+	s.wg.Go(s.sweeps)
+	return s, nil
+}
+
+// resume goes on with every batch of this folder that has not ended.
+func (s *Service) resume() error {
+	all, err := List(s.life, s.opts.Store)
 	for _, b := range all {
 		if b.Home == s.home && !b.over() {
 			s.begin(b)
 		}
 	}
-	s.wg.Go(s.sweeps)
-	return s, nil
+	return err
 }
 
 // Close stops the work; what is not done goes on with the next New.
@@ -225,12 +235,15 @@ func (s *Service) Close() {
 	s.wg.Wait()
 }
 
+// homeName is the file with the folder's name.
+const homeName = ".home"
+
 // openDir makes the folder and its name, and counts what lies in it.
 func (s *Service) openDir() error {
 	if err := os.MkdirAll(s.opts.Dir, 0o700); err != nil {
 		return fmt.Errorf("batch: the folder for files: %w", err)
 	}
-	name := filepath.Join(s.opts.Dir, ".home")
+	name := filepath.Join(s.opts.Dir, homeName)
 	id, err := os.ReadFile(name)
 	if errors.Is(err, os.ErrNotExist) {
 		id = []byte(store.NewID(s.opts.Now()))
@@ -306,7 +319,7 @@ func (s *Service) Create(ctx context.Context, keyID, input, endpoint, window str
 	switch {
 	case f.Purpose != "batch":
 		return nil, openai.BadRequest("input_file_id", "The file has the purpose '"+f.Purpose+"': upload one with the purpose 'batch'.")
-	case f.Home != s.home:
+	case !s.mine(f.Home):
 		return nil, openai.BadRequest("input_file_id", "The file was uploaded to another gateway: make the batch there.")
 	case apiOf(endpoint) == "":
 		return nil, openai.BadRequest("endpoint", "The endpoint must be /v1/chat/completions, /v1/responses or /v1/embeddings.")
@@ -334,7 +347,11 @@ func (s *Service) Create(ctx context.Context, keyID, input, endpoint, window str
 		return nil, err
 	}
 	made := *b // what the runner changes is not the caller's
-	s.begin(b)
+	if !s.shared() {
+		s.begin(b)
+	} else if err := s.takeOn(ctx, b.ID); err != nil {
+		s.opts.Log.Warn("batch: it begins when a gateway reaches the database again", "batch", b.ID, "error", err)
+	}
 	return &made, nil
 }
 
@@ -352,7 +369,7 @@ func (s *Service) Cancel(ctx context.Context, id string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r := s.running[id]; r != nil {
+	if r := s.running[id]; r != nil { // another gateway hears of it when it renews its lease
 		r.cancelled.Store(true)
 		r.poke()
 	}

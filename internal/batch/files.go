@@ -30,14 +30,15 @@ type File struct {
 
 func (s *Service) path(name string) string { return filepath.Join(s.opts.Dir, name) }
 
-// tidy removes uploads that a dead process left unfinished, and counts the bytes of what is left.
+// tidy removes uploads that a dead process left unfinished, with a shared database all that lies there, and counts the bytes of what
+// is left.
 func (s *Service) tidy() error {
 	entries, err := os.ReadDir(s.opts.Dir)
 	if err != nil {
 		return fmt.Errorf("batch: the folder for files: %w", err)
 	}
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), unfinished) {
+		if strings.HasSuffix(e.Name(), unfinished) || s.shared() && e.Name() != homeName {
 			_ = os.Remove(s.path(e.Name())) // tried again at the next start
 			continue
 		}
@@ -55,10 +56,13 @@ var errFull = &openai.Error{Status: 413, Type: "invalid_request_error", Code: "s
 	Message: "The gateway keeps no more files: delete some, or raise batches.stored_bytes."}
 
 // Upload stores what r holds. The error is an *openai.Error where the caller is to blame.
-func (s *Service) upload(keyID, name string, r io.Reader) (_ *File, err error) {
+func (s *Service) upload(ctx context.Context, keyID, name string, r io.Reader) (_ *File, err error) {
 	now := s.opts.Now().UTC()
 	f := &File{ID: "file-" + store.NewID(now), KeyID: keyID, Home: s.home, Name: name, Purpose: "batch", Created: now,
 		Expires: now.Add(s.opts.Limits.Retention)}
+	if err := s.recount(ctx); err != nil {
+		return nil, err
+	}
 	temporary := s.path(f.ID + unfinished)
 	out, err := os.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -77,7 +81,10 @@ func (s *Service) upload(keyID, name string, r io.Reader) (_ *File, err error) {
 	if err := errors.Join(err, out.Close()); err != nil {
 		return nil, err
 	}
-	return f, os.Rename(temporary, s.path(f.ID))
+	if err := os.Rename(temporary, s.path(f.ID)); err != nil || !s.shared() {
+		return f, err
+	}
+	return f, s.handOver(ctx, f.ID)
 }
 
 // copy writes an upload within the limits.
@@ -140,6 +147,30 @@ func (s *Service) file(ctx context.Context, id, keyID string) (*File, error) {
 	return f, err
 }
 
+// read hands over a stored file, a piece at a time.
+func (s *Service) read(ctx context.Context, f *File, each func([]byte) error) error {
+	if s.shared() {
+		return s.pieces(ctx, f.ID, 0, f.Bytes, each)
+	}
+	in, err := os.Open(s.path(f.ID))
+	if err != nil {
+		return fmt.Errorf("batch: %w", err)
+	}
+	defer in.Close()
+	piece := make([]byte, 256<<10)
+	for left := f.Bytes; left > 0; {
+		n, err := io.ReadFull(in, piece[:min(left, int64(len(piece)))])
+		if err != nil {
+			return fmt.Errorf("batch: %s is shorter than it was: %w", f.ID, err)
+		}
+		if err := each(piece[:n]); err != nil {
+			return err
+		}
+		left -= int64(n)
+	}
+	return nil
+}
+
 // files returns the files of a key, newest first; of every key where all is set.
 func (s *Service) files(ctx context.Context, keyID string, all bool) ([]*File, error) {
 	var list []*File
@@ -162,23 +193,35 @@ func (s *Service) files(ctx context.Context, keyID string, all bool) ([]*File, e
 
 // remove deletes a file, unless a batch that has not ended reads or writes it.
 func (s *Service) remove(ctx context.Context, f *File) error {
-	s.mu.Lock()
-	for _, r := range s.running {
-		if r.input == f.ID && !r.ended.Load() {
-			s.mu.Unlock()
+	batches, err := List(ctx, s.opts.Store)
+	if err != nil {
+		return err
+	}
+	for _, b := range batches {
+		if b.Input == f.ID && !b.over() {
 			return &openai.Error{Status: 409, Type: "invalid_request_error", Code: "file_in_use",
 				Message: "The file is the input of a batch that has not ended: cancel the batch first."}
 		}
 	}
-	s.mu.Unlock()
-	err := s.opts.Store.Update(ctx, func(tx *store.Tx) error { return tx.Records(kindFile).Delete(f.ID) })
+	err = s.opts.Store.Update(ctx, func(tx *store.Tx) error { return tx.Records(kindFile).Delete(f.ID) })
 	if err == nil {
-		err = s.removePath(f.ID)
+		err = s.removePath(ctx, f.ID)
 	}
 	return err
 }
 
-func (s *Service) removePath(name string) error {
+// removePath deletes a file, here and where other gateways find it.
+func (s *Service) removePath(ctx context.Context, name string) error {
+	if s.shared() {
+		if err := s.opts.Store.Update(ctx, func(tx *store.Tx) error { return tx.Files().Delete(name) }); err != nil {
+			return err
+		}
+	}
+	return s.removeHere(name)
+}
+
+// removeHere deletes a file of the folder.
+func (s *Service) removeHere(name string) error {
 	info, err := os.Stat(s.path(name))
 	if err != nil {
 		return nil // gone already
@@ -213,7 +256,7 @@ func (s *Service) sweep(ctx context.Context) error {
 		return err
 	}
 	for _, f := range files {
-		if f.Home != s.home || now.Before(f.Expires) {
+		if !s.mine(f.Home) || now.Before(f.Expires) {
 			continue
 		}
 		var inUse *openai.Error
@@ -226,7 +269,7 @@ func (s *Service) sweep(ctx context.Context) error {
 		return err
 	}
 	for _, b := range batches {
-		if b.Home != s.home || !b.over() || now.Sub(b.Ended) < s.opts.Limits.Retention {
+		if !s.mine(b.Home) || !b.over() || now.Sub(b.Ended) < s.opts.Limits.Retention {
 			continue
 		}
 		err := s.opts.Store.Update(ctx, func(tx *store.Tx) error {
@@ -246,12 +289,15 @@ type grower struct {
 }
 
 // grow opens a file and cuts it back to the length that is vouched for.
-func (s *Service) grow(name string, size int64) (*grower, error) {
+func (s *Service) grow(ctx context.Context, name string, size int64) (*grower, error) {
 	f, err := os.OpenFile(s.path(name), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("batch: %w", err)
 	}
 	have, err := f.Seek(0, io.SeekEnd)
+	if err == nil && s.shared() {
+		have, err = s.catchUp(ctx, f, name, have, size)
+	}
 	if err == nil {
 		err = f.Truncate(size)
 	}
@@ -269,7 +315,7 @@ func (s *Service) grow(name string, size int64) (*grower, error) {
 }
 
 // add appends and makes it durable.
-func (s *Service) add(g *grower, data []byte) error {
+func (s *Service) add(ctx context.Context, g *grower, data []byte) error {
 	if len(data) == 0 {
 		return nil
 	}
@@ -278,6 +324,11 @@ func (s *Service) add(g *grower, data []byte) error {
 	}
 	g.size += int64(len(data))
 	s.used.Add(int64(len(data)))
+	if s.shared() {
+		return s.opts.Store.Update(ctx, func(tx *store.Tx) error {
+			return tx.Files().Append(filepath.Base(g.Name()), g.size-int64(len(data)), data)
+		})
+	}
 	if err := g.Sync(); err != nil {
 		return fmt.Errorf("batch: %w", err)
 	}

@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -113,7 +114,7 @@ func (s *Service) postFile(w http.ResponseWriter, r *http.Request, keyID string)
 	if err != nil {
 		return openai.BadRequest("", "The body must be a multipart form with the fields purpose and file.")
 	}
-	f, fields, err := s.readForm(form, keyID)
+	f, fields, err := s.readForm(r.Context(), form, keyID)
 	if err == nil {
 		err = s.checkUpload(f, fields)
 	}
@@ -122,14 +123,14 @@ func (s *Service) postFile(w http.ResponseWriter, r *http.Request, keyID string)
 	}
 	if err != nil {
 		if f != nil {
-			err = errors.Join(err, s.removePath(f.ID))
+			err = errors.Join(err, s.removePath(r.Context(), f.ID))
 		}
 		return err
 	}
 	return answer(w, fileObject(f))
 }
 
-func (s *Service) readForm(form *multipart.Reader, keyID string) (f *File, fields map[string]string, err error) {
+func (s *Service) readForm(ctx context.Context, form *multipart.Reader, keyID string) (f *File, fields map[string]string, err error) {
 	fields = map[string]string{}
 	for {
 		part, err := form.NextPart()
@@ -144,7 +145,7 @@ func (s *Service) readForm(form *multipart.Reader, keyID string) (f *File, field
 			return f, fields, openai.BadRequest("", "The form cannot be read: it broke off or is malformed.")
 		case part.FormName() == "file" && f == nil:
 			name := filepath.Base(strings.ToValidUTF8(part.FileName(), ""))
-			if f, err = s.upload(keyID, name[:min(len(name), 255)], part); err != nil {
+			if f, err = s.upload(ctx, keyID, name[:min(len(name), 255)], part); err != nil {
 				return f, fields, err
 			}
 		default:
@@ -269,22 +270,24 @@ func (s *Service) content(w http.ResponseWriter, r *http.Request, keyID, id stri
 	if err != nil {
 		return err
 	}
-	in, err := os.Open(s.path(f.ID))
-	if err != nil {
-		return noFile(id) // at another gateway
-	}
-	defer in.Close()
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Content-Length", strconv.FormatInt(f.Bytes, 10))
-	control := http.NewResponseController(w)
-	for left := f.Bytes; left > 0; {
-		_ = control.SetWriteDeadline(time.Now().Add(pieceTime)) // not every connection has one
-		n, err := io.CopyN(w, in, min(left, 256<<10))
-		if left -= n; err != nil {
-			panic(http.ErrAbortHandler) // what was sent is not the whole file
+	control, sent := http.NewResponseController(w), false
+	err = s.read(r.Context(), f, func(piece []byte) error {
+		if !sent {
+			w.Header().Set("Content-Type", "application/octet-stream")
+			w.Header().Set("Content-Length", strconv.FormatInt(f.Bytes, 10))
+			sent = true
 		}
+		_ = control.SetWriteDeadline(time.Now().Add(pieceTime)) // not every connection has one
+		_, err := w.Write(piece)
+		return err
+	})
+	switch {
+	case err != nil && sent:
+		panic(http.ErrAbortHandler) // what was sent is not the whole file
+	case errors.Is(err, os.ErrNotExist) || errors.Is(err, store.ErrNotFound):
+		return noFile(id)
 	}
-	return nil
+	return err
 }
 
 func (s *Service) postBatch(w http.ResponseWriter, r *http.Request, keyID string) error {

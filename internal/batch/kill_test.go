@@ -2,6 +2,7 @@ package batch
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"log"
@@ -25,11 +26,12 @@ const (
 	childDir   = "OCCAM_BATCH_CHILD_DIR"
 	childURL   = "OCCAM_BATCH_CHILD_URL"
 	childCalls = "OCCAM_BATCH_CHILD_CALLS"
+	childDSN   = "OCCAM_BATCH_CHILD_DSN" // "": SQLite in the data folder
 )
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
-		o, err := openOffice(dir, os.Getenv(childURL), Limits{PartLines: 150, chunk: 200, CallsAtOnce: 4, Calls: os.Getenv(childCalls) != ""})
+		o, err := openOfficeOn(cmp.Or(os.Getenv(childDSN), "sqlite:"+dir), dir, os.Getenv(childURL), Limits{PartLines: 150, chunk: 200, CallsAtOnce: 4, Calls: os.Getenv(childCalls) != ""})
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -44,10 +46,10 @@ func TestMain(m *testing.M) {
 }
 
 // start runs a gateway as a process of its own.
-func start(t *testing.T, dir, url, calls string) (*exec.Cmd, client) {
+func start(t *testing.T, dir, url, calls string, env ...string) (*exec.Cmd, client) {
 	t.Helper()
 	child := exec.Command(os.Args[0])
-	child.Env = append(os.Environ(), childDir+"="+dir, childURL+"="+url, childCalls+"="+calls)
+	child.Env = append(append(os.Environ(), childDir+"="+dir, childURL+"="+url, childCalls+"="+calls), env...)
 	child.Stderr = os.Stderr
 	out, err := child.StdoutPipe()
 	if err == nil {
@@ -123,6 +125,18 @@ func TestKillDuringABatch(t *testing.T) {
 	if counts["total"] != float64(count) || counts["completed"] != float64(count) {
 		t.Errorf("the batch counts %v", counts)
 	}
+	checkAskedOnce(t, p, count)
+	s, err := store.Open(context.Background(), "sqlite:"+dir, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	(&office{store: s}).checkMixed(t, p, count)
+}
+
+// checkAskedOnce checks that the provider was asked for each batch and each line of mixedTicket once.
+func checkAskedOnce(t *testing.T, p *sim.Provider, count int) {
+	t.Helper()
 	marks := map[string]bool{}
 	for _, m := range p.BatchMarks() {
 		if m != nil && marks[m[metaPart]] { // Anthropic keeps no marks
@@ -140,13 +154,13 @@ func TestKillDuringABatch(t *testing.T) {
 	if at["gpt-4o"] < count/6 || at["claude-haiku-4-5"] < count/6 {
 		t.Errorf("billed lines: %v", at)
 	}
-	s, err := store.Open(context.Background(), "sqlite:"+dir, store.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+}
+
+// checkMixed checks the ledger of a batch of mixedTickets.
+func (o *office) checkMixed(t *testing.T, p *sim.Provider, count int) {
+	t.Helper()
 	free, answers := 0, 0
-	for _, a := range (&office{store: s}).reconcile(t, p) {
+	for _, a := range o.reconcile(t, p) {
 		if a.Answered {
 			answers++
 		}

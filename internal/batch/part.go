@@ -66,47 +66,39 @@ func (r *run) provider(p *Part) (*engine.Upstream, bureau, error) {
 	return u, bureauOf(u), nil
 }
 
-// intend puts the intent of every line into the ledger and writes the file that is uploaded. Lines that a budget has no room
+// intend puts the intent of every line into the ledger. Lines that a budget has no room
 // for go to the key's cheaper model, in a part of its own, or end here.
 func (r *run) intend(ctx context.Context, p *Part) error {
 	if r.stopping() {
 		return r.skip(ctx, p)
 	}
-	_, there, err := r.provider(p)
-	if err != nil {
-		return err
-	}
-	kept, upload, err := r.openIntended(p)
+	kept, err := r.grow(ctx, r.partFiles(p)[1], 0)
 	if err != nil {
 		return err
 	}
 	defer kept.Close()
-	defer upload.Close()
 	budgets := gateway.Budgets(r.opts.Desk.KeyOf(r.b.KeyID), r.opts.Now())
 	var failed []byte
 	left := int64(0)
 	instead := &Part{Number: len(r.b.Parts), State: sealed} // for the key's cheaper model
-	err = r.eachStored(p, 0, func(some []stored) error {
+	err = r.eachStored(ctx, p, 0, func(some []stored) error {
 		refused, err := r.opts.Store.IntendLines(ctx, intents(some), budgets...)
 		if err != nil {
 			return err
 		}
-		var lines, asked, other []byte
+		var lines, other []byte
 		for i := range some {
 			l := &some[i]
 			if refused[l.Intent.ID] == nil {
 				left++
 				lines = appendStored(lines, l)
-				if asked, err = there.line(asked, l, apiOf(r.b.Endpoint)); err != nil {
-					return err
-				}
 			} else if l.Audited == "" && !r.degrade(ctx, p, l, instead, &other) {
 				r.b.Counts.Failed++
 				failed = appendError(failed, l, &openai.Error{Status: 429, Type: "insufficient_quota", Code: "insufficient_quota",
 					Message: "This request could cost more than what is left of the API key's budget."})
 			}
 		}
-		return errors.Join(r.add(kept, lines), r.add(upload, asked), r.addTo(instead, other))
+		return errors.Join(r.add(ctx, kept, lines), r.addTo(ctx, instead, other))
 	})
 	if err != nil {
 		return err
@@ -118,7 +110,7 @@ func (r *run) intend(ctx context.Context, p *Part) error {
 	if left == 0 {
 		p.State = settled
 	}
-	return r.add(r.errs, failed)
+	return r.add(ctx, r.errs, failed)
 }
 
 // degrade adds a line that its key's budget has no room for to a part for the key's cheaper model. It is false where there is none.
@@ -137,27 +129,17 @@ func (r *run) degrade(ctx context.Context, p *Part, l *stored, into *Part, text 
 }
 
 // addTo appends lines to the file of a part that is not the batch's yet.
-func (r *run) addTo(p *Part, text []byte) error {
+func (r *run) addTo(ctx context.Context, p *Part, text []byte) error {
 	if p.Lines == 0 {
 		return nil
 	}
-	into, err := r.grow(r.linesFile(p), p.Bytes)
+	into, err := r.grow(ctx, r.linesFile(p), p.Bytes)
 	if err != nil {
 		return err
 	}
 	defer into.Close()
 	p.Bytes += int64(len(text))
-	return r.add(into, text)
-}
-
-// openIntended opens the files of the lines that are sent, empty: as they are kept here, and as the provider gets them.
-func (r *run) openIntended(p *Part) (kept, upload *grower, err error) {
-	for name, into := range map[string]**grower{r.partFiles(p)[1]: &kept, r.uploadFile(p): &upload} {
-		if *into, err = r.grow(name, 0); err != nil {
-			break
-		}
-	}
-	return kept, upload, err
+	return r.add(ctx, into, text)
 }
 
 func intents(lines []stored) []store.Attempt {
@@ -184,9 +166,9 @@ func appendError(dst []byte, l *stored, e *openai.Error) []byte {
 }
 
 // eachStored hands over a part's lines from an offset of their file on, some at a time.
-func (r *run) eachStored(p *Part, from int64, each func([]stored) error) error {
+func (r *run) eachStored(ctx context.Context, p *Part, from int64, each func([]stored) error) error {
 	for {
-		some, err := r.nextStored(p, from, settleLines)
+		some, err := r.nextStored(ctx, p, from, settleLines)
 		if err != nil || len(some) == 0 {
 			return err
 		}
@@ -198,10 +180,10 @@ func (r *run) eachStored(p *Part, from int64, each func([]stored) error) error {
 }
 
 // nextStored reads at most so many of a part's lines, from an offset of their file on.
-func (r *run) nextStored(p *Part, from int64, most int) (some []stored, err error) {
-	f, err := os.Open(r.path(r.linesFile(p)))
+func (r *run) nextStored(ctx context.Context, p *Part, from int64, most int) (some []stored, err error) {
+	f, err := r.openHere(ctx, r.linesFile(p), p.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("batch: %w", err)
+		return nil, err
 	}
 	defer f.Close()
 	in := &reader{in: bufio.NewReaderSize(io.NewSectionReader(f, from, p.Bytes-from), 256<<10), offset: from}
@@ -231,7 +213,11 @@ func (r *run) send(ctx context.Context, p *Part) error {
 	if err != nil {
 		return err
 	}
-	id, err := there.upload(ctx, r.path(r.uploadFile(p)), fmt.Sprintf("%s-%d.jsonl", r.b.ID, p.Number))
+	path, err := r.writeUpload(ctx, p, there)
+	if err != nil {
+		return err
+	}
+	id, err := there.upload(ctx, path, fmt.Sprintf("%s-%d.jsonl", r.b.ID, p.Number))
 	var refused *refusal
 	if errors.As(err, &refused) {
 		return r.reject(ctx, p, refused.Error())
@@ -243,13 +229,49 @@ func (r *run) send(ctx context.Context, p *Part) error {
 	return nil
 }
 
+// writeUpload writes a part's lines as the provider is asked them, unless that is done, and returns where.
+func (r *run) writeUpload(ctx context.Context, p *Part, there bureau) (path string, err error) {
+	path = r.path(r.uploadFile(p))
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	out, err := os.OpenFile(path+unfinished, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return "", fmt.Errorf("batch: %w", err)
+	}
+	size := int64(0)
+	err = r.eachStored(ctx, p, 0, func(some []stored) error {
+		var text []byte
+		for i := range some {
+			if text, err = there.line(text, &some[i], apiOf(r.b.Endpoint)); err != nil {
+				return err
+			}
+		}
+		size += int64(len(text))
+		_, err := out.Write(text)
+		return err
+	})
+	if err = errors.Join(err, out.Close()); err == nil {
+		err = os.Rename(path+unfinished, path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("batch: write what is uploaded: %w", err)
+	}
+	r.used.Add(size)
+	return path, nil
+}
+
 // create makes the provider's batch, once: one that an earlier try made, with or without an answer, is found.
 func (r *run) create(ctx context.Context, p *Part) error {
 	_, there, err := r.provider(p)
 	if err != nil {
 		return err
 	}
-	o := r.order(p)
+	path, err := r.writeUpload(ctx, p, there)
+	if err != nil {
+		return err
+	}
+	o := r.order(ctx, p, path)
 	made, err := there.find(ctx, o)
 	if err == nil && made == nil {
 		if r.opts.Now().Sub(p.Asked) < r.opts.Limits.listLag {
@@ -261,6 +283,9 @@ func (r *run) create(ctx context.Context, p *Part) error {
 		p.Asked = r.opts.Now().UTC()
 		if err := r.checkpoint(ctx); err != nil {
 			return err
+		}
+		if r.shared() && r.opts.Now().Sub(p.Asked) > r.opts.Limits.listLag/2 {
+			return errWait // this process stood still meanwhile: another one may be about to ask
 		}
 		made, err = there.create(ctx, o)
 	}
@@ -276,10 +301,10 @@ func (r *run) create(ctx context.Context, p *Part) error {
 }
 
 // order is what the provider's batch of a part is made of.
-func (r *run) order(p *Part) *order {
-	return &order{api: apiOf(r.b.Endpoint), upload: p.Upload, path: r.path(r.uploadFile(p)), lines: p.Lines, asked: p.Asked,
+func (r *run) order(ctx context.Context, p *Part, path string) *order {
+	return &order{api: apiOf(r.b.Endpoint), upload: p.Upload, path: path, lines: p.Lines, asked: p.Asked,
 		mark: map[string]string{metaBatch: r.b.ID, metaPart: strconv.Itoa(p.Number)},
-		others: func(ctx context.Context) (map[string]bool, error) {
+		others: func() (map[string]bool, error) {
 			all, err := List(ctx, r.opts.Store)
 			known := map[string]bool{}
 			for _, b := range all {
@@ -290,7 +315,7 @@ func (r *run) order(p *Part) *order {
 			return known, err
 		},
 		has: func(customID string) (bool, error) {
-			lines, err := r.index(p)
+			lines, err := r.index(ctx, p)
 			if err != nil {
 				return false, err
 			}
@@ -331,7 +356,7 @@ func (r *run) look(ctx context.Context, p *Part) error {
 		if id == "" {
 			continue
 		}
-		if err := r.removePath(name); err != nil {
+		if err := r.removePath(ctx, name); err != nil {
 			return err
 		}
 		size, err := there.download(ctx, id, r.path(name))
@@ -375,7 +400,7 @@ func (r *run) reject(ctx context.Context, p *Part, why string) error {
 	if !r.opts.Limits.Calls {
 		return r.abandon(ctx, p, "batch_rejected", "The provider refused the batch: "+why)
 	}
-	err := r.eachStored(p, 0, func(some []stored) error {
+	err := r.eachStored(ctx, p, 0, func(some []stored) error {
 		return r.opts.Store.FinishLines(ctx, voided(some, "rejected"))
 	})
 	p.State, p.Settled = calling, 0
@@ -393,7 +418,7 @@ func voided(some []stored, why string) []store.Attempt {
 // abandon ends every line of a part that was never run.
 func (r *run) abandon(ctx context.Context, p *Part, code, message string) error {
 	var failed []byte
-	err := r.eachStored(p, 0, func(some []stored) error {
+	err := r.eachStored(ctx, p, 0, func(some []stored) error {
 		for i := range some {
 			if some[i].Audited == "" {
 				r.b.Counts.Failed++
@@ -407,7 +432,7 @@ func (r *run) abandon(ctx context.Context, p *Part, code, message string) error 
 		return err
 	}
 	p.State = settled
-	return r.add(r.errs, failed)
+	return r.add(ctx, r.errs, failed)
 }
 
 // call asks a part's lines one by one, at the provider's full price.
@@ -416,7 +441,7 @@ func (r *run) call(ctx context.Context, p *Part) error {
 		if r.stopping() {
 			return r.leave(ctx, p)
 		}
-		some, err := r.nextStored(p, p.Settled, 4*r.opts.Limits.CallsAtOnce)
+		some, err := r.nextStored(ctx, p, p.Settled, 4*r.opts.Limits.CallsAtOnce)
 		if err != nil {
 			return err
 		}
@@ -433,7 +458,7 @@ func (r *run) call(ctx context.Context, p *Part) error {
 // leave ends the lines that are not called any more.
 func (r *run) leave(ctx context.Context, p *Part) error {
 	var failed []byte
-	err := r.eachStored(p, p.Settled, func(some []stored) error {
+	err := r.eachStored(ctx, p, p.Settled, func(some []stored) error {
 		for i := range some {
 			if some[i].Audited == "" {
 				r.b.Counts.Failed++
@@ -447,7 +472,7 @@ func (r *run) leave(ctx context.Context, p *Part) error {
 		return err
 	}
 	p.State = settled
-	return r.add(r.errs, failed)
+	return r.add(ctx, r.errs, failed)
 }
 
 // tooBusy are the answers after which a line is tried again.

@@ -47,7 +47,7 @@ type order struct {
 	mark   map[string]string // by which the batch is found again, where the API keeps such a thing
 	asked  time.Time         // when the provider was last asked to make it; zero: never
 	// others are the provider's batches that are known to be made of other orders.
-	others func(context.Context) (map[string]bool, error)
+	others func() (map[string]bool, error)
 	// has reports whether a line belongs to the order, by the ID that the provider was given.
 	has func(customID string) (bool, error)
 }

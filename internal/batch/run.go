@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
+	"occam/internal/openai"
 	"occam/internal/store"
 )
 
@@ -16,10 +18,11 @@ import (
 type run struct {
 	*Service
 	b         *Batch
-	input     string // b.Input, for others to read
+	id        string // of b, for others to read
 	cancelled atomic.Bool
-	ended     atomic.Bool // nothing needs the input any more
 	wake      chan struct{}
+	stop      context.CancelFunc
+	until     *time.Timer // stops it when its lease ends
 	output    *grower
 	errs      *grower
 	raw       map[int]*grower // files of parts that are being filled
@@ -27,16 +30,49 @@ type run struct {
 
 // begin works on a batch in the background until it has ended.
 func (s *Service) begin(b *Batch) {
-	r := &run{Service: s, b: b, input: b.Input, wake: make(chan struct{}, 1), raw: map[int]*grower{}}
+	r := &run{Service: s, b: b, id: b.ID, wake: make(chan struct{}, 1), raw: map[int]*grower{}}
+	ctx, stop := context.WithCancel(s.life)
+	r.stop = stop
+	if s.shared() {
+		r.until = time.AfterFunc(s.opts.Limits.lease, stop)
+	}
 	s.mu.Lock()
 	s.running[b.ID] = r
 	s.mu.Unlock()
 	s.wg.Go(func() {
-		r.work(s.life)
+		r.work(ctx)
+		stop()
+		if s.shared() {
+			r.until.Stop()
+			r.dropCopies()
+			s.release(r.id)
+		}
 		s.mu.Lock()
-		delete(s.running, b.ID)
+		delete(s.running, r.id)
 		s.mu.Unlock()
 	})
+}
+
+// dropCopies removes what the folder has of a batch's files: the database has them.
+func (r *run) dropCopies() {
+	names, _ := filepath.Glob(r.path(r.b.ID) + ".*") // the pattern is well-formed
+	for _, name := range append(names, r.b.Input, r.b.Output, r.b.Errors) {
+		if err := r.removeHere(filepath.Base(name)); err != nil {
+			r.opts.Log.Warn("batch: a copy of its files stays until the next start", "batch", r.b.ID, "error", err)
+		}
+	}
+}
+
+// hear finds out whether somebody asked another gateway for an end.
+func (r *run) hear(ctx context.Context) error {
+	err := r.opts.Store.View(ctx, func(tx *store.Tx) error { _, err := tx.Records(kindCancel).Get(r.id); return err })
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err == nil && !r.cancelled.Swap(true) {
+		r.poke()
+	}
+	return err
 }
 
 func (r *run) poke() {
@@ -93,8 +129,8 @@ func (r *run) pass(ctx context.Context) (err error) {
 	if err := r.noteCancel(ctx); err != nil {
 		return err
 	}
-	if r.output, err = r.grow(r.b.Output, r.b.OutputBytes); err == nil {
-		r.errs, err = r.grow(r.b.Errors, r.b.ErrorBytes)
+	if r.output, err = r.grow(ctx, r.b.Output, r.b.OutputBytes); err == nil {
+		r.errs, err = r.grow(ctx, r.b.Errors, r.b.ErrorBytes)
 	}
 	if err != nil {
 		return err
@@ -167,14 +203,13 @@ func (f *Fault) Error() string { return f.Message }
 // fail ends a batch that nothing of can be answered.
 func (r *run) fail(ctx context.Context, f Fault) error {
 	for _, name := range []string{r.b.Output, r.b.Errors} {
-		if err := r.removePath(name); err != nil {
+		if err := r.removePath(ctx, name); err != nil {
 			return err
 		}
 	}
-	if err := r.removeParts(); err != nil {
+	if err := r.removeParts(ctx); err != nil {
 		return err
 	}
-	r.ended.Store(true)
 	r.b.Status, r.b.Ended, r.b.Faults = Failed, r.opts.Now().UTC(), append(r.b.Faults, f)
 	r.opts.Log.Warn("batch: failed", "batch", r.b.ID, "code", f.Code, "reason", f.Message)
 	return r.save(ctx, r.b)
@@ -199,7 +234,7 @@ func (r *run) finish(ctx context.Context) error {
 		size     int64
 	}{{r.b.Output, "output", r.b.OutputBytes}, {r.b.Errors, "errors", r.b.ErrorBytes}} {
 		if out.size == 0 {
-			if err := r.removePath(out.id); err != nil {
+			if err := r.removePath(ctx, out.id); err != nil {
 				return err
 			}
 			continue
@@ -211,10 +246,9 @@ func (r *run) finish(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.removeParts(); err != nil {
+	if err := r.removeParts(ctx); err != nil {
 		return err
 	}
-	r.ended.Store(true)
 	r.b.Status, r.b.Ended = r.lastStatus(), r.opts.Now().UTC()
 	if err := r.save(ctx, r.b); err != nil {
 		return err
@@ -226,10 +260,10 @@ func (r *run) finish(ctx context.Context) error {
 }
 
 // removeParts deletes the files of all parts.
-func (r *run) removeParts() error {
+func (r *run) removeParts(ctx context.Context) error {
 	for _, p := range r.b.Parts {
 		for _, name := range r.partFiles(p) {
-			if err := r.removePath(name); err != nil {
+			if err := r.removePath(ctx, name); err != nil {
 				return err
 			}
 		}
@@ -318,10 +352,19 @@ func appendResult(dst []byte, r *result) []byte {
 }
 
 // openInput opens the uploaded file.
-func (r *run) openInput() (*os.File, error) {
-	f, err := os.Open(r.path(r.b.Input))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, &Fault{Code: "file_missing", Message: "The input file " + r.b.Input + " is not there any more."}
+func (r *run) openInput(ctx context.Context) (*os.File, error) {
+	missing := &Fault{Code: "file_missing", Message: "The input file " + r.b.Input + " is not there any more."}
+	f, err := r.file(ctx, r.b.Input, r.b.KeyID)
+	var gone *openai.Error
+	if errors.As(err, &gone) {
+		return nil, missing
 	}
-	return f, err
+	if err != nil {
+		return nil, err
+	}
+	in, err := r.openHere(ctx, r.b.Input, f.Bytes)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, store.ErrNotFound) {
+		return nil, missing
+	}
+	return in, err
 }

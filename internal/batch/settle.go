@@ -28,12 +28,16 @@ func (r *run) settle(ctx context.Context, p *Part) error {
 	if err != nil {
 		return err
 	}
-	lines, err := r.index(p)
+	lines, err := r.index(ctx, p)
 	if err != nil {
 		return err
 	}
 	defer lines.Close()
 	in, err := r.results(p)
+	if errors.Is(err, os.ErrNotExist) { // another gateway fetched them
+		p.State = sent
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -84,11 +88,11 @@ type index struct {
 	at map[string]int64 // request → offset of its line
 }
 
-func (r *run) index(p *Part) (*index, error) {
+func (r *run) index(ctx context.Context, p *Part) (*index, error) {
 	x := &index{at: make(map[string]int64, p.Lines)}
 	var err error
-	if x.File, err = os.Open(r.path(r.linesFile(p))); err != nil {
-		return nil, fmt.Errorf("batch: %w", err)
+	if x.File, err = r.openHere(ctx, r.linesFile(p), p.Bytes); err != nil {
+		return nil, err
 	}
 	in := &reader{in: bufio.NewReaderSize(io.LimitReader(x, p.Bytes), 256<<10)}
 	for {
@@ -204,7 +208,7 @@ func (r *run) settleSome(ctx context.Context, p *Part, u *engine.Upstream, some 
 			failed = appendResult(failed, out)
 		}
 	}
-	if err := errors.Join(r.add(r.output, output), r.add(r.errs, failed)); err != nil {
+	if err := errors.Join(r.add(ctx, r.output, output), r.add(ctx, r.errs, failed)); err != nil {
 		return err
 	}
 	p.Settled = max(p.Settled, offset)
@@ -308,7 +312,7 @@ func (r *run) callSome(ctx context.Context, p *Part, some []stored) error {
 			failed = appendResult(failed, a)
 		}
 	}
-	if err := errors.Join(r.add(r.output, output), r.add(r.errs, failed), r.checkpoint(context.WithoutCancel(ctx))); err != nil {
+	if err := errors.Join(r.add(ctx, r.output, output), r.add(ctx, r.errs, failed), r.checkpoint(context.WithoutCancel(ctx))); err != nil {
 		return err
 	}
 	return ctx.Err()

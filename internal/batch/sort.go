@@ -93,7 +93,7 @@ func (r *run) sort(ctx context.Context) error {
 		r.b.Status, r.b.Started = InProgress, r.opts.Now().UTC()
 		r.opts.Log.Info("batch: begun", "batch", r.b.ID, "endpoint", r.b.Endpoint, "input", r.b.Input)
 	}
-	f, err := r.openInput()
+	f, err := r.openInput(ctx)
 	if err != nil {
 		return err
 	}
@@ -319,7 +319,7 @@ func (r *run) write(ctx context.Context, chunk []lineIn, offset int64, end bool)
 			}
 		}
 	}
-	if err := r.append(output, failed, parts); err != nil {
+	if err := r.append(ctx, output, failed, parts); err != nil {
 		return err
 	}
 	if err := r.opts.Store.RecordLines(ctx, rows); err != nil {
@@ -376,17 +376,17 @@ func (r *run) part(provider, model string, size int64) *Part {
 }
 
 // append writes what a chunk adds to the files.
-func (r *run) append(output, failed []byte, parts map[int][]byte) error {
-	err := errors.Join(r.add(r.output, output), r.add(r.errs, failed))
+func (r *run) append(ctx context.Context, output, failed []byte, parts map[int][]byte) error {
+	err := errors.Join(r.add(ctx, r.output, output), r.add(ctx, r.errs, failed))
 	for number, text := range parts {
 		g := r.raw[number]
 		if g == nil && err == nil {
-			if g, err = r.grow(r.linesFile(r.b.Parts[number]), r.b.Parts[number].Bytes-int64(len(text))); err == nil {
+			if g, err = r.grow(ctx, r.linesFile(r.b.Parts[number]), r.b.Parts[number].Bytes-int64(len(text))); err == nil {
 				r.raw[number] = g
 			}
 		}
 		if err == nil {
-			err = r.add(g, text)
+			err = r.add(ctx, g, text)
 		}
 	}
 	return err

@@ -68,9 +68,14 @@ type office struct {
 
 // openOffice opens the data in dir. Parts are small, so that there are many.
 func openOffice(dir, url string, limits Limits, keys ...store.Key) (*office, error) {
+	return openOfficeOn("sqlite:"+dir, dir, url, limits, keys...)
+}
+
+// openOfficeOn opens one on a database that others may use too.
+func openOfficeOn(dsn, dir, url string, limits Limits, keys ...store.Key) (*office, error) {
 	o := &office{task: &task.Task{Name: "triage", Fields: fields, Generalist: "gpt-4o", Audit: .05}}
 	var err error
-	if o.store, err = store.Open(context.Background(), "sqlite:"+dir, store.Options{Durability: store.Normal, FreeDelay: time.Millisecond}); err != nil {
+	if o.store, err = store.Open(context.Background(), dsn, store.Options{Dir: dir, Lease: 2 * time.Second, Durability: store.Normal, FreeDelay: time.Millisecond}); err != nil {
 		return nil, err
 	}
 	if o.up, err = engine.NewUpstream(engine.Options{Name: "openai", BaseURL: url + "/v1", Key: "key", Simulated: true}); err != nil {
@@ -104,7 +109,7 @@ func openOffice(dir, url string, limits Limits, keys ...store.Key) (*office, err
 	if err := o.desk.Publish(snap); err != nil {
 		return nil, err
 	}
-	limits.Poll, limits.listLag = 5*time.Millisecond, 50*time.Millisecond
+	limits.Poll, limits.listLag, limits.lease = 5*time.Millisecond, 50*time.Millisecond, time.Second
 	o.service, err = New(Options{Store: o.store, Desk: o.desk, Dir: dir + "/files", Limits: limits})
 	return o, err
 }

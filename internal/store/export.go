@@ -67,14 +67,18 @@ type exportOutcome struct {
 	Latency    int64       `json:"latency_ns,omitempty"`
 }
 
-// line returns the entry as it is exported.
+// aheadOf reports whether a lane comes before the one in which an attempt began: of a line of a batch that another process went on with
+// the outcome may stand before its intent, where lanes are read one after the other.
+func aheadOf(n, lane int64) bool { return n&(maxLanes-1) > lane }
+
+// line returns the entry as it is exported. An outcome that stands before its intent has both halves.
 func (e *entry) line() exportLine {
 	l := exportLine{Lane: e.lane, Seq: e.seq, Kind: string(rune(e.kind)), N: e.n, Note: e.note, Hash: hex.EncodeToString(e.hash)}
 	r := e.row
 	if r == nil {
 		return l
 	}
-	if e.kind == kindIntent || e.kind == kindFree {
+	if e.kind == kindIntent || e.kind == kindFree || e.kind == kindOutcome && aheadOf(e.n, e.lane) {
 		l.Intent = &exportIntent{r.ID, r.RequestID, r.Seq, r.At.UnixNano(), r.KeyID, r.Task, r.Tier, r.Provider, r.Model, r.Audit,
 			r.AuditShare, r.Simulated, r.InputHash, r.intentPrice, r.intentLow, r.intentHigh}
 	}

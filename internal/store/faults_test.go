@@ -53,7 +53,7 @@ func makeOld(t testing.TB, dir string) {
 	raw := sqliteBackend.Raw(t, "sqlite:"+dir)
 	defer raw.Close()
 	// Take back what later versions added.
-	for _, table := range []string{"labels", "examples", "models", "model_parts", "tasks", "transitions", "keys", "reviews", "jobs", "records",
+	for _, table := range []string{"labels", "examples", "models", "model_parts", "file_parts", "tasks", "transitions", "keys", "reviews", "jobs", "records",
 		"budgets", "holds"} {
 		_, err := raw.Exec(`DROP TABLE ` + table)
 		must(t, err)

@@ -36,7 +36,7 @@ func Import(ctx context.Context, dsn string, opts Options, r io.Reader) (err err
 	if err := s.execAll(ctx, `DELETE FROM lanes`, `INSERT INTO records VALUES ('store', 'unfinished import', 1, '', 0)`); err != nil {
 		return err
 	}
-	i := &importer{store: s, ledger: s.ledger(), now: opts.Now(), open: map[int64]*row{}, ends: map[int64]int64{}}
+	i := &importer{store: s, ledger: s.ledger(), now: opts.Now(), open: map[int64]*row{}, early: map[int64]bool{}, ends: map[int64]int64{}}
 	defer i.ledger.close()
 	if err := i.read(ctx, r); err != nil {
 		return errors.Join(err, s.clearLedger(ctx))
@@ -83,6 +83,7 @@ type importer struct {
 	ledger ledgerDB
 	now    time.Time
 	open   map[int64]*row  // intents without an outcome so far, by position
+	early  map[int64]bool  // positions whose outcome stood before their intent: their rows are there
 	ends   map[int64]int64 // last entry of each lane
 	from   head            // where the transaction under way began
 	q      *sequence       // nil when none is under way
@@ -158,6 +159,11 @@ func (i *importer) line(ctx context.Context, l *exportLine) error {
 	if err != nil {
 		return err
 	}
+	if made.known = i.early[l.N]; e.kind == kindOutcome && made.known {
+		i.t.insert(&made.row)
+	} else {
+		delete(i.early, l.N)
+	}
 	i.t.add(made)
 	if hex.EncodeToString(i.q.end.hash[:]) != l.Hash {
 		return fmt.Errorf("entry %d/%d was changed: its hash does not match", l.Lane, l.Seq)
@@ -169,21 +175,27 @@ func (i *importer) line(ctx context.Context, l *exportLine) error {
 // event rebuilds what made the entry.
 func (i *importer) event(l *exportLine) (*event, error) {
 	e := &event{kind: kind(l.Kind[0]), note: l.Note, row: &row{}}
-	wantIntent, wantOutcome := e.kind == kindIntent || e.kind == kindFree, e.kind == kindOutcome || e.kind == kindFree
+	early := e.kind == kindOutcome && aheadOf(l.N, l.Lane)
+	wantIntent, wantOutcome := e.kind == kindIntent || e.kind == kindFree || early, e.kind == kindOutcome || e.kind == kindFree
 	switch {
 	case !wantIntent && !wantOutcome && !e.kind.alone():
 		return nil, fmt.Errorf("unknown kind %q", l.Kind)
 	case wantIntent != (l.Intent != nil) || wantOutcome != (l.Outcome != nil):
 		return nil, fmt.Errorf("an entry of kind %q lacks a part or has one too many", l.Kind)
 	}
-	if e.kind == kindOutcome {
+	switch {
+	case early && (i.early[l.N] || !IsLine(l.Outcome.ID)):
+		return nil, fmt.Errorf("outcome of %s, which has no open intent", l.Outcome.ID)
+	case early:
+		i.early[l.N] = true
+	case e.kind == kindOutcome:
 		if e.row = i.open[l.N]; e.row == nil {
 			return nil, fmt.Errorf("outcome of %s, which has no open intent", l.Outcome.ID)
 		}
 		delete(i.open, l.N)
 	}
 	l.fill(e.row)
-	if e.kind == kindIntent {
+	if e.kind == kindIntent && !i.early[l.N] {
 		i.open[l.N] = e.row
 	}
 	return e, nil

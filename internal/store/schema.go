@@ -109,6 +109,9 @@ var migrations = [][]string{
 	{ // 3: notices in the chain, found without reading all of it
 		`CREATE INDEX chain_notices ON chain (lane, seq) WHERE kind = 101`,
 	},
+	{ // 4: files of batches, where processes that share the database need them
+		`CREATE TABLE file_parts (name TEXT NOT NULL, start INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (name, start)) STRICT`,
+	},
 }
 
 // schemaVersion is the version this binary reads and writes.

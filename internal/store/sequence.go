@@ -17,6 +17,7 @@ type link struct {
 	note    string
 	row     row    // as it is written
 	end     head   // of the chain, with this entry
+	known   bool   // its row is in the table already
 	covered []byte // what the entry's hash covers; belongs to the sequence
 }
 

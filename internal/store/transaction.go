@@ -75,8 +75,9 @@ func (t *transaction) add(l *link) {
 	r := &l.row
 	switch l.kind {
 	case kindIntent, kindFree:
-		t.inserted[r.n] = len(t.statements)
-		t.do(mustTouch, insertAttempt, r.outcomeArgs(r.intentArgs(make([]any, 0, intentColumns+outcomeColumns)))...)
+		if !l.known {
+			t.insert(r)
+		}
 		t.countBegun(r)
 		for _, h := range r.holds {
 			t.do(mustTouch, insertHold, r.n, h.name, h.start, int64(h.amount))
@@ -98,6 +99,12 @@ func (t *transaction) add(l *link) {
 		t.countClosed(r)
 	}
 	t.do(mustTouch, insertEntry, l.end.lane, l.end.seq, int64(l.kind), r.n, l.note, l.end.hash[:])
+}
+
+// insert adds the row of an attempt.
+func (t *transaction) insert(r *row) {
+	t.inserted[r.n] = len(t.statements)
+	t.do(mustTouch, insertAttempt, r.outcomeArgs(r.intentArgs(make([]any, 0, intentColumns+outcomeColumns)))...)
 }
 
 func (t *transaction) do(must touch, query string, args ...any) {
