@@ -54,7 +54,7 @@ func TestTwoGateways(t *testing.T) {
 	for n := range max(2, kills(t)/2) {
 		open(n % 2)
 		time.Sleep(time.Second + time.Duration(dice.Int64N(int64(600*time.Millisecond)))) // a lease, and some work
-		kill(1 - n%2) // whoever worked on it
+		kill(1 - n%2)                                                                     // whoever worked on it
 		now := apps[n%2].get(id)
 		t.Logf("killed at %v, %v lines read", now["status"], now["occam"].(map[string]any)["read"])
 	}
