@@ -46,7 +46,7 @@ type Watch struct {
 type track struct {
 	Name     string   `json:"name"`
 	Usual    float64  `json:"usual"` // the rate in the calibration rows
-	Limit    float64  `json:"limit"` // the largest rate that is no news
+	Limit    float64  `json:"limit"` // the largest rate that is no news; 1: none is
 	Detector detector `json:"detector"`
 	Seen     int      `json:"seen"`
 	At       int      `json:"at,omitempty"` // requests when it warned; 0: it has not
@@ -95,11 +95,10 @@ func (w *Watch) checkBaseline() error {
 	return nil
 }
 
-// highest returns the largest rate that is no news for a sign seen on count calibration rows.
+// highest returns the largest rate that is no news for a sign seen on count calibration rows; 1: the sign can be no news.
 func (b *Baseline) highest(count int) float64 {
-	const most = 0.999
 	_, high := wilson(count, b.Rows)
-	return min(max(high, (1+b.Tolerance)*float64(count)/float64(b.Rows)), most)
+	return min(max(high, (1+b.Tolerance)*float64(count)/float64(b.Rows)), 1)
 }
 
 // wilson is the score interval of Wilson 1927 at 99.9 % confidence.
@@ -137,6 +136,9 @@ func (w *Watch) feed(i int, seen bool) {
 	if seen {
 		t.Seen++
 		x = 1
+	}
+	if t.Limit >= 1 {
+		return // so common at calibration that it cannot come so much more often
 	}
 	t.Detector.observe(t.Limit, x)
 	if t.At == 0 && t.Detector.value() >= w.baseline.RunLength*float64(len(w.tracks)) {
@@ -196,7 +198,7 @@ func (w *Watch) UnmarshalJSON(data []byte) error {
 		return errors.New("drift: the watch's state is damaged; start a new one")
 	}
 	for _, t := range read.tracks {
-		if !t.Detector.valid() || !(t.Limit > 0 && t.Limit < 1) || t.Seen < 0 || t.At < 0 {
+		if !t.Detector.valid() || !(t.Limit > 0 && t.Limit <= 1) || t.Seen < 0 || t.At < 0 {
 			return errors.New("drift: the watch's state is damaged; start a new one")
 		}
 	}

@@ -118,3 +118,34 @@ func TestBaselinesThatCannotBe(t *testing.T) {
 	w.Observe(Sign{Class: -1})
 	w.Observe(Sign{Class: 99, Escalated: true, Novel: true, Length: 5})
 }
+
+// A sign that (nearly) every calibration row had cannot come more often: a task whose requests all have one class, and all are
+// answered, is never said to have changed while nothing has.
+func TestWatchOfWhatIsAlwaysSoIsSilent(t *testing.T) {
+	const rows = 1000
+	for name, b := range map[string]Baseline{
+		"always":        {Rows: rows, LongAbove: 50, Classes: []int{rows}},
+		"nearly always": {Rows: rows, Escalated: 1, LongAbove: 50, Classes: []int{rows - 1, 1}},
+	} {
+		w, err := NewWatch(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 200_000 {
+			w.Observe(Sign{Length: 10, Class: 0})
+		}
+		if warnings := w.Warnings(); len(warnings) > 0 {
+			t.Errorf("%s: %+v", name, warnings)
+		}
+		for range 5000 {
+			w.Observe(Sign{Escalated: true, Novel: true, Length: 10, Class: -1})
+		}
+		if warnings := w.Warnings(); len(warnings) != 2 {
+			t.Errorf("%s, then everything escalates and is novel: %+v", name, warnings)
+		}
+		text, err := w.MarshalJSON()
+		if err != nil || new(Watch).UnmarshalJSON(text) != nil {
+			t.Errorf("%s: the state cannot be read back: %v", name, err)
+		}
+	}
+}
