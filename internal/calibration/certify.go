@@ -52,12 +52,17 @@ func (g Goal) Spend() float64 {
 
 // MinLabels is the size of the smallest sample that could prove the goal: with no error among n draws, the exact binomial
 // test needs (1-Risk)^n <= Spend. For Served these are accepted rows, for System all rows.
-// No sample proves a goal that Certify would refuse, such as Risk 0: then it is math.MaxInt.
+// No sample proves a goal that Certify would refuse, such as Risk 0, and none that can be counted one with a Risk of 1e-30: then it
+// is math.MaxInt.
 func (g Goal) MinLabels() int {
 	if !(g.Risk > 0 && g.Risk < 1 && g.Delta > 0 && g.Delta < 1) {
 		return math.MaxInt
 	}
-	n := int(math.Ceil(math.Log(g.Spend()) / math.Log1p(-g.Risk)))
+	least := math.Ceil(math.Log(g.Spend()) / math.Log1p(-g.Risk))
+	if !(least < 1<<53) {
+		return math.MaxInt
+	}
+	n := int(least)
 	for n > 1 && BinCDF(0, n-1, g.Risk) <= g.Spend() { // undo a rounding error in the logarithms
 		n--
 	}

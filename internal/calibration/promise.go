@@ -14,7 +14,7 @@ import (
 // thresholds, also ones read off the calibration rows themselves, may be tried without a penalty.
 //
 // looked is the highest score of a row whose label was one error too many: no label below it was looked at.
-func (l *ladder) system(goal Goal) (result Result, looked float64, proven bool) {
+func (l *ladder) system(goal Goal) (result Result, looked float64, ok bool) {
 	level := goal.Spend()
 	if l.n == 0 || BinCDF(0, l.n, goal.Risk) > level {
 		return Result{}, 0, false
@@ -35,8 +35,13 @@ func (l *ladder) system(goal Goal) (result Result, looked float64, proven bool) 
 	}
 	return Result{
 		Goal: goal, Threshold: best.threshold, N: l.n, Accepted: best.accepted, Errors: best.errors,
-		Level: level, Upper: Upper(best.errors, l.n, level), Method: "rcps",
+		Level: level, Upper: proven(goal, best.errors, l.n, level), Method: "rcps",
 	}, min(looked, best.threshold), true
+}
+
+// proven is the upper bound that a test has proven: at most the goal's risk, also where the bound is rounded up past it.
+func proven(goal Goal, wrong, n int, level float64) float64 {
+	return min(goal.Risk, Upper(wrong, n, level))
 }
 
 // walk goes down the rows' own scores, ties whole, until more than allowed errors are accepted, and returns the rungs
@@ -70,7 +75,7 @@ func (l *ladder) walk(allowed int) (own []rung, stopped float64) {
 // up; where it fails on the way, the later start still has its own.
 //
 // looked is the last threshold tested: no label below it was looked at.
-func (l *ladder) served(goal Goal) (result Result, looked float64, proven bool) {
+func (l *ladder) served(goal Goal) (result Result, looked float64, ok bool) {
 	begin := starts(goal, l.n, len(l.grid))
 	best := -1
 	var spent float64
@@ -81,7 +86,7 @@ func (l *ladder) served(goal Goal) (result Result, looked float64, proven bool) 
 	r := l.grid[best]
 	return Result{
 		Goal: goal, Threshold: r.threshold, N: l.n, Accepted: r.accepted, Errors: r.errors,
-		Level: spent, Upper: Upper(r.errors, r.accepted, spent), Method: fmt.Sprintf("fallback-%d", len(begin)),
+		Level: spent, Upper: proven(goal, r.errors, r.accepted, spent), Method: fmt.Sprintf("fallback-%d", len(begin)),
 	}, looked, true
 }
 
