@@ -15,8 +15,9 @@ import (
 	"occam/internal/task"
 )
 
-// floorShare is the share of training rows that the in-scope floor turns away, by scores of models that did not see them.
-const floorShare = 0.03
+// floorShare is the share of training rows that the product's in-scope floor turns away (lifecycle's constant of that name), by
+// scores of models that did not see them.
+const floorShare = 0.05
 
 // A corpus is a labelled public data set with its official split.
 type corpus struct {

@@ -49,7 +49,6 @@ func TestScopeTable(t *testing.T) {
 
 // The bars that the shipped floor is held to.
 const (
-	shippedFloor = 0.05 // lifecycle's floorShare
 	leastAUROC   = 0.96
 	mostForeign  = 0.20  // of the `oos` prompts that may be answered at 95 % accuracy
 	mostOpen     = 0.005 // of the open-domain prompts, at any target
@@ -105,7 +104,7 @@ func (g gate) row(t *testing.T, text *strings.Builder, name string, share float6
 		strays, _ := count(outcomes(g.fields, wide, g.open, floor), result.Threshold)
 		coverage, inRisk := float64(accepted)/float64(len(test)), float64(wrong)/float64(accepted)
 		leak := float64(answered) / float64(len(oos))
-		if open := float64(strays) / float64(len(wide)); name == "in-scope score" && share == shippedFloor && (leak > mostForeign || open > mostOpen) {
+		if open := float64(strays) / float64(len(wide)); name == "in-scope score" && share == floorShare && (leak > mostForeign || open > mostOpen) {
 			t.Errorf("a=%v: %.1f %% of the oos prompts and %.2f %% of the open domain are answered, at most %.0f %% and %.1f %% may be",
 				risk, 100*leak, 100*open, 100*mostForeign, 100*mostOpen)
 		}
