@@ -49,9 +49,9 @@ func TestScopeTable(t *testing.T) {
 
 // The bars that the shipped floor is held to.
 const (
-	leastAUROC   = 0.96
-	mostForeign  = 0.20  // of the `oos` prompts that may be answered at 95 % accuracy
-	mostOpen     = 0.005 // of the open-domain prompts, at any target
+	leastAUROC  = 0.96
+	mostForeign = 0.20  // of the `oos` prompts that may be answered at 95 % accuracy
+	mostOpen    = 0.005 // of the open-domain prompts, at any target
 )
 
 // standardisedSum returns a function that copies predictions with InScope replaced by the sum of both scores, each
