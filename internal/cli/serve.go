@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -205,7 +207,7 @@ func (s *server) url() string { return "http://" + s.listener.Addr().String() }
 // announce prints what a newcomer needs next.
 func (s *server) announce(a *app, cfg *config.Config, path string, started time.Time) {
 	w := a.stderr
-	fmt.Fprintf(w, "occam %s   data %s (durable: %s)   config %s (%d tasks, %d providers)\n", version, cfg.DataDir, cfg.Durability, path, len(s.tasks), len(cfg.Providers))
+	fmt.Fprintf(w, "occam %s   data %s (durable: %s)   config %s (%s, %s)\n", version, cfg.DataDir, cfg.Durability, path, counted(len(s.tasks), "task"), counted(len(cfg.Providers), "provider"))
 	fmt.Fprintf(w, "  API        %s/v1      export OPENAI_BASE_URL=%s/v1\n", s.url(), s.url())
 	if s.password != "" {
 		fmt.Fprintf(w, "  Dashboard  %s      account admin, password (shown once): %s\n", s.url(), s.password)
@@ -215,12 +217,34 @@ func (s *server) announce(a *app, cfg *config.Config, path string, started time.
 	for _, t := range s.tasks {
 		fmt.Fprintf(w, "  Task       %s: %s\n", t.Name, s.taskLine(t))
 	}
-	for name, p := range cfg.Providers {
-		if p.APIKey == "" {
-			fmt.Fprintf(w, "  ! provider %q has an empty api_key: it will refuse what needs one. Set it in the environment, or write \"none\".\n", name)
-		}
+	for _, line := range missing(cfg) {
+		fmt.Fprintf(w, "  ! %s\n", line)
 	}
 	fmt.Fprintf(w, "Ready in %d ms. Ctrl-C stops after the answers under way (%s at most).\n", a.now().Sub(started).Milliseconds(), time.Duration(cfg.Limits.Drain))
+}
+
+// missing says which values of a configuration are empty that should not be.
+func missing(cfg *config.Config) []string {
+	var lines []string
+	told := map[string]bool{}
+	for _, u := range cfg.Unset {
+		told[u.Key] = true
+		lines = append(lines, fmt.Sprintf("%s is not set, so %s is empty. Fix: export %s=…, then start again.", u.Name, u.Key, u.Name))
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Providers)) {
+		if key := "providers." + name + ".api_key"; cfg.Providers[name].APIKey == "" && !told[key] {
+			lines = append(lines, key+" is empty: name the key, or write none where the provider wants none.")
+		}
+	}
+	return lines
+}
+
+// counted is a number of things in words: 1 task, 2 tasks.
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func (s *server) taskLine(t *task.Task) string {

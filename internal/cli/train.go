@@ -86,6 +86,9 @@ func (a *app) train(ctx context.Context, f trainFlags) error {
 		a.reportProblems(problems)
 		return fmt.Errorf("%d labels of %s are not allowed by the schema of task %s", len(problems), f.data, t.Name)
 	}
+	if f.out, err = modelPath(f.out, t); err != nil {
+		return err
+	}
 	checked := datacheck.Quick(t.Fields, examples)
 	f.compare = true
 	trained, err := a.runTraining(ctx, t, examples, f)
@@ -107,11 +110,19 @@ func (a *app) train(ctx context.Context, f trainFlags) error {
 	return a.finishTraining(f, trained, func(r *trainReport) { r.Data, r.RefitCost = data, trained.RefitCost })
 }
 
+// modelPath is where a task's model goes, checked before anything is trained.
+func modelPath(out string, t *task.Task) (string, error) {
+	if out == "" {
+		out = t.Name + ".occam"
+	}
+	if err := lifecycle.Writable(out); err != nil {
+		return "", fmt.Errorf("--out: %w", err)
+	}
+	return out, nil
+}
+
 // finishTraining writes the model and the report.
 func (a *app) finishTraining(f trainFlags, trained *lifecycle.Trained, complete func(*trainReport)) error {
-	if f.out == "" {
-		f.out = trained.Task.Name + ".occam"
-	}
 	if err := trained.Save(f.out); err != nil {
 		return err
 	}

@@ -28,6 +28,9 @@ func (a *app) trainLarge(ctx context.Context, f trainFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	if f.out, err = modelPath(f.out, t); err != nil {
+		return err
+	}
 	trained, use, err := lifecycle.TrainLarge(ctx, lifecycle.TrainOptions{Task: t, Seed: f.seed, Now: a.now, Progress: progress}, data, f.memory<<20)
 	if err != nil {
 		return err

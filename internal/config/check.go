@@ -3,7 +3,9 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,10 +43,13 @@ func (c *Config) check() error {
 	if c.Store != "sqlite" && !strings.HasPrefix(c.Store, "postgres://") && !strings.HasPrefix(c.Store, "postgresql://") {
 		return errors.New("store must be sqlite or postgres://user:pass@host/db")
 	}
+	if err := checkListen(c.Listen); err != nil {
+		return err
+	}
 	if c.Durability != "full" && c.Durability != "normal" {
 		return fmt.Errorf("durability is %q: it must be full or normal", c.Durability)
 	}
-	if err := errors.Join(c.Capture.check(), c.Alerts.check()); err != nil {
+	if err := errors.Join(c.Capture.check(), c.Alerts.check(), c.Reviews.check()); err != nil {
 		return err
 	}
 	for i, charge := range c.Charges {
@@ -61,6 +66,23 @@ func (c *Config) check() error {
 		return err
 	}
 	return c.Limits.check()
+}
+
+func checkListen(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if n, bad := strconv.Atoi(port); err != nil || bad != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("listen is %q: it must be an address and a port, such as 127.0.0.1:8080", address)
+	}
+	return nil
+}
+
+func (r Reviews) check() error {
+	for name, address := range map[string]string{"needed": r.Needed, "answered": r.Answered, "url": r.URL} {
+		if address != "" && !validURL(address) {
+			return fmt.Errorf("reviews.%s must be a full http(s) address", name)
+		}
+	}
+	return nil
 }
 
 func (b Batches) check() error {

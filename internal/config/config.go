@@ -42,7 +42,14 @@ type Config struct {
 	Dashboard  Dashboard           `yaml:"dashboard"`
 	Batches    Batches             `yaml:"batches"`
 
-	FirstProvider string `yaml:"-"` // where a model that is not listed goes
+	FirstProvider string  `yaml:"-"` // where a model that is not listed goes
+	Unset         []Unset `yaml:"-"` // what the file wants of the environment and does not find there
+}
+
+// Unset is a ${NAME} of the file that the environment does not hold.
+type Unset struct {
+	Name string // of the variable
+	Key  string // whose value misses it, such as providers.openai.api_key
 }
 
 // Provider is one upstream server and its key. The key is sent to BaseURL's origin and nowhere else.
@@ -242,14 +249,16 @@ func (d *Duration) UnmarshalYAML(unmarshal func(any) error) error {
 	if err := unmarshal(&text); err != nil {
 		return err
 	}
+	unit, written := time.Duration(1), text
 	if days, ok := strings.CutSuffix(text, "d"); ok {
-		parsed, err := time.ParseDuration(days + "h")
-		*d = Duration(24 * parsed)
-		return err
+		unit, written = 24, days+"h"
 	}
-	parsed, err := time.ParseDuration(text)
-	*d = Duration(parsed)
-	return err
+	parsed, err := time.ParseDuration(written)
+	if err != nil {
+		return fmt.Errorf("%q is no time: it is written as 30s, 10m or 7d", text)
+	}
+	*d = Duration(unit * parsed)
+	return nil
 }
 
 // A Schema is a JSON Schema, inline or as the path of a file.
@@ -278,7 +287,7 @@ func Load(path string, getenv func(string) string) (*Config, error) {
 		return nil, fmt.Errorf("no configuration at %s: run `occam init` to write one, or name yours with --config", path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the configuration cannot be read: %w", err)
+		return nil, fmt.Errorf("the configuration cannot be read: %w; name another with --config", err)
 	}
 	c, err := Parse(data, getenv)
 	if err != nil {
@@ -293,8 +302,12 @@ func Load(path string, getenv func(string) string) (*Config, error) {
 // Parse decodes and checks a configuration; paths stay as written and schema files are not read.
 func Parse(data []byte, getenv func(string) string) (*Config, error) {
 	c := Default()
-	if err := yaml.UnmarshalWithOptions(data, &c, yaml.Strict()); err != nil {
-		return nil, errors.New(strings.TrimSpace(yaml.FormatError(err, false, true)))
+	data, err := text(data)
+	if err == nil {
+		err = decode(data, &c)
+	}
+	if err != nil {
+		return nil, err
 	}
 	var order struct {
 		Providers yaml.MapSlice `yaml:"providers"`
@@ -309,13 +322,27 @@ func Parse(data []byte, getenv func(string) string) (*Config, error) {
 // expand replaces ${NAME} in the values that may hold secrets or addresses, after decoding, so that no secret is parsed as
 // YAML or shown in a decoding error.
 func (c *Config) expand(getenv func(string) string) {
-	c.Listen, c.DataDir, c.Store = expand(c.Listen, getenv), expand(c.DataDir, getenv), expand(c.Store, getenv)
-	c.Alerts.Webhook = expand(c.Alerts.Webhook, getenv)
-	for _, value := range []*string{&c.Reviews.Needed, &c.Reviews.Answered, &c.Reviews.Secret, &c.Reviews.URL} {
-		*value = expand(*value, getenv)
+	fill := func(key string, value *string) {
+		*value = expand(*value, func(name string) string {
+			found := getenv(name)
+			if found == "" {
+				c.Unset = append(c.Unset, Unset{name, key})
+			}
+			return found
+		})
 	}
-	for name, p := range c.Providers {
-		p.BaseURL, p.APIKey = expand(p.BaseURL, getenv), expand(p.APIKey, getenv)
+	fill("listen", &c.Listen)
+	fill("data_dir", &c.DataDir)
+	fill("store", &c.Store)
+	fill("alerts.webhook", &c.Alerts.Webhook)
+	fill("reviews.needed", &c.Reviews.Needed)
+	fill("reviews.answered", &c.Reviews.Answered)
+	fill("reviews.secret", &c.Reviews.Secret)
+	fill("reviews.url", &c.Reviews.URL)
+	for _, name := range sortedKeys(c.Providers) {
+		p := c.Providers[name]
+		fill("providers."+name+".base_url", &p.BaseURL)
+		fill("providers."+name+".api_key", &p.APIKey)
 		c.Providers[name] = p
 	}
 }
@@ -356,7 +383,7 @@ func (s *Schema) read(dir string) error {
 	}
 	schema, err := os.ReadFile(from(dir, s.Path))
 	if err != nil {
-		return fmt.Errorf("the schema cannot be read: %w", err)
+		return fmt.Errorf("the schema cannot be read: %w; its path is taken from the configuration's folder", err)
 	}
 	s.JSON = schema
 	return nil

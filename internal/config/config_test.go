@@ -3,6 +3,8 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -95,7 +97,18 @@ func TestRetrain(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	for _, tc := range []struct{ name, yaml, want string }{
-		{"unknown key", minimal + "lisen: x\n", "[4:1]"},
+		{"unknown key", minimal + "lisen: x\n", "[4:1] unknown key \"lisen\": did you mean listen?"},
+		{"a key without its line", minimal + "datadir: x\n", "did you mean data_dir?"},
+		{"a key in the wrong place", minimal + "body_bytes: 9\n", "unknown key \"body_bytes\" here: there is limits.body_bytes"},
+		{"a key like no other", minimal + "xylophone: 9\n", "occam init"},
+		{"a word for a number", minimal + "limits: {in_flight: many}\n", "a whole number must stand here"},
+		{"a word for yes", minimal + "tasks: {t: {schema: s.json, auto: perhaps}}\n", "true or false must stand here"},
+		{"a list for a text", minimal + "data_dir: [a]\n", "a text must stand here"},
+		{"a time without its unit", minimal + "limits: {body_timeout: 10}\n", "30s"},
+		{"UTF-16", "\xff\xfea\x00:\x00", "UTF-8"},
+		{"an address without a port", minimal + "listen: localhost\n", "127.0.0.1:8080"},
+		{"a port that is none", minimal + "listen: 127.0.0.1:99999\n", "listen is"},
+		{"bad review webhook", minimal + "reviews: {answered: app.example.com}\n", "reviews.answered"},
 		{"unknown key inside", minimal + "limits: {body_byte: 3}\n", "body_byte"},
 		{"unknown key in a task", minimal + "tasks: {t: {schema: s.json, tier: [x]}}\n", "tier"},
 		{"no providers", "listen: 127.0.0.1:1\n", "providers is empty"},
@@ -122,10 +135,6 @@ func TestRefusals(t *testing.T) {
 		{"free charge", minimal + "charges: [{kind: labels, date: 2026-11-23}]\n", "usd"},
 		{"bad host", minimal + "dashboard: {hosts: [https://occam.example.com]}\n", "dashboard.hosts"},
 		{"bad store", minimal + "store: mysql://x\n", "store must be"},
-		{"bad charge", minimal + "charges: [{kind: gpu, usd: 1, date: 2026-11-23}]\n", "number 1: kind"},
-		{"bad day", minimal + "charges: [{kind: labels, usd: 1, date: yesterday}]\n", "2026-11-23"},
-		{"charge without a day", minimal + "charges: [{kind: labels, usd: 1}]\n", "date is missing"},
-		{"free charge", minimal + "charges: [{kind: labels, date: 2026-11-23}]\n", "usd"},
 		{"bad redaction", minimal + "capture: {redact: [e-mail]}\n", "card, email"},
 		{"bad pattern", minimal + "capture: {patterns: {customer: '('}}\n", "customer"},
 		{"bad retention", minimal + "capture: {retention: -1d}\n", "retention"},
@@ -160,7 +169,33 @@ func TestRedaction(t *testing.T) {
 	}
 }
 
+// TestMarkAndUnset: a byte order mark is no part of the first key, and what the environment does not hold is remembered.
+func TestMarkAndUnset(t *testing.T) {
+	c, err := Parse([]byte("\ufeffproviders:\r\n  a: {type: openai, base_url: http://x/v1, api_key: \"${NO_KEY}\"}\r\nlisten: 127.0.0.1:0\r\n"), noEnv)
+	if err != nil || c.Listen != "127.0.0.1:0" || c.FirstProvider != "a" {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	if want := (Unset{"NO_KEY", "providers.a.api_key"}); len(c.Unset) != 1 || c.Unset[0] != want {
+		t.Errorf("unset %v, want %v", c.Unset, want)
+	}
+}
+
+// TestEveryKeyIsInTheExample: `occam init` shows all there is.
+func TestEveryKeyIsInTheExample(t *testing.T) {
+	for _, path := range keysOf(reflect.TypeFor[Config](), "", nil) {
+		if key := path[strings.LastIndex(path, ".")+1:]; !regexp.MustCompile(`\b` + key + `:`).Match(Example) {
+			t.Errorf("example.yaml does not speak of %s", path)
+		}
+	}
+}
+
 func TestErrorsNeverShowSecrets(t *testing.T) {
+	for _, near := range []string{"api_key: sk-canary", "api_key: \"sk-canary, x\"", "base_url: http://ann:canary@x/v1"} {
+		if _, err := Parse([]byte("providers:\n  a:\n    "+near+"\n    tipe: openai\n"), noEnv); err == nil || strings.Contains(err.Error(), "canary") {
+			t.Errorf("%s: %v", near, err)
+		}
+	}
+
 	yaml := "providers:\n  a: {type: openai, base_url: \"nonsense\", api_key: \"${KEY}\"}\n"
 	_, err := Parse([]byte(yaml), func(string) string { return "sk-canary" })
 	if err == nil || strings.Contains(err.Error(), "canary") {
@@ -212,10 +247,11 @@ func TestLoadTakesPathsFromTheFile(t *testing.T) {
 
 // TestMaskedHoldsNoSecret: what people are shown is valid YAML of the same configuration, without one byte of a secret.
 func TestMaskedHoldsNoSecret(t *testing.T) {
-	secrets := []string{"sk-canary-1", "canary-2", "canary-3", "canary-4", "canary-5"}
+	secrets := []string{"sk-canary-1", "canary-2", "canary-3", "canary-4", "canary-5", "canary-6", "canary-7", "canary-8"}
 	c, err := Parse([]byte(`store: postgres://u:canary-2@db/occam?sslpassword=canary-3
 providers: {a: {type: openai, base_url: "https://u:canary-4@host/v1", api_key: "${KEY}", timeouts: {idle: 90s}}, b: {type: openai, base_url: http://x/v1, api_key: none}}
 alerts: {webhook: "https://hooks.example/canary-5"}
+reviews: {needed: "https://hooks.example/canary-6", answered: "https://app.example/canary-7", secret: canary-8}
 tasks: {t: {schema: {type: object, properties: {category: {type: string, enum: [x, y]}}}, model: m.occam, generalist: gpt-4o}}
 `), func(name string) string { return map[string]string{"KEY": "sk-canary-1"}[name] })
 	if err != nil {

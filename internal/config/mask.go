@@ -24,8 +24,10 @@ func (c *Config) Masked() string {
 		shown.Providers[name] = p
 	}
 	shown.Store = withoutPassword(shown.Store)
-	if shown.Alerts.Webhook != "" {
-		shown.Alerts.Webhook = masked // whoever has it may post
+	for _, secret := range []*string{&shown.Alerts.Webhook, &shown.Reviews.Needed, &shown.Reviews.Answered, &shown.Reviews.Secret} {
+		if *secret != "" {
+			*secret = masked // whoever has a webhook may post
+		}
 	}
 	text, err := yaml.MarshalWithOptions(shown, yaml.OmitEmpty())
 	if err != nil {

@@ -5,10 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
-
-	"github.com/goccy/go-yaml"
 
 	"occam/internal/task"
 )
@@ -86,8 +83,11 @@ func LoadTask(path string) (*task.Task, error) {
 		Name string `yaml:"name"`
 		Task `yaml:",inline"`
 	}
-	if err := yaml.UnmarshalWithOptions(data, &file, yaml.Strict()); err != nil {
-		return nil, fmt.Errorf("%s: %s", path, strings.TrimSpace(yaml.FormatError(err, false, true)))
+	if data, err = text(data); err == nil {
+		err = decode(data, &file)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	err = file.Task.check()
 	switch {

@@ -81,7 +81,16 @@ func (d *DataFile) scan(seed uint64, progress func(stage string, done, total int
 	const mb = 1 << 20
 	ids, texts := map[uint64]struct{}{}, map[uint64]struct{}{}
 	in := bufio.NewReaderSize(d.file, mb)
-	var offset, reported int64
+	first, err := in.Peek(512)
+	if err != nil && err != io.EOF {
+		return fmt.Errorf("%s cannot be read: %w", d.name, err)
+	}
+	start, err := task.Opening(first)
+	if err != nil {
+		return fmt.Errorf("%s cannot be read: %w", d.name, err)
+	}
+	_, _ = in.Discard(start) // it was peeked at
+	offset, reported := int64(start), int64(0)
 	for number := 1; ; number++ {
 		line, length, err := readBounded(in)
 		if err != nil && err != io.EOF {

@@ -64,6 +64,32 @@ func (t *Trained) encode() ([]byte, error) {
 	return data, nil
 }
 
+// Writable says whether a model may be written to a path, before there is one: nothing but an older model is replaced.
+func Writable(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && !info.Mode().IsRegular():
+		return fmt.Errorf("%s is no file: name the model file to write", path)
+	case err == nil && info.Size() > 0:
+		data, unmap, err := mapFile(path)
+		if err != nil {
+			return err
+		}
+		older := specialist.IsModel(data)
+		if err := unmap(); err != nil {
+			return err
+		}
+		if !older {
+			return fmt.Errorf("%s is there already and is no occam model: name another file for the model, or remove it", path)
+		}
+	}
+	probe, err := os.CreateTemp(filepath.Dir(path), ".occam-*")
+	if err != nil {
+		return fmt.Errorf("the model cannot be written: %w; name another place", err)
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
 // writeWhole replaces a file with data, durably and at once.
 func writeWhole(path string, data []byte) (err error) {
 	temporary, err := os.CreateTemp(filepath.Dir(path), ".occam-*")

@@ -136,6 +136,9 @@ func (m *Model) Encode(meta json.RawMessage) []byte {
 
 func align(n int) int { return (n + alignment - 1) &^ (alignment - 1) }
 
+// IsModel reports whether a file that begins so is a model, whatever its version and whether it is whole.
+func IsModel(data []byte) bool { return bytes.HasPrefix(data, magic[:]) }
+
 // Decode reads a model file, which may be a read-only memory mapping: the model refers to data as long as it lives, and
 // data must not change. It returns the caller's meta section too. A file that is damaged, truncated, made by a later
 // version or inconsistent is an error; what Decode allocates is bounded by a small multiple of len(data).
@@ -160,7 +163,7 @@ func Decode(data []byte) (*Model, json.RawMessage, error) {
 }
 
 func readSections(data []byte) (map[string][]byte, error) {
-	if len(data) < headerSize || !bytes.Equal(data[:8], magic[:]) {
+	if len(data) < headerSize || !IsModel(data) {
 		return nil, errors.New("this is no occam model file")
 	}
 	if version := binary.LittleEndian.Uint32(data[8:]); version != formatVersion {

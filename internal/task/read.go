@@ -28,16 +28,44 @@ type Problem struct {
 
 func (p Problem) String() string { return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Reason) }
 
+// Opening looks at the first bytes of a data file: bad says why it is none at all, start is where its first line begins, behind the
+// byte order mark that some editors write.
+func Opening(first []byte) (start int, bad error) {
+	switch {
+	case bytes.HasPrefix(first, []byte("\xff\xfe")), bytes.HasPrefix(first, []byte("\xfe\xff")), len(first) > 1 && (first[0] == 0) != (first[1] == 0):
+		return 0, errors.New("it is UTF-16: save it as UTF-8")
+	case bytes.HasPrefix(first, []byte("\x1f\x8b")), bytes.HasPrefix(first, []byte("PK\x03\x04")), bytes.HasPrefix(first, []byte("\x28\xb5\x2f\xfd")):
+		return 0, errors.New("it is compressed: unpack it first")
+	case bytes.IndexByte(first, 0) >= 0:
+		return 0, errors.New("it is no text: one JSON object a line is wanted, or CSV")
+	case bytes.HasPrefix(first, []byte("\ufeff")):
+		start = len("\ufeff")
+	}
+	if bytes.HasPrefix(bytes.TrimSpace(first[start:]), []byte("[")) {
+		return 0, errors.New("it is one JSON array: write one object a line, for example with: jq -c '.[]'")
+	}
+	return start, nil
+}
+
 // ReadExamples reads labelled examples: JSON Lines of {"id","text","labels"}, OpenAI chat fine-tuning lines, or CSV with a
 // header that has a text column (the other columns but id are labels; an empty cell is null). name is used in problems and,
 // by its .csv ending, to tell CSV. Every line that cannot be used is a Problem; the error is for what ends the reading.
 func ReadExamples(r io.Reader, name string) ([]Example, []Problem, error) {
 	reader := exampleReader{file: name, lineOfID: map[string]int{}}
-	var err error
+	in := bufio.NewReaderSize(r, 1<<16)
+	first, err := in.Peek(512)
+	if err != nil && err != io.EOF {
+		return nil, nil, fmt.Errorf("%s cannot be read: %w", name, err)
+	}
+	start, err := Opening(first)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s cannot be read: %w", name, err)
+	}
+	_, _ = in.Discard(start) // it was peeked at
 	if strings.HasSuffix(strings.ToLower(name), ".csv") {
-		err = reader.readCSV(r)
+		err = reader.readCSV(in)
 	} else {
-		err = reader.readLines(r)
+		err = reader.readLines(in)
 	}
 	if err != nil {
 		return nil, reader.problems, err
@@ -55,8 +83,7 @@ type exampleReader struct {
 	lineOfID map[string]int
 }
 
-func (x *exampleReader) readLines(r io.Reader) error {
-	lines := bufio.NewReaderSize(r, 1<<16)
+func (x *exampleReader) readLines(lines *bufio.Reader) error {
 	for number := 1; ; number++ {
 		line, tooLong, err := readLine(lines)
 		if err != nil && err != io.EOF {
@@ -202,10 +229,9 @@ func (x *exampleReader) readCSV(r io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("%s: the CSV header cannot be read: %w", x.file, err)
 	}
-	header[0] = strings.TrimPrefix(header[0], "\ufeff")
 	text, id := slices.Index(header, "text"), slices.Index(header, "id")
-	if text < 0 {
-		return fmt.Errorf("%s:1: the CSV header has no column named \"text\": it has %s", x.file, strings.Join(header, ", "))
+	if err := checkHeader(header, text); err != nil {
+		return fmt.Errorf("%s:1: %w", x.file, err)
 	}
 	for {
 		row, err := rows.Read()
@@ -227,6 +253,21 @@ func (x *exampleReader) readCSV(r io.Reader) error {
 			return tooMany
 		}
 	}
+}
+
+func checkHeader(header []string, text int) error {
+	if text < 0 && len(header) == 1 && strings.ContainsAny(header[0], ";\t") {
+		return errors.New("the columns are separated by semicolons or tabs: export the file with commas")
+	}
+	if text < 0 {
+		return fmt.Errorf("the CSV header has no column named \"text\": it has %s; rename the one that holds the texts", strings.Join(header, ", "))
+	}
+	for i, name := range header {
+		if slices.Contains(header[:i], name) {
+			return fmt.Errorf("two columns of the CSV header are named %q: rename or remove one", name)
+		}
+	}
+	return nil
 }
 
 // rowLine is the line a row starts on, also of one that cannot be parsed.

@@ -147,3 +147,30 @@ func TestInferRefusals(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestOpening: a file that is none of the forms is refused in one sentence that says what it is, and a byte order mark is no data.
+func TestOpening(t *testing.T) {
+	line := `{"text":"where is my parcel","labels":{"category":"late"}}` + "\n"
+	for name, tc := range map[string]struct{ file, want string }{
+		"utf-16 little endian": {"\xff\xfe{\x00\"\x00", "UTF-16"},
+		"utf-16 big endian":    {"\xfe\xff\x00{\x00\"", "UTF-16"},
+		"utf-16 without mark":  {"{\x00\"\x00t\x00", "UTF-16"},
+		"gzip":                 {"\x1f\x8b\x08\x00", "compressed"},
+		"a spreadsheet":        {"PK\x03\x04\x14\x00", "compressed"},
+		"binary":               {"ab\x00\x00c", "no text"},
+		"an array":             {" \n[" + line + "]", "JSON array"},
+	} {
+		for _, file := range []string{"x.jsonl", "x.csv"} {
+			_, problems, err := ReadExamples(strings.NewReader(tc.file), file)
+			if err == nil || !strings.Contains(err.Error(), tc.want) || len(problems) > 0 {
+				t.Errorf("%s as %s: %v, %v", name, file, err, problems)
+			}
+		}
+	}
+	for file, data := range map[string]string{"x.jsonl": line, "x.csv": "text,category\r\nwhere is my parcel,late\r\n", "crlf.jsonl": strings.ReplaceAll(line, "\n", "\r\n")} {
+		examples, problems, err := ReadExamples(strings.NewReader("\ufeff"+data), file)
+		if err != nil || len(problems) > 0 || len(examples) != 1 || examples[0].Labels["category"].Text() != "late" {
+			t.Errorf("%s with a byte order mark: %v, %v, %v", file, examples, problems, err)
+		}
+	}
+}
