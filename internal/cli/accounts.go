@@ -12,9 +12,9 @@ import (
 
 func (a *app) accountsCommand() *cobra.Command {
 	var path, role string
-	cmd := &cobra.Command{Use: "accounts", Short: "Who may log in to the dashboard and its API", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.PersistentFlags().StringVar(&path, "config", "occam.yaml", "configuration file")
+	cmd := a.group("accounts", "Who may log in to the dashboard and its API", func(cmd *cobra.Command) error { return a.listAccounts(cmd.Context(), path) })
+	cmd.Example = "  occam accounts add ann --role admin\n  occam accounts reset-password ann"
+	configFlag(cmd, &path)
 	change := func(do string) func(*cobra.Command, []string) error {
 		return func(cmd *cobra.Command, args []string) error {
 			form := url.Values{"name": {args[0]}, "do": {do}}
@@ -50,9 +50,15 @@ func (a *app) changeAccount(ctx context.Context, path string, form url.Values) e
 	})
 }
 
+// accountRow is one account of `occam accounts list --json`.
+type accountRow struct {
+	Name string `json:"name"`
+	Role string `json:"role"`
+}
+
 // settingsReport is what GET /api/settings answers, as far as the command line shows it.
 type settingsReport struct {
-	Accounts      []struct{ Name, Role string }
+	Accounts      []accountRow
 	Configuration struct{ YAML string }
 	Actions       []struct {
 		At                       time.Time
@@ -61,15 +67,25 @@ type settingsReport struct {
 }
 
 func (a *app) listAccounts(ctx context.Context, path string) error {
-	call := func(c *admin, out any) error { return c.get(ctx, "/api/settings", out) }
-	return show(ctx, a, path, call, func(s settingsReport) {
-		if len(s.Accounts) == 0 {
-			fmt.Fprintln(a.stderr, "There is no account yet: `occam serve` makes the first one, or `occam accounts add NAME --role admin`.")
-		}
-		for _, account := range s.Accounts {
-			fmt.Fprintf(a.stdout, "%-24s %s\n", account.Name, account.Role)
-		}
-	})
+	c, err := a.admin(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	var s settingsReport
+	if err := c.get(ctx, "/api/settings", &s); err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(map[string]any{"accounts": append([]accountRow{}, s.Accounts...)})
+	}
+	if len(s.Accounts) == 0 {
+		fmt.Fprintln(a.stderr, "There is no account yet: `occam serve` makes the first one, or `occam accounts add NAME --role admin`.")
+	}
+	for _, account := range s.Accounts {
+		fmt.Fprintf(a.stdout, "%-24s %s\n", account.Name, account.Role)
+	}
+	return nil
 }
 
 func (a *app) settingsCommand() *cobra.Command {
@@ -80,7 +96,7 @@ func (a *app) settingsCommand() *cobra.Command {
 			call := func(c *admin, out any) error { return c.get(ctx, "/api/settings", out) }
 			return show(ctx, a, path, call, a.printSettings)
 		}}
-	cmd.Flags().StringVar(&path, "config", "occam.yaml", "configuration file")
+	configFlag(cmd, &path)
 	return cmd
 }
 

@@ -53,7 +53,7 @@ func (a *app) initCommand() *cobra.Command {
 		Use: "init", Short: "Write a commented occam.yaml", Args: noArgs,
 		RunE: func(*cobra.Command, []string) error { return a.writeExample(path, force) },
 	}
-	cmd.Flags().StringVar(&path, "config", "occam.yaml", "file to write")
+	cmd.Flags().StringVar(&path, "config", defaultConfig, "file to write")
 	cmd.Flags().BoolVar(&force, "force", false, "overwrite a file that is there")
 	return cmd
 }

@@ -44,9 +44,9 @@ func (s *server) offline(w http.ResponseWriter, r *http.Request, key *store.Key)
 
 func (a *app) batchesCommand() *cobra.Command {
 	var path string
-	cmd := &cobra.Command{Use: "batches", Short: "How far every batch is, and how to stop one", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.listBatches(cmd.Context(), path) }}
-	cmd.PersistentFlags().StringVar(&path, "config", "occam.yaml", "configuration file")
+	cmd := a.group("batches", "How far every batch is, and how to stop one", func(cmd *cobra.Command) error { return a.listBatches(cmd.Context(), path) })
+	cmd.Example = "  occam batches\n  occam batches cancel batch_01M8C3…"
+	configFlag(cmd, &path)
 	cmd.AddCommand(
 		&cobra.Command{Use: "list", Short: "Every batch, newest first", Args: noArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return a.listBatches(cmd.Context(), path) }},

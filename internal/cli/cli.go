@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"occam/internal/config"
 )
 
 // Exit codes, a contract that scripts depend on.
@@ -76,28 +79,107 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 }
 
 func (a *app) root() *cobra.Command {
-	root := &cobra.Command{
-		Use:           "occam",
-		Short:         "The smallest model that does the job, proved on your own traffic",
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		Args:          func(_ *cobra.Command, args []string) error { return unknownCommand(args) },
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
+	root := a.group("occam", "The smallest model that does the job, proved on your own traffic", nil)
+	root.SilenceUsage, root.SilenceErrors = true, true
+	root.Version = version
+	root.SetVersionTemplate("occam {{.Version}}\n")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print one JSON document on stdout")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError("%v; see `%s --help`", err, cmd.CommandPath())
-	})
-	root.AddCommand(a.demoCommand(), a.serveCommand(), a.reloadCommand(), a.trainCommand(), a.evalCommand(), a.predictCommand(), a.dataCommand(), a.breakevenCommand(), a.adviseCommand(),
-		a.tasksCommand(), a.modelsCommand(), a.reportCommand(), a.ledgerCommand(), a.keysCommand(), a.batchesCommand(), a.accountsCommand(), a.settingsCommand(), a.requestsCommand(), a.reviewCommand(), a.pricesCommand(), a.doctorCommand(), a.initCommand(), a.versionCommand())
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(helpCommand(root))
+	root.SetHelpCommandGroupID("operate")
+	root.SetCompletionCommandGroupID("operate")
+	root.AddGroup(&cobra.Group{ID: "try", Title: "Try it, and see whether it pays:"}, &cobra.Group{ID: "train", Title: "Train a specialist on examples:"},
+		&cobra.Group{ID: "run", Title: "Run the gateway, and watch it:"}, &cobra.Group{ID: "operate", Title: "Operate it:"})
+	for id, commands := range map[string][]*cobra.Command{
+		"try":     {a.demoCommand(), a.breakevenCommand(), a.adviseCommand()},
+		"train":   {a.dataCommand(), a.trainCommand(), a.evalCommand(), a.predictCommand()},
+		"run":     {a.initCommand(), a.serveCommand(), a.tasksCommand(), a.modelsCommand(), a.requestsCommand(), a.reviewCommand(), a.reportCommand(), a.batchesCommand()},
+		"operate": {a.doctorCommand(), a.reloadCommand(), a.keysCommand(), a.accountsCommand(), a.settingsCommand(), a.ledgerCommand(), a.pricesCommand(), a.versionCommand()},
+	} {
+		for _, command := range commands {
+			command.GroupID = id
+			root.AddCommand(command)
+		}
+	}
 	return root
 }
 
-func unknownCommand(args []string) error {
-	if len(args) == 0 {
-		return nil
+// group is a command that holds others. Alone it does what list does; without a list it shows its help.
+func (a *app) group(name, short string, list func(cmd *cobra.Command) error) *cobra.Command {
+	return &cobra.Command{Use: name, Short: short, SuggestionsMinimumDistance: 2,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return unknownCommand(cmd, args[0])
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case list != nil:
+				return list(cmd)
+			case a.json:
+				return usageError("%s needs a command; see `%s --help`", cmd.CommandPath(), cmd.CommandPath())
+			}
+			return cmd.Help()
+		}}
+}
+
+// defaultConfig is where a configuration is looked for when none is named.
+const defaultConfig = "occam.yaml"
+
+// configFlag gives a command, and those below it, --config.
+func configFlag(cmd *cobra.Command, path *string) {
+	cmd.PersistentFlags().StringVar(path, "config", defaultConfig, "configuration file")
+}
+
+func unknownCommand(cmd *cobra.Command, name string) error {
+	meant := ""
+	if like := cmd.SuggestionsFor(name); len(like) > 0 {
+		meant = fmt.Sprintf(" Did you mean `%s %s`?", cmd.CommandPath(), like[0])
 	}
-	return usageError("there is no command %q; see `occam --help`", args[0])
+	return usageError("there is no command %q.%s See `%s --help`", name, meant, cmd.CommandPath())
+}
+
+var flagName = regexp.MustCompile(`(?m)^ +(?:-\w, )?--([\w-]+)`)
+
+// flagError says which flag was probably meant.
+func flagError(cmd *cobra.Command, err error) error {
+	text := err.Error()
+	if flag, unknown := strings.CutPrefix(text, "unknown flag: --"); unknown {
+		var names []string
+		for _, found := range flagName.FindAllStringSubmatch(cmd.Flags().FlagUsages(), -1) {
+			names = append(names, found[1])
+		}
+		name, _, _ := strings.Cut(flag, "=")
+		if meant := config.Closest(name, names); meant != "" {
+			return usageError("there is no flag --%s. Did you mean --%s? See `%s --help`", name, meant, cmd.CommandPath())
+		}
+	}
+	if before, reason, ok := strings.Cut(text, ": strconv."); ok { // how Go reads numbers is nobody's business
+		text = before
+		if strings.Contains(reason, "out of range") {
+			text += " is out of range"
+		}
+	}
+	return usageError("%s; see `%s --help`", text, cmd.CommandPath())
+}
+
+// helpCommand shows the help of a command, and knows which there are.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Show the help of a command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			about, rest, err := root.Find(args)
+			if err != nil {
+				return usageError("%v", err)
+			}
+			if len(rest) > 0 {
+				return unknownCommand(about, rest[0])
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
 }
 
 // noArgs refuses positional arguments with the right exit code.

@@ -22,11 +22,8 @@ type dataFlags struct {
 }
 
 func (a *app) dataCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "data", Short: "What is wrong with labelled examples, and what more would bring",
-		Args: func(_ *cobra.Command, args []string) error { return unknownCommand(args) },
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
+	cmd := a.group("data", "What is wrong with labelled examples, and what more would bring", nil)
+	cmd.Example = "  occam data check tickets.jsonl\n  occam data curve tickets.jsonl"
 	cmd.AddCommand(a.dataCheckCommand(), a.dataCurveCommand())
 	return cmd
 }

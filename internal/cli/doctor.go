@@ -43,7 +43,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context(), path, offline) },
 	}
 	cmd.Flags().BoolVar(&offline, "offline", false, "ask no provider")
-	cmd.Flags().StringVar(&path, "config", "occam.yaml", "configuration file")
+	configFlag(cmd, &path)
 	return cmd
 }
 

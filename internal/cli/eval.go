@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,7 +24,8 @@ func (a *app) evalCommand() *cobra.Command {
 	var skipBad bool
 	cmd := &cobra.Command{
 		Use: "eval --model FILE.occam --data test.jsonl", Short: "Score a specialist on labelled examples", Args: noArgs,
-		RunE: func(*cobra.Command, []string) error { return a.eval(model, data, minAccuracy, skipBad) },
+		Example: "  occam eval --model ticket-triage.occam --data test.jsonl\n  occam eval --model ticket-triage.occam --data test.jsonl --min-accuracy 0.95 --json",
+		RunE:    func(*cobra.Command, []string) error { return a.eval(model, data, minAccuracy, skipBad) },
 	}
 	cmd.Flags().StringVar(&model, "model", "", "model file made by occam train (required)")
 	cmd.Flags().StringVar(&data, "data", "", "labelled examples (required)")
@@ -35,6 +37,9 @@ func (a *app) evalCommand() *cobra.Command {
 func (a *app) eval(modelPath, data string, minAccuracy float64, skipBad bool) error {
 	if modelPath == "" || data == "" {
 		return usageError("--model and --data are both needed: occam eval --model FILE.occam --data test.jsonl")
+	}
+	if minAccuracy < 0 || minAccuracy > 1 {
+		return usageError("--min-accuracy is %v: it is a share between 0 and 1, such as 0.97", minAccuracy)
 	}
 	loaded, err := lifecycle.LoadModel(modelPath)
 	if err != nil {
@@ -159,6 +164,9 @@ func (a *app) predictLines(ctx context.Context, p *predictor) error {
 	bad := 0
 	for number := 1; ctx.Err() == nil; number++ {
 		line, err := in.ReadBytes('\n')
+		if number == 1 {
+			line = bytes.TrimPrefix(line, []byte("\ufeff"))
+		}
 		if len(line) > maxPredictLine {
 			return errors.Join(fmt.Errorf("stdin line %d is longer than 16 MB", number), out.Flush())
 		}
@@ -195,7 +203,7 @@ func (l *predictor) answer(line []byte, out io.Writer) error {
 		return errors.New("not valid UTF-8")
 	}
 	if err := json.Unmarshal(line, &in); err != nil {
-		return fmt.Errorf(`not a JSON object such as {"id":"1","text":"…"}: %w`, err)
+		return errors.New(`not a JSON object such as {"id":"1","text":"…"}`)
 	}
 	if in.Text == nil {
 		return errors.New(`"text" is missing`)

@@ -14,7 +14,12 @@ import (
 
 func (a *app) forgetCommand(path *string) *cobra.Command {
 	return &cobra.Command{
-		Use: "forget REQUEST_ID...", Short: "Remove the text, labels and reviews of requests; what they cost stays", Args: cobra.MinimumNArgs(1),
+		Use: "forget REQUEST_ID...", Short: "Remove the text, labels and reviews of requests; what they cost stays", Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError("%s needs the ID of a request at least: the answer's X-Occam-Request-Id", cmd.CommandPath())
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error { return a.forget(cmd.Context(), *path, args) },
 	}
 }

@@ -18,13 +18,13 @@ import (
 
 func (a *app) keysCommand() *cobra.Command {
 	var path string
-	cmd := &cobra.Command{Use: "keys", Short: "Virtual keys: what apps send instead of the provider's key", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.PersistentFlags().StringVar(&path, "config", "occam.yaml", "configuration file")
+	cmd := a.group("keys", "Virtual keys: what apps send instead of the provider's key", func(cmd *cobra.Command) error { return a.listKeys(cmd.Context(), path) })
+	cmd.Example = "  occam keys create billing-app --budget 25 --requests-per-minute 600\n  occam keys list\n  occam keys revoke 01M8C3XR1Y…"
+	configFlag(cmd, &path)
 	cmd.AddCommand(a.createKeyCommand(&path), a.limitKeyCommand(&path),
 		&cobra.Command{Use: "list", Short: "Every key with its limits; never its secret", Args: noArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return a.listKeys(cmd.Context(), path) }},
-		&cobra.Command{Use: "revoke ID", Short: "Make a key invalid for good", Args: cobra.ExactArgs(1),
+		&cobra.Command{Use: "revoke ID", Short: "Make a key invalid for good", Args: oneArg("a key's ID"),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				return a.changeKey(cmd.Context(), path, args[0], url.Values{"do": {"revoke"}})
 			}})
@@ -34,7 +34,7 @@ func (a *app) keysCommand() *cobra.Command {
 func (a *app) createKeyCommand(path *string) *cobra.Command {
 	var limits limitFlags
 	cmd := &cobra.Command{
-		Use: "create NAME", Short: "Make a key and show its secret, once", Args: cobra.ExactArgs(1),
+		Use: "create NAME", Short: "Make a key and show its secret, once", Args: oneArg("a name for the key, such as the app's"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			form, err := limits.form()
 			if err != nil {
@@ -51,7 +51,7 @@ func (a *app) createKeyCommand(path *string) *cobra.Command {
 func (a *app) limitKeyCommand(path *string) *cobra.Command {
 	var limits limitFlags
 	cmd := &cobra.Command{
-		Use: "limits ID", Short: "Give a key other limits: what is not named is not limited", Args: cobra.ExactArgs(1),
+		Use: "limits ID", Short: "Give a key other limits: what is not named is not limited", Args: oneArg("a key's ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			form, err := limits.form()
 			if err != nil {
@@ -177,6 +177,9 @@ func (a *app) listKeys(ctx context.Context, path string) error {
 	}
 	if a.json {
 		return a.printJSON(map[string]any{"keys": rows})
+	}
+	if len(rows) == 0 {
+		fmt.Fprintln(a.stderr, "There is no key, so the API asks for none: make the first with `occam keys create NAME`.")
 	}
 	for _, r := range rows {
 		state := "valid"

@@ -18,17 +18,17 @@ import (
 
 func (a *app) ledgerCommand() *cobra.Command {
 	var path, out string
-	cmd := &cobra.Command{Use: "ledger", Short: "Verify, export, import and back up the ledger; forget and redact what was kept", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.PersistentFlags().StringVar(&path, "config", "occam.yaml", "configuration file")
+	cmd := a.group("ledger", "Verify, export, import and back up the ledger; forget and redact what was kept", nil)
+	cmd.Example = "  occam ledger verify\n  occam ledger backup /mnt/backup/occam-2026-11-26\n  occam ledger forget 01M8C3…"
+	configFlag(cmd, &path)
 	verify := &cobra.Command{Use: "verify", Short: "Recompute the hash chain, the sums and the head", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.verifyLedger(cmd.Context(), path) }}
 	export := &cobra.Command{Use: "export", Short: "Write the ledger as JSON Lines", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.exportLedger(cmd.Context(), path, out) }}
 	export.Flags().StringVar(&out, "out", "-", "file to write, - for stdout")
-	restore := &cobra.Command{Use: "import FILE", Short: "Fill an empty store from an export, checking the chain on the way", Args: cobra.ExactArgs(1),
+	restore := &cobra.Command{Use: "import FILE", Short: "Fill an empty store from an export, checking the chain on the way", Args: oneArg("the export's file, or - for stdin"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.importLedger(cmd.Context(), path, args[0]) }}
-	backup := &cobra.Command{Use: "backup DIR", Short: "Copy the whole SQLite store into a new folder, also beside a running server", Args: cobra.ExactArgs(1),
+	backup := &cobra.Command{Use: "backup DIR", Short: "Copy the whole SQLite store into a new folder, also beside a running server", Args: oneArg("the folder to make"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.backupStore(cmd.Context(), path, args[0]) }}
 	cmd.AddCommand(verify, export, restore, backup, a.acceptRollbackCommand(&path), a.forgetCommand(&path), a.redactCommand(&path))
 	return cmd
@@ -42,6 +42,9 @@ func (a *app) backupStore(ctx context.Context, path, dir string) error {
 	defer s.Close()
 	if err := s.Backup(ctx, dir); err != nil {
 		return err
+	}
+	if a.json {
+		return a.printJSON(map[string]any{"backup": dir})
 	}
 	fmt.Fprintf(a.stderr, "copied to %s: a data folder of its own; keep it away from this disk\n", dir)
 	return nil
@@ -69,8 +72,7 @@ func (a *app) acceptRollback(ctx context.Context, path, confirm string) error {
 	}
 	s, err := openStore(ctx, cfg, slog.New(slog.DiscardHandler))
 	if err == nil {
-		fmt.Fprintln(a.stderr, "nothing was done: the database holds everything that its head file knows of")
-		return s.Close()
+		return errors.Join(s.Close(), a.tellAcceptance(false, "nothing was done: the database holds everything that its head file knows of"))
 	}
 	if !errors.Is(err, store.ErrRolledBack) {
 		return err
@@ -90,8 +92,15 @@ func (a *app) acceptRollback(ctx context.Context, path, confirm string) error {
 	if s, err = store.Open(ctx, storeDSN(cfg), opts); err != nil {
 		return err
 	}
-	fmt.Fprintln(a.stderr, "accepted; `occam ledger verify` shows what was written into the chain")
-	return s.Close()
+	return errors.Join(s.Close(), a.tellAcceptance(true, "accepted; `occam ledger verify` shows what was written into the chain"))
+}
+
+func (a *app) tellAcceptance(accepted bool, text string) error {
+	if a.json {
+		return a.printJSON(map[string]any{"accepted": accepted})
+	}
+	_, err := fmt.Fprintln(a.stderr, text)
+	return err
 }
 
 // readStore opens the configured store to read, also beside a process that serves.
@@ -161,9 +170,15 @@ func (a *app) exportLedger(ctx context.Context, path, out string) error {
 	}
 	file, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return fmt.Errorf("the export cannot be written: %w", err)
+		return fmt.Errorf("the export cannot be written: %w; name another file with --out", err)
 	}
-	return errors.Join(s.Export(ctx, file), file.Sync(), file.Close())
+	if err := errors.Join(s.Export(ctx, file), file.Sync(), file.Close()); err != nil {
+		return errors.Join(fmt.Errorf("the export to %s is not whole: %w", out, err), os.Remove(out))
+	}
+	if a.json {
+		return a.printJSON(map[string]any{"export": out})
+	}
+	return nil
 }
 
 func (a *app) importLedger(ctx context.Context, path, from string) error {
@@ -185,6 +200,9 @@ func (a *app) importLedger(ctx context.Context, path, from string) error {
 	}
 	if err := store.Import(ctx, storeDSN(cfg), store.Options{Dir: cfg.DataDir}, in); err != nil {
 		return err
+	}
+	if a.json {
+		return a.printJSON(map[string]any{"imported": from})
 	}
 	fmt.Fprintln(a.stderr, "imported; check it with `occam ledger verify`")
 	return nil

@@ -17,9 +17,9 @@ import (
 
 func (a *app) modelsCommand() *cobra.Command {
 	var path string
-	cmd := &cobra.Command{Use: "models", Short: "Trained models with their certificates; promote one, or roll back", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.PersistentFlags().StringVar(&path, "config", "occam.yaml", "configuration file")
+	cmd := a.group("models", "Trained models with their certificates; promote one, or roll back", func(cmd *cobra.Command) error { return a.listModels(cmd.Context(), path, "") })
+	cmd.Example = "  occam models list ticket-triage\n  occam models promote ticket-triage\n  occam models rollback ticket-triage"
+	configFlag(cmd, &path)
 	cmd.AddCommand(
 		&cobra.Command{Use: "list [TASK]", Short: "Every stored model, newest first", Args: atMostOne,
 			RunE: func(cmd *cobra.Command, args []string) error {
@@ -142,6 +142,10 @@ func (a *app) listModels(ctx context.Context, path, taskName string) error {
 	}
 	if a.json {
 		return a.printJSON(map[string]any{"models": all})
+	}
+	if len(all) == 0 {
+		fmt.Fprintln(a.stderr, "There are no models yet: `occam serve` trains them from traffic, or name a file of `occam train` with tasks.NAME.model.")
+		return nil
 	}
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "MODEL\tTASK\tSTORED\tPLACE\tSIZE\tCOVERS\tSERVED ACCURACY [95 %]\tVERDICT")

@@ -20,9 +20,6 @@ import (
 // top of the built-in book.
 const priceFolder = "prices"
 
-// defaultConfig is where a configuration is looked for when none is named.
-const defaultConfig = "occam.yaml"
-
 // bookAt is the price book of a configuration; the built-in one where none is named and none is there.
 func (a *app) bookAt(configPath string) (*cost.Book, error) {
 	if _, err := os.Stat(configPath); configPath == defaultConfig && errors.Is(err, fs.ErrNotExist) {
@@ -86,7 +83,7 @@ func (a *app) importPricesCommand(path *string) *cobra.Command {
 	var format string
 	var apply bool
 	cmd := &cobra.Command{
-		Use: "import FILE", Short: "Show what a price list would change; with --apply, use it from now on", Args: cobra.ExactArgs(1),
+		Use: "import FILE", Short: "Show what a price list would change; with --apply, use it from now on", Args: oneArg("the file of a price list"),
 		RunE: func(_ *cobra.Command, args []string) error { return a.importPrices(*path, args[0], format, apply) },
 	}
 	cmd.Flags().StringVar(&format, "format", "litellm", "litellm (its model_prices map), genai (genai-prices' data.json or data_v2.json) or occam")

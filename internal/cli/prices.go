@@ -13,23 +13,25 @@ import (
 
 func (a *app) pricesCommand() *cobra.Command {
 	var path string
-	cmd := &cobra.Command{Use: "prices", Short: "The dated price book", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.PersistentFlags().StringVar(&path, "config", defaultConfig, "configuration file: its imported prices count")
+	cmd := a.group("prices", "The dated price book", func(cmd *cobra.Command) error { return a.listPricesToday(path) })
+	cmd.Example = "  occam prices list\n  occam prices show gpt-4o\n  occam prices import prices.json --format litellm"
+	configFlag(cmd, &path)
 	cmd.AddCommand(
 		&cobra.Command{Use: "list", Short: "Every price in force today", Args: noArgs,
-			RunE: func(*cobra.Command, []string) error {
-				book, err := a.bookAt(path)
-				if err != nil {
-					return err
-				}
-				return a.listPrices(book, book.Prices(a.now()))
-			}},
-		&cobra.Command{Use: "show MODEL", Short: "Every price of one model, of all dates", Args: cobra.ExactArgs(1),
+			RunE: func(*cobra.Command, []string) error { return a.listPricesToday(path) }},
+		&cobra.Command{Use: "show MODEL", Short: "Every price of one model, of all dates", Args: oneArg("a model's name"),
 			RunE: func(_ *cobra.Command, args []string) error { return a.showPrices(path, args[0]) }},
 		a.importPricesCommand(&path),
 	)
 	return cmd
+}
+
+func (a *app) listPricesToday(configPath string) error {
+	book, err := a.bookAt(configPath)
+	if err != nil {
+		return err
+	}
+	return a.listPrices(book, book.Prices(a.now()))
 }
 
 func (a *app) showPrices(configPath, model string) error {

@@ -31,7 +31,7 @@ func (a *app) reportCommand() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.report(cmd.Context(), f) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.config, "config", "occam.yaml", "configuration file")
+	configFlag(cmd, &f.config)
 	flags.StringVar(&f.month, "month", "", "month such as 2026-11 (default: this month)")
 	flags.StringVar(&f.invoice, "invoice", "", "CSV of a provider's invoice to compare with the ledger")
 	flags.StringVar(&f.provider, "provider", "", "the provider that wrote the invoice (default: the only one in the ledger)")
@@ -53,11 +53,11 @@ type spendReport struct {
 }
 
 func (a *app) report(ctx context.Context, f reportFlags) error {
-	cfg, err := config.Load(f.config, a.getenv)
+	window, err := a.monthWindow(f.month)
 	if err != nil {
 		return err
 	}
-	window, err := a.monthWindow(f.month)
+	cfg, err := config.Load(f.config, a.getenv)
 	if err != nil {
 		return err
 	}

@@ -15,9 +15,9 @@ import (
 
 func (a *app) requestsCommand() *cobra.Command {
 	var path string
-	cmd := &cobra.Command{Use: "requests", Short: "Requests and the whole story of one", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.PersistentFlags().StringVar(&path, "config", "occam.yaml", "configuration file")
+	cmd := a.group("requests", "Requests and the whole story of one", func(cmd *cobra.Command) error { return a.listRequests(cmd.Context(), path, nil) })
+	cmd.Example = "  occam requests list --task ticket-triage --from 2026-11-01\n  occam requests show 01M8C3…"
+	configFlag(cmd, &path)
 	list := &cobra.Command{Use: "list", Short: "Requests, newest first", Args: noArgs}
 	flags := map[string]*string{}
 	for name, what := range map[string]string{"task": "only of this task", "tier": "only answered by this tier", "model": "only by this model", "key": "only of this key",

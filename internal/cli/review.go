@@ -11,9 +11,9 @@ import (
 
 func (a *app) reviewCommand() *cobra.Command {
 	var path, taskName string
-	cmd := &cobra.Command{Use: "review", Short: "Texts that wait for a person, the most valuable first", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.PersistentFlags().StringVar(&path, "config", "occam.yaml", "configuration file")
+	cmd := a.group("review", "Texts that wait for a person, the most valuable first", nil)
+	cmd.Example = "  occam review next --task ticket-triage\n  occam review skip 01M8C3…"
+	configFlag(cmd, &path)
 	next := &cobra.Command{Use: "next", Short: "Take the next text, for ten minutes", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.nextReview(cmd.Context(), path, taskName) }}
 	next.Flags().StringVar(&taskName, "task", "", "task (default: the one with the longest queue)")

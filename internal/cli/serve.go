@@ -30,6 +30,7 @@ func (a *app) serveCommand() *cobra.Command {
 	var limit time.Duration
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Run the gateway, the control loop and the dashboard", Args: noArgs,
+		Example: "  occam serve\n  occam serve --config /etc/occam/occam.yaml --json    # one JSON line with its addresses once it is ready",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			if limit > 0 {
@@ -41,7 +42,7 @@ func (a *app) serveCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().DurationVar(&limit, "for", 0, "stop by itself after this time, such as 10m (default: run until stopped)")
-	cmd.Flags().StringVar(&path, "config", "occam.yaml", "configuration file")
+	configFlag(cmd, &path)
 	return cmd
 }
 
@@ -66,6 +67,11 @@ func (a *app) serve(ctx context.Context, path string) error {
 	s.path = path
 	commands := s.listenControl(cfg.DataDir)
 	s.announce(a, cfg, path, started)
+	if a.json {
+		if err := a.printJSON(serving{s.url() + "/v1", s.url(), cfg.DataDir, len(s.tasks), len(cfg.Providers)}); err != nil {
+			return err
+		}
+	}
 	background, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() { s.serveControl(background, a, commands) })
@@ -203,6 +209,15 @@ func (s *server) listen(address string) error {
 
 // url is the server's address as a browser takes it.
 func (s *server) url() string { return "http://" + s.listener.Addr().String() }
+
+// serving is what `occam serve --json` prints once it is ready.
+type serving struct {
+	API       string `json:"api"`
+	Dashboard string `json:"dashboard"`
+	DataDir   string `json:"data_dir"`
+	Tasks     int    `json:"tasks"`
+	Providers int    `json:"providers"`
+}
 
 // announce prints what a newcomer needs next.
 func (s *server) announce(a *app, cfg *config.Config, path string, started time.Time) {

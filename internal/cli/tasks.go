@@ -18,9 +18,9 @@ import (
 
 func (a *app) tasksCommand() *cobra.Command {
 	var path string
-	cmd := &cobra.Command{Use: "tasks", Short: "Where every task stands, and what a person can do about it", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.onData(cmd.Context(), path, listTasks) }}
-	cmd.PersistentFlags().StringVar(&path, "config", "occam.yaml", "configuration file")
+	cmd := a.group("tasks", "Where every task stands, and what a person can do about it", func(cmd *cobra.Command) error { return a.onData(cmd.Context(), path, listTasks) })
+	cmd.Example = "  occam tasks\n  occam tasks show ticket-triage\n  occam tasks pause ticket-triage\n  occam tasks pause ticket-triage --resume"
+	configFlag(cmd, &path)
 	// about makes a subcommand about one task or key.
 	about := func(use, short, what string, work func(name string) work) *cobra.Command {
 		return &cobra.Command{Use: use, Short: short, Args: oneArg(what),
@@ -90,10 +90,13 @@ func cancelTraining(name string) work {
 // oneArg wants exactly one argument, and says which.
 func oneArg(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != 1 {
+		switch len(args) {
+		case 0:
 			return usageError("%s needs %s; see `%s --help`", cmd.CommandPath(), what, cmd.CommandPath())
+		case 1:
+			return nil
 		}
-		return nil
+		return usageError("%s takes %s and nothing behind it, but got %q; see `%s --help`", cmd.CommandPath(), what, args[1:], cmd.CommandPath())
 	}
 }
 

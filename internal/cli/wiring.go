@@ -287,6 +287,6 @@ func (a *app) reloadCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&path, "config", "occam.yaml", "configuration file")
+	configFlag(cmd, &path)
 	return cmd
 }
