@@ -3,7 +3,7 @@ SHELL := bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 RACE := ./internal/store/... ./internal/engine/... ./internal/gateway/... ./internal/batch/... ./internal/lifecycle/... ./internal/sim/... ./internal/cascade/... ./internal/specialist/...
 
-.PHONY: bench-calibration bench-million bench-crossfit test setup lint unit race chaos focus build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger bench-dashboard pictures proof faults bench-training proof-data
+.PHONY: bench-calibration bench-million bench-crossfit test setup lint unit race chaos focus build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger bench-dashboard pictures proof faults bench-training proof-data soak
 
 test: setup lint unit race ## install what the tests need and run all of them
 
@@ -69,7 +69,10 @@ bench-data: ## the figures of docs/data_check.md, on ../shared/data
 	OCCAM_BENCH=1 go test -count=1 -v -timeout 60m -run 'Banking77|CrossFit' ./internal/datacheck
 
 faults: ## the gateway's faults at full size with their bounds in milliseconds; needs a machine of its own (some fifteen minutes)
-	OCCAM_FAULTS=1 go test -count=1 -timeout 40m -v -run 'F[0-9][0-9]|S[0-9][0-9]' ./internal/gateway ./internal/engine ./internal/openai
+	OCCAM_FAULTS=1 go test -count=1 -p 1 -timeout 40m -v -run 'F[0-9][0-9]|S[0-9][0-9]' . ./internal/batch ./internal/gateway ./internal/engine ./internal/openai
+
+soak: ## an hour of mixed load: memory and p99 stay as they are; OCCAM_SOAK=8h for a night
+	OCCAM_SOAK=$${OCCAM_SOAK:-1h} go test -count=1 -timeout 24h -run TestF33Soak -v ./internal/gateway
 
 bench-dashboard: ## how long the pages take at a million rows, and what they allocate; the pages' norms of time in a browser (a quiet machine)
 	OCCAM_LEDGER_ROWS=1000000 go test -count=1 -v -run MillionRows -timeout 1h ./internal/dashboard

@@ -38,7 +38,11 @@ func (a *app) serveCommand() *cobra.Command {
 				ctx, stop = context.WithTimeout(ctx, limit)
 				defer stop()
 			}
-			return a.serve(ctx, path)
+			heir, err := a.serve(ctx, path)
+			if err == nil && heir != nil {
+				err = restart(heir)
+			}
+			return err
 		},
 	}
 	cmd.Flags().DurationVar(&limit, "for", 0, "stop by itself after this time, such as 10m (default: run until stopped)")
@@ -46,24 +50,26 @@ func (a *app) serveCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) serve(ctx context.Context, path string) error {
+// serve runs a server until ctx ends, or until it is told to restart: heir is then its listener, for the process that goes on.
+func (a *app) serve(ctx context.Context, path string) (heir *os.File, err error) {
 	started := a.now()
 	cfg, err := config.Load(path, a.getenv)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	tasks, err := cfg.TaskList()
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	s, err := a.open(ctx, cfg, tasks, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer s.close()
 	if err := s.listen(cfg.Listen); err != nil {
-		return err
+		return nil, err
 	}
+	ctx, restarting := s.untilRestart(ctx, a)
 	s.path = path
 	commands := s.listenControl(cfg.DataDir)
 	s.announce(a, cfg, path, started)
@@ -85,7 +91,8 @@ func (a *app) serve(ctx context.Context, path string) error {
 	watching.Go(func() { newPager(cfg, s.url(), s.store, s.log, a.now).watch(background, s.control.Load().Status) })
 	defer watching.Wait()
 	defer stop()
-	return s.run(ctx, time.Duration(cfg.Limits.Drain))
+	err = s.run(ctx, time.Duration(cfg.Limits.Drain))
+	return restarting(), err
 }
 
 // A server is one running occam: everything wired together.
@@ -138,7 +145,7 @@ func (a *app) open(ctx context.Context, cfg *config.Config, tasks []*task.Task, 
 	if s.telemetry, err = gateway.StartTelemetry(ctx, version); err != nil {
 		return nil, err
 	}
-	options := gateway.Options{Ledger: s.store, Log: s.log, Now: a.now, Telemetry: s.telemetry, Other: s.site, Offline: s.offline}
+	options := gateway.Options{Ledger: s.store, Log: s.log, Now: a.now, Telemetry: s.telemetry, Other: s.site, Offline: s.offline, Memory: boundMemory()}
 	s.callbacks(&options)
 	if s.gateway, err = gateway.New(options); err != nil {
 		return nil, err
@@ -196,7 +203,10 @@ func (s *server) loadModels(cfg *config.Config, given map[string]*lifecycle.Load
 }
 
 func (s *server) listen(address string) error {
-	listener, err := net.Listen("tcp", address)
+	listener, err := inherited(address)
+	if listener == nil && err == nil {
+		listener, err = net.Listen("tcp", address)
+	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("another program listens on %s already: stop it, or choose another address with listen in the configuration", address)

@@ -41,6 +41,7 @@ type Timeouts struct {
 	FirstByte time.Duration // default 60 s
 	Idle      time.Duration // default 60 s: silence in the middle of a reply
 	Total     time.Duration // default 10 min
+	Silence   time.Duration // default 25 s: a peer that acknowledges nothing for so long is gone; in whole seconds, at least 5
 }
 
 func (t Timeouts) complete() Timeouts {
@@ -53,7 +54,13 @@ func (t Timeouts) complete() Timeouts {
 	set(&t.FirstByte, 60*time.Second)
 	set(&t.Idle, 60*time.Second)
 	set(&t.Total, 10*time.Minute)
+	set(&t.Silence, 25*time.Second)
 	return t
+}
+
+// alive finds out in so much time that nobody is there any more: silence for two fifths of it, then three questions without an answer.
+func (t Timeouts) alive() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: 2 * t.Silence / 5, Interval: t.Silence / 5, Count: 3}
 }
 
 // An Upstream is one OpenAI-compatible server. Its key goes to its own origin and nowhere else: no request can name another
@@ -109,7 +116,8 @@ func NewUpstream(o Options) (*Upstream, error) {
 		}
 		u.auth = authorization(o)
 	}
-	dialer := &net.Dialer{Timeout: u.timeouts.Connect, KeepAliveConfig: alive, Control: guard(privateHost(base.Hostname()))}
+	alive := u.timeouts.alive()
+	dialer := &net.Dialer{Timeout: u.timeouts.Connect, KeepAliveConfig: alive, Control: guard(privateHost(base.Hostname()), u.timeouts.Silence)}
 	u.transport = &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            dialer.DialContext,
@@ -146,20 +154,14 @@ func (u *Upstream) Close() { u.transport.CloseIdleConnections() }
 
 var errForbiddenAddress = errors.New("link-local and metadata addresses are never dialled, private ones only when base_url names them")
 
-// alive finds out in 25 seconds that nobody is there any more: silence for ten, then three questions without an answer. What was
-// sent and is not acknowledged for as long ends the connection too, where the system can do that.
-var alive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3}
-
-const unacknowledged = 25 * time.Second
-
-// guard looks at the address that is dialled, and bounds how long sent bytes may stay unacknowledged.
-func guard(private bool) func(network, address string, c syscall.RawConn) error {
+// guard looks at the address that is dialled, and bounds how long sent bytes may stay unacknowledged, where the system can do that.
+func guard(private bool, silence time.Duration) func(network, address string, c syscall.RawConn) error {
 	allowed := guardAddress(private)
 	return func(network, address string, c syscall.RawConn) error {
 		if err := allowed(network, address, c); err != nil {
 			return err
 		}
-		return limitUnacknowledged(c, unacknowledged)
+		return limitUnacknowledged(c, silence)
 	}
 }
 

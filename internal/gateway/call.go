@@ -159,7 +159,7 @@ func (x *exchange) complete(c *call) (a *paid, r openai.Reply, ok bool) {
 		return nil, r, false
 	}
 	defer reply.Body.Close()
-	body, err := readAll(reply, x.snap.Limits.ReplyBytes)
+	body, err := readAll(reply, x.snap.Limits.ReplyBytes, uncounted)
 	if err != nil {
 		a.lost(err)
 		return nil, r, false
@@ -310,7 +310,11 @@ func asFailure(err error) *engine.Failure {
 	return &engine.Failure{Upstream: "upstream", Kind: engine.Rubbish, Err: err}
 }
 
-func readAll(reply *engine.Reply, limit int64) ([]byte, error) {
+// uncounted is for replies that are small, or that are read after the request has given back what it held.
+func uncounted(int64) {}
+
+// readAll reads a reply to its end, and tells hold about the memory that it takes.
+func readAll(reply *engine.Reply, limit int64, hold func(bytes int64)) ([]byte, error) {
 	tooLarge := fmt.Errorf("the reply is larger than the limit of %d bytes", limit)
 	if reply.Length > limit {
 		return nil, tooLarge
@@ -320,6 +324,7 @@ func readAll(reply *engine.Reply, limit int64) ([]byte, error) {
 		size = min(reply.Length+1, 64<<10)
 	}
 	buf := make([]byte, 0, size)
+	hold(size)
 	for {
 		n, err := reply.Body.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
@@ -331,7 +336,9 @@ func readAll(reply *engine.Reply, limit int64) ([]byte, error) {
 		case int64(len(buf)) > limit:
 			return buf, tooLarge
 		case len(buf) == cap(buf):
+			before := cap(buf)
 			buf = append(buf, 0)[:len(buf)]
+			hold(int64(cap(buf) - before))
 		}
 	}
 }

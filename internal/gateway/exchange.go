@@ -150,7 +150,7 @@ func (x *exchange) receive(from io.Reader, length, limit int64) ([]byte, error) 
 	for {
 		if len(body) == cap(body) {
 			size := min(max(2*int64(cap(body)), min(most, 16<<10)), most) + 1 // one more, to see the end
-			if x.Server.held.Add(size-x.holds) > x.snap.Limits.HeldBytes {
+			if x.Server.held.Add(size-x.holds) > x.room.share(x.snap.Limits.HeldBytes) {
 				x.holds = size
 				return nil, errHeld
 			}
@@ -171,6 +171,7 @@ func (x *exchange) receive(from io.Reader, length, limit int64) ([]byte, error) 
 const (
 	refusePatience = time.Second
 	tooMany        = "The gateway has as many requests in flight as its limit allows. Try again in a second."
+	tooFull        = "The gateway's memory is nearly full. Try again in a second."
 )
 
 // enter takes a place among the requests in flight.
@@ -181,6 +182,13 @@ func (x *exchange) enter() *openai.Error {
 	}
 	x.inFlight.Add(-1)
 	return x.overloaded(tooMany)
+}
+
+// hold counts n more bytes of memory as the request's, without asking whether they fit: nobody who has paid for a reply is refused it,
+// but others wait.
+func (x *exchange) hold(n int64) {
+	x.Server.held.Add(n)
+	x.holds += n
 }
 
 // leave gives back what a request has taken.

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -135,34 +137,49 @@ func TestF13DisconnectInAStream(t *testing.T) {
 	}
 }
 
-// F14: the app goes away before the first byte.
+// F14: apps go away before the first byte, two hundred a second: each call is cancelled upstream as soon as its own app is gone.
 func TestF14DisconnectBeforeTheFirstByte(t *testing.T) {
 	w := newWorld(t)
-	var cancelled atomic.Int64
-	var arrived atomic.Int64
+	n := size(50, 500)
+	type call struct{ left, cancelled time.Time }
+	calls := make([]call, n)
+	arrived, cancelled := make(chan int, n), make(chan int, n)
 	w.handle = func(_ http.ResponseWriter, r *http.Request) {
-		arrived.Add(1)
+		i, _ := strconv.Atoi(r.Header.Get("Idempotency-Key"))
+		arrived <- i
 		<-r.Context().Done()
-		cancelled.Add(1)
+		calls[i].cancelled = time.Now()
+		cancelled <- i
 	}
-	n := int64(size(50, 500))
+	leave := make([]context.CancelFunc, n)
 	var wg sync.WaitGroup
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	for range n {
+	for i := range n {
+		var ctx context.Context
+		ctx, leave[i] = context.WithCancel(context.Background())
 		wg.Go(func() {
 			req, _ := http.NewRequestWithContext(ctx, "POST", w.web.URL+"/v1/chat/completions", strings.NewReader(plainBody))
+			req.Header.Set("Idempotency-Key", strconv.Itoa(i))
 			if res, err := http.DefaultClient.Do(req); err == nil {
 				res.Body.Close()
 			}
 		})
 	}
-	wait(t, "all calls are upstream", func() bool { return arrived.Load() == n })
-	left := time.Now()
-	cancel()
+	for range n {
+		<-arrived
+	}
+	for i := range n {
+		calls[i].left = time.Now()
+		leave[i]()
+		time.Sleep(5 * time.Millisecond)
+	}
 	wg.Wait()
-	wait(t, "upstream calls are cancelled", func() bool { return cancelled.Load() == n })
-	within(t, "the last call was cancelled after", time.Since(left), 100*time.Millisecond)
+	late := make([]time.Duration, 0, n)
+	for range n {
+		i := <-cancelled
+		late = append(late, calls[i].cancelled.Sub(calls[i].left))
+	}
+	within(t, "half of the calls were cancelled after", percentile(late, 50), 100*time.Millisecond)
+	within(t, "the slowest was cancelled after", slices.Max(late), 100*time.Millisecond)
 	for _, a := range w.book.paid() {
 		if a.State != store.Estimated || a.CostLow != 0 || a.CostHigh == 0 {
 			t.Errorf("%+v", a)

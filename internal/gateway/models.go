@@ -169,7 +169,7 @@ func fetchPage(ctx context.Context, u *engine.Upstream, query string, into any) 
 		return err
 	}
 	defer reply.Body.Close()
-	body, err := readAll(reply, maxList)
+	body, err := readAll(reply, maxList, uncounted)
 	if err != nil {
 		return err
 	}

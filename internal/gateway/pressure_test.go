@@ -43,14 +43,16 @@ func within(t *testing.T, what string, took, bound time.Duration) {
 	}
 }
 
-// p99 of durations, sorted in place.
-func p99(d []time.Duration) time.Duration {
+// percentile of durations, sorted in place.
+func percentile(d []time.Duration, p int) time.Duration {
 	if len(d) == 0 {
 		return 0
 	}
 	slices.Sort(d)
-	return d[len(d)*99/100]
+	return d[len(d)*p/100]
 }
+
+func p99(d []time.Duration) time.Duration { return percentile(d, 99) }
 
 // A crowd is clients that ask over and over for a while.
 type crowd struct {

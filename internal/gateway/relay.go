@@ -33,7 +33,7 @@ func isEventStream(h http.Header) bool {
 
 // whole passes on a reply that is not a stream: read to its end, recorded, then written.
 func (x *exchange) whole(a *paid, reply *engine.Reply) {
-	body, err := readAll(reply, x.snap.Limits.ReplyBytes)
+	body, err := readAll(reply, x.snap.Limits.ReplyBytes, x.hold)
 	if err != nil {
 		a.lost(err)
 		x.refuse(x.failed(err))

@@ -152,7 +152,7 @@ func (p *probe) ask(edit openai.Edit, stream bool) (r openai.Reply, err error) {
 		return r, refused
 	}
 	defer reply.Body.Close()
-	text, err := readAll(reply, maxList)
+	text, err := readAll(reply, maxList, uncounted)
 	if err != nil {
 		a.lost(err)
 		return r, err

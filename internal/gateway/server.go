@@ -51,6 +51,8 @@ type Options struct {
 	Telemetry *Telemetry
 	// Offline serves /v1/files and /v1/batches, for a key that was checked (nil: the API asks for none). nil: there are none.
 	Offline func(w http.ResponseWriter, r *http.Request, key *store.Key)
+	// Memory is how many bytes the process may take; 0: nobody knows. When nine tenths are taken, requests get 503.
+	Memory int64
 	// Other serves every path that is not the gateway's own: the dashboard. Default: 404.
 	Other http.Handler
 }
@@ -148,6 +150,7 @@ type Server struct {
 	handler  http.Handler
 	inFlight atomic.Int64
 	held     atomic.Int64 // bytes of the bodies of requests in flight
+	room     room
 	draining atomic.Bool
 	metrics  *metrics
 	audits   chan func()
@@ -185,6 +188,7 @@ func New(o Options) (*Server, error) {
 		o.Rand = rand.Float64
 	}
 	s := &Server{opts: o, audits: make(chan func(), auditQueue), headerPatience: defaultHeaderPatience}
+	s.room.size = o.Memory
 	s.life, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(s)
 	s.handler = s.routes()
@@ -277,6 +281,10 @@ func (s *Server) admit(api openai.API, handle func(*exchange)) http.HandlerFunc 
 		}
 		if s.inFlight.Load() >= int64(snap.Limits.InFlight) { // before its body is read
 			x.refuse(x.overloaded(tooMany))
+			return
+		}
+		if s.room.crowded() {
+			x.refuse(x.overloaded(tooFull))
 			return
 		}
 		defer x.leave()

@@ -73,12 +73,12 @@ func TestS22SmugglingCorpus(t *testing.T) {
 	w := newWorld(t)
 	address, _ := w.serve()
 	fronts := map[string]string{"alone": address}
-	for name, front := range map[string]func(*testing.T, string) string{"nginx": nginx, "haproxy": haproxy} {
+	for name, front := range map[string]func(_ *testing.T, gateway, options string) string{"nginx": nginx, "haproxy": haproxy} {
 		if _, err := exec.LookPath(name); err != nil {
 			t.Logf("%s is not installed: the gateway is not tried behind it", name)
 			continue
 		}
-		fronts[name] = front(t, address)
+		fronts[name] = front(t, address, "")
 	}
 	corpus := smugglings()
 	for name, front := range fronts {
@@ -144,7 +144,8 @@ func front(t *testing.T, address, file, config, program string, args ...string) 
 	return address
 }
 
-func nginx(t *testing.T, gateway string) string {
+// nginx passes requests on to the gateway. options are those of what it listens on: http2, or none.
+func nginx(t *testing.T, gateway, options string) string {
 	dir, address := t.TempDir(), freeAddress(t)
 	file := filepath.Join(dir, "nginx.conf")
 	return front(t, address, file, fmt.Sprintf(`daemon off; master_process off; error_log %[1]s/error.log; pid %[1]s/pid;
@@ -153,11 +154,11 @@ http {
   access_log off; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
   underscores_in_headers on;
   upstream gateway { server %[2]s; keepalive 1; }
-  server { listen %[3]s; location / { proxy_pass http://gateway; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_request_buffering off; } }
-}`, dir, gateway, address), "nginx", "-p", dir, "-e", dir+"/error.log", "-c", file)
+  server { listen %[3]s%[4]s; location / { proxy_pass http://gateway; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_request_buffering off; } }
+}`, dir, gateway, address, options), "nginx", "-p", dir, "-e", dir+"/error.log", "-c", file)
 }
 
-func haproxy(t *testing.T, gateway string) string {
+func haproxy(t *testing.T, gateway, options string) string {
 	address := freeAddress(t)
 	file := filepath.Join(t.TempDir(), "haproxy.cfg")
 	return front(t, address, file, fmt.Sprintf(`defaults
@@ -167,9 +168,9 @@ func haproxy(t *testing.T, gateway string) string {
   timeout server 5s
   http-reuse always
 frontend f
-  bind %s
+  bind %s%s
   default_backend b
 backend b
   server s %s
-`, address, gateway), "haproxy", "-db", "-f", file)
+`, address, options, gateway), "haproxy", "-db", "-f", file)
 }
