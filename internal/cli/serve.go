@@ -75,7 +75,7 @@ func (a *app) serve(ctx context.Context, path string) (heir *os.File, err error)
 	s.announce(a, cfg, path, started)
 	if a.json {
 		if err := a.printJSON(serving{s.url() + "/v1", s.url(), cfg.DataDir, len(s.tasks), len(cfg.Providers)}); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	background, stop := context.WithCancel(ctx)
