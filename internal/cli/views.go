@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"occam/internal/batch"
+	"occam/internal/cascade"
 	"occam/internal/config"
 	"occam/internal/cost"
 	"occam/internal/dashboard"
@@ -80,27 +81,57 @@ func taskViews(all []lifecycle.Status) []dashboard.TaskView {
 }
 
 func taskView(st *lifecycle.Status) dashboard.TaskView {
-	v := dashboard.TaskView{Name: st.Task, Version: st.Version, Generalist: st.Generalist, Target: st.Target, State: string(st.State), Note: st.Reason + ". " + st.Next + ".",
-		Since: st.Since, Fields: st.Fields, Training: dashboard.Training{Stage: st.Training.Stage, Share: st.Training.Share}}
+	v := dashboard.TaskView{Name: st.Task, Version: st.Version, Generalist: st.Generalist, Target: st.Target, State: string(st.State), Paused: st.Paused, Note: st.Reason, Next: st.Next,
+		Since: st.Since, Fields: st.Fields, Outside: st.Outside, Training: trainingView(st)}
 	for _, c := range st.Commands {
 		v.Commands = append(v.Commands, string(c))
 	}
-	for _, m := range st.Models {
+	for _, w := range taskWarnings(st) {
+		v.Warnings = append(v.Warnings, dashboard.Warning{Text: w.text, Bad: w.bad})
+	}
+	for i := range st.Models {
+		m := &st.Models[i]
 		if m.Specialist == "" || m.Place == "previous" {
 			continue
 		}
-		v.Tiers = append(v.Tiers, dashboard.TierView{
-			Name: "linear", Model: st.Task + "@" + m.Specialist[:8], Mode: cmp.Or(m.Mode, "off"), Bytes: int64(m.Bytes), Certificate: m.Certificate,
-			Shortfall: m.Void, MinConfidence: m.MinConfidence, Curve: m.Curve, Evaluation: evaluationView(m.Evaluation), Truth: m.Truth, Evidence: m.Evidence,
-		})
-		for _, t := range m.Tiers {
-			v.Tiers = append(v.Tiers, dashboard.TierView{Name: t.Name, Model: t.Version, Mode: cmp.Or(t.Mode, "off"), Certificate: t.Certificate, Shortfall: t.Void, Evidence: t.Evidence})
-		}
+		v.Tiers = append(v.Tiers, tierViews(st.Task, m)...)
 		if m.Place == "lead" {
 			v.Choice = m.Choice
 			v.Confusions = confusionViews(m.Evaluation.Confusions)
-			v.Alarm, v.Audits = evidenceView(m.Evidence)
+			v.Audits = auditViews(m.Evidence)
 		}
+	}
+	return v
+}
+
+// tierViews are the specialist of a model and the tiers of its plan after it.
+func tierViews(taskName string, m *lifecycle.ModelStatus) []dashboard.TierView {
+	reserve, void := m.Place != "lead", m.Void
+	if m.Certificate == nil && len(m.Tiers) == 0 {
+		void = "" // nothing to be void
+	}
+	views := []dashboard.TierView{{
+		Name: "linear", Model: taskName + "@" + m.Specialist[:8], Mode: cmp.Or(m.Mode, "off"), Bytes: int64(m.Bytes), Certificate: m.Certificate, Reserve: reserve,
+		Shortfall: void, MinConfidence: m.MinConfidence, Curve: m.Curve, Evaluation: evaluationView(m.Evaluation), Truth: m.Truth, Evidence: m.Evidence,
+	}}
+	for _, t := range m.Tiers {
+		view := dashboard.TierView{Name: t.Name, Model: t.Version, Mode: cmp.Or(t.Mode, "off"), Certificate: t.Certificate, Shortfall: t.Void, Evidence: t.Evidence, Reserve: reserve}
+		if c := t.Certificate; c != nil {
+			view.Truth = c.Truth
+			if c.Score == cascade.ScoreLogProb { // as its confidence is its probability
+				view.MinConfidence = min(math.Exp(c.Threshold), 1)
+			}
+		}
+		views = append(views, view)
+	}
+	return views
+}
+
+func trainingView(st *lifecycle.Status) dashboard.Training {
+	t := &st.Training
+	v := dashboard.Training{Stage: t.Stage, Share: t.Share, Waits: t.Waiting}
+	if t.Looks > 0 {
+		v.Runs, v.At, v.Why, v.Result, v.Needed, v.Have, v.Arithmetic = t.Looks, t.At, t.Why, t.Result, t.Needed, st.Examples.Uniform, t.Arithmetic
 	}
 	return v
 }
@@ -113,14 +144,14 @@ func confusionViews(all []lifecycle.Confusion) []dashboard.Confusion {
 	return views
 }
 
-func evidenceView(e *lifecycle.EvidenceStatus) (alarm string, days []dashboard.AuditDay) {
+func auditViews(e *lifecycle.EvidenceStatus) (days []dashboard.AuditDay) {
 	if e == nil {
-		return "", nil
+		return nil
 	}
 	for _, d := range e.Days {
 		days = append(days, dashboard.AuditDay{Day: d.Day, Audits: d.Count, Wrong: d.Wrong})
 	}
-	return e.Reason, days
+	return days
 }
 
 var errNoControl = errors.New("the lifecycle does not run yet")

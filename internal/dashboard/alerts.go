@@ -29,16 +29,18 @@ func (d *Dashboard) alerts(ctx context.Context, o *overview, views []TaskView) (
 		all = append(all, alert{fmt.Sprintf(format, args...), bad, link, command})
 	}
 	for _, v := range views {
-		link := "/tasks/" + pathPart(v.Name)
-		switch {
-		case v.State == "suspended":
-			add(true, link, "", "%s is suspended: the generalist answers everything. %s", v.Name, sentence(v.Note))
-		case v.Alarm != "":
-			add(true, link, "", "%s: %s", v.Name, sentence(v.Alarm))
+		for _, w := range v.Warnings {
+			if w.Bad {
+				add(true, "/tasks/"+pathPart(v.Name), "", "%s: %s", v.Name, sentence(w.Text))
+			}
 		}
 	}
 	if o.Unpriced > 0 {
-		add(true, "/requests?state=unpriced", "occam prices import FILE", "%s calls have no known price and are in no figure.", count(o.Unpriced))
+		text := "%s calls have no known price and are in no figure."
+		if o.Unpriced == 1 {
+			text = "%s call has no known price and is in no figure."
+		}
+		add(true, "/requests?state=unpriced", "occam prices import FILE", text, count(o.Unpriced))
 	}
 	for _, s := range d.Book().Shutdowns(o.Now) {
 		if s.Days >= 0 && s.Days <= nearShutdown && slices.ContainsFunc(views, func(v TaskView) bool { return v.Generalist == s.Price.Model }) {

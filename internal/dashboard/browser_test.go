@@ -23,6 +23,7 @@ import (
 
 	"occam/internal/lifecycle"
 	"occam/internal/store"
+	"occam/internal/task"
 )
 
 var screenshots = flag.String("screenshots", "", "folder to write pictures of every page to")
@@ -228,7 +229,8 @@ func fixturePages(t *testing.T) map[string]string {
 	seed(t, s, traffic{requests: 700, days: 18, task: "ticket-triage", local: 0.84, simulated: true, live: fixedNow.AddDate(0, 0, -12)})
 	seed(t, loss, traffic{requests: 200, days: 10, task: "ticket-triage", local: 0.6, perLocal: 4_000_000})
 	flush(t, s)
-	language := TaskView{Name: "language", Generalist: "gpt-4o", State: "observing"}
+	language := TaskView{Name: "language", Generalist: "gpt-4o", State: "observing", Target: task.DefaultTarget, Note: "the task is new", Since: fixedNow.AddDate(0, 0, -9),
+		Next: "training waits for 1,200 labelled requests drawn at random; there are 60", Fields: []task.Field{{Name: "language", Kind: task.Category, Values: []string{"de", "en", "fr"}}}}
 	queueReview(t, s)
 	trains(t, s, "language")
 	_, err := FirstPassword(t.Context(), empty)

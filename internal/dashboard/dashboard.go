@@ -46,24 +46,46 @@ type TaskView struct {
 	Generalist string       `json:"generalist"`
 	Fields     []task.Field `json:"fields"`
 	Target     task.Target  `json:"target"`
-	State      string       `json:"state"`           // observing, candidate, shadow, canary, live, suspended
-	Note       string       `json:"note,omitempty"`  // why it is in this state, in a sentence
-	Since      time.Time    `json:"since,omitzero"`  // when it came into this state
-	Tiers      []TierView   `json:"tiers,omitempty"` // cheapest first, the generalist not among them
+	State      string       `json:"state"` // observing, candidate, shadow, canary, live, suspended
+	Paused     bool         `json:"paused,omitempty"`
+	Note       string       `json:"note,omitempty"`     // why it is in this state, in a sentence
+	Next       string       `json:"next,omitempty"`     // what happens next, or what a person can do; commands stand in backticks
+	Since      time.Time    `json:"since,omitzero"`     // when it came into this state
+	Warnings   []Warning    `json:"warnings,omitempty"` // the worst first
+	Tiers      []TierView   `json:"tiers,omitempty"`    // cheapest first, the generalist not among them
 	Training   Training     `json:"training,omitzero"`
 	Commands   []string     `json:"commands,omitempty"`   // what a person may tell it now: promote, rollback, pause, resume
 	Confusions []Confusion  `json:"confusions,omitempty"` // most frequent first
 	Audits     []AuditDay   `json:"audits,omitempty"`     // oldest first
-	Alarm      string       `json:"alarm,omitempty"`      // what drift detection says, in a sentence
+	// Outside counts the generalist's answers that the task's schema does not hold, in a random sample since the last alarm.
+	Outside lifecycle.OutsideCount `json:"outside,omitzero"`
 	// Choice is every plan that was considered for the task, with its price and verdict. nil: none was made yet.
 	Choice *cascade.Choice `json:"plans,omitempty"`
 }
 
-// A Training is how far a training run in this process is.
-type Training struct {
-	Stage string  `json:"stage,omitempty"` // in words; "" none runs here
-	Share float64 `json:"share,omitempty"` // of the stage that is done
+// A Warning is something that a person should know about a task.
+type Warning struct {
+	Text string `json:"text"` // plain words, without the task's name
+	Bad  bool   `json:"bad"`  // it costs money or accuracy now
 }
+
+// A Training is how far a training run in this process is, and what became of the last one.
+type Training struct {
+	Stage  string    `json:"stage,omitempty"` // in words; "" none runs here
+	Share  float64   `json:"share,omitempty"` // of the stage that is done
+	Waits  string    `json:"waits,omitempty"` // why none runs, in words
+	Runs   int       `json:"runs,omitempty"`  // that looked for a certificate so far
+	At     time.Time `json:"at,omitzero"`     // when the last one began
+	Why    string    `json:"why,omitempty"`
+	Result string    `json:"result,omitempty"`
+	// Needed is how many labelled requests, drawn at random, a certificate takes, where the last run lacked some. Have is how many there are.
+	Needed     int64  `json:"needed,omitempty"`
+	Have       int64  `json:"have,omitempty"`
+	Arithmetic string `json:"arithmetic,omitempty"` // how Needed comes about
+}
+
+// Missing is how many labelled requests a certificate still takes.
+func (t Training) Missing() int64 { return max(0, t.Needed-t.Have) }
 
 // A Confusion is a pair of answers that are mistaken for each other, on the locked test set.
 type Confusion struct {
@@ -87,7 +109,8 @@ type TierView struct {
 	Mode        string                   `json:"mode"`  // off, shadow, canary, live, suspended
 	Bytes       int64                    `json:"bytes,omitempty"`
 	Certificate *calibration.Certificate `json:"certificate,omitempty"` // nil: it may not answer
-	Shortfall   string                   `json:"shortfall,omitempty"`   // why there is no certificate
+	Shortfall   string                   `json:"shortfall,omitempty"`   // why there is no certificate, or why it does not hold
+	Reserve     bool                     `json:"reserve,omitempty"`     // it belongs to the model that answers until the newer one before it may
 	// Evidence is what audits say of its answers since; nil where it has none.
 	Evidence *lifecycle.EvidenceStatus `json:"evidence,omitempty"`
 	// Truth is agreement with the teacher beside accuracy against people's labels; nil where no model taught it.

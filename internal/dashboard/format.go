@@ -144,12 +144,12 @@ func longTime(t time.Duration) string {
 
 func bytesize(n int64) string {
 	switch {
-	case n < 1<<10:
+	case n < 1000:
 		return count(n) + "\u00a0B"
-	case n < 1<<20:
-		return strconv.FormatFloat(float64(n)/(1<<10), 'f', 1, 64) + "\u00a0KB"
+	case n < 1e6:
+		return strconv.FormatFloat(float64(n)/1e3, 'f', 1, 64) + "\u00a0kB"
 	}
-	return strconv.FormatFloat(float64(n)/(1<<20), 'f', 1, 64) + "\u00a0MB"
+	return strconv.FormatFloat(float64(n)/1e6, 'f', 1, 64) + "\u00a0MB"
 }
 
 // short cuts a long name in its middle, where people do not look.
@@ -161,17 +161,29 @@ func short(name string) string {
 	return string(r[:24]) + "…" + string(r[len(r)-14:])
 }
 
-// capital starts with a capital letter.
+// capital starts with a capital letter, unless a name comes first, such as gpt-4o-mini.
 func capital(s string) string {
 	first, size := utf8.DecodeRuneInString(s)
-	if size == 0 {
-		return ""
+	word, _, _ := strings.Cut(s, " ")
+	if size == 0 || strings.ContainsAny(word, "0123456789/_@") {
+		return s
 	}
 	return string(unicode.ToUpper(first)) + s[size:]
 }
 
 // sentence starts with a capital letter and ends with a full stop.
 func sentence(s string) string { return strings.TrimRight(capital(s), ". ") + "." }
+
+// codeParts cuts a text at its backticks: what stands between two is code.
+func codeParts(s string) []textPart {
+	var parts []textPart
+	for i, text := range strings.Split(s, "`") {
+		if text != "" {
+			parts = append(parts, textPart{text, i%2 == 1})
+		}
+	}
+	return parts
+}
 
 // clock writes a time of day, with the day where it is not today's.
 func clock(t, now time.Time) string {

@@ -100,11 +100,13 @@ func (p *pages) functions() template.FuncMap {
 		"asset": func(name string) string { return p.names[name] },
 		"count": count[int64], "number": count[int], "percent": percent, "decimal": decimal, "duration": duration, "bytesize": bytesize, "short": short, "sentence": sentence, "capital": capital,
 		"reason": reason, "commandWords": func(s string) string { return commandWords[s] }, "stateWords": func(s string) string { return taskStateWords[s] },
-		"day":   func(t time.Time) string { return t.UTC().Format("2 January 2006") },
-		"clock": clock,
-		"stamp": func(t time.Time) string { return t.UTC().Format("2 Jan 2006 15:04:05.000") },
-		"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
-		"month": func(t time.Time) string { return t.UTC().Format("January 2006") },
+		"day":       func(t time.Time) string { return t.UTC().Format("2 January 2006") },
+		"clock":     clock,
+		"stamp":     func(t time.Time) string { return t.UTC().Format("2 Jan 2006 15:04") },
+		"moment":    func(t time.Time) string { return t.UTC().Format("2 Jan 2006 15:04:05.000") },
+		"codeParts": codeParts,
+		"iso":       func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
+		"month":     func(t time.Time) string { return t.UTC().Format("January 2006") },
 		"monthName": func(s string) string {
 			t, err := time.Parse("2006-01", s)
 			if err != nil {

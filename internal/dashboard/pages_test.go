@@ -325,11 +325,11 @@ func TestWhatNeedsYou(t *testing.T) {
 	u.State, u.Status, u.Answered = store.Unpriced, 200, true
 	must(t, s.Finish(t.Context(), u))
 	view := ticketTask()
-	view.State, view.Note = "suspended", "the audits found too many wrong answers"
+	view.State, view.Warnings = "suspended", []Warning{{"the audits found too many wrong answers", true}, {"somebody paused it", false}}
 	o := everything(s)
 	o.Tasks = fixedTasks(view)
 	_, _, body := get(t, serve(t, o).URL+"/")
-	wantText(t, body, "ticket-triage is suspended", "1 calls have no known price", "occam prices import FILE", "The key support-app has spent $24.00 of its $25.00", "/keys/"+id)
+	wantText(t, body, "ticket-triage: The audits found too many wrong answers.", "1 call has no known price", "occam prices import FILE", "The key support-app has spent $24.00 of its $25.00", "/keys/"+id)
 }
 
 // TestLedgerCheckOutlivesARestart: the last verdict is kept, and the heads of the chain are shown.

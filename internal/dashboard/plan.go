@@ -2,9 +2,11 @@ package dashboard
 
 import (
 	"context"
+	"slices"
 	"time"
 
-	"occam/internal/calibration"
+	"occam/internal/cascade"
+	"occam/internal/cost"
 	"occam/internal/finops"
 	"occam/internal/store"
 )
@@ -31,25 +33,29 @@ type planRow struct {
 const (
 	meetsBar  = "meets the bar"
 	belowBar  = "below the bar"
+	mayNot    = "may not answer"     // it has a certificate, which does not hold now
+	untilThen = "answers until then" // it belongs to the model before
 	notNeeded = "not needed"
 	asToday   = "today"
 )
 
-// plan lists every tier with its verdict, the generalist last. The first that meets the bar is the one to use: tiers come
-// cheapest first, so what follows is not needed.
+// plan lists every tier with its verdict, the generalist last. The tiers of the newest model's plan that meet the bar are those to
+// use, in their order; what else answers does so until then.
 func (d *Dashboard) plan(ctx context.Context, view *TaskView, rows []finops.Row, w store.Window) ([]planRow, error) {
 	each := generalistCost(rows)
 	var all []planRow
 	chosen := false
+	var stages []string
 	for i := range view.Tiers {
 		t := &view.Tiers[i]
 		r := planRow{Name: t.Name, Mode: t.Mode, Bytes: t.Bytes, Bar: view.Target.Accuracy}
-		if e := t.Evaluation; e != nil {
-			r.Accuracy, r.Served, r.Coverage = e.Accuracy(), e.ServedAccuracy(), e.Coverage()
-		}
-		r.judge(t.Certificate, t.Shortfall, chosen)
+		r.measure(t)
+		r.judge(t)
 		chosen = chosen || r.Chosen
-		r.price(each)
+		if r.Chosen {
+			stages = append(stages, t.Name)
+			r.price(view.Choice, stages, each)
+		}
 		q, err := d.Source.LatencyQuantiles(ctx, w, view.Name, t.Name, "")
 		if err != nil {
 			return nil, err
@@ -57,6 +63,7 @@ func (d *Dashboard) plan(ctx context.Context, view *TaskView, rows []finops.Row,
 		r.P95 = q.P95
 		all = append(all, r)
 	}
+	all = append(all, considered(view)...)
 	q, err := d.Source.LatencyQuantiles(ctx, w, view.Name, "generalist", "")
 	last := planRow{Name: view.Generalist, Verdict: asToday, Why: "answers everything that no tier may", P95: q.P95, Chosen: !chosen}
 	if each != nil {
@@ -66,13 +73,52 @@ func (d *Dashboard) plan(ctx context.Context, view *TaskView, rows []finops.Row,
 	return append(all, last), err
 }
 
-func (r *planRow) judge(c *calibration.Certificate, shortfall string, chosen bool) {
+// considered are the tiers that the choice of the plan weighed and did not take.
+func considered(view *TaskView) (all []planRow) {
+	if view.Choice == nil {
+		return nil
+	}
+	for _, c := range view.Choice.Candidates {
+		for _, stage := range c.Stages {
+			known := slices.ContainsFunc(view.Tiers, func(t TierView) bool { return t.Name == stage.Tier }) ||
+				slices.ContainsFunc(all, func(r planRow) bool { return r.Name == stage.Tier })
+			switch {
+			case known:
+			case c.Problem != "":
+				all = append(all, planRow{Name: stage.Tier, Bar: view.Target.Accuracy, Verdict: belowBar, Why: c.Problem})
+			default:
+				all = append(all, planRow{Name: stage.Tier, Verdict: notNeeded, Why: c.Verdict})
+			}
+		}
+	}
+	return all
+}
+
+// measure takes the shares from the locked test set, else from the rows that the certificate was made of.
+func (r *planRow) measure(t *TierView) {
+	if e := t.Evaluation; e != nil {
+		r.Accuracy, r.Served, r.Coverage = e.Accuracy(), e.ServedAccuracy(), e.Coverage()
+		return
+	}
+	if c := t.Certificate; c != nil {
+		r.Coverage, r.Served = shareOf(int64(c.Accepted), int64(c.N)), shareOf(int64(c.Accepted-c.Errors), int64(c.Accepted))
+	}
+}
+
+func (r *planRow) judge(t *TierView) {
+	c := t.Certificate
 	switch {
 	case c == nil:
-		r.Verdict, r.Why = belowBar, shortfall
+		r.Verdict, r.Why = belowBar, t.Shortfall
 		return
-	case chosen:
-		r.Verdict = notNeeded
+	case t.Shortfall != "":
+		r.Verdict, r.Why = mayNot, t.Shortfall
+		return
+	case t.Evidence != nil && t.Evidence.Alarm:
+		r.Verdict, r.Why = mayNot, t.Evidence.Reason
+		return
+	case t.Reserve:
+		r.Verdict, r.Why = untilThen, "it belongs to the model that answers until the newer one may"
 	default:
 		r.Verdict, r.Chosen = meetsBar, true
 	}
@@ -80,9 +126,19 @@ func (r *planRow) judge(c *calibration.Certificate, shortfall string, chosen boo
 	r.AtLeast, r.Bar, r.Passed = &low, 1-c.Risk, true
 }
 
-// price is what a thousand requests cost when the tier answers its share for nothing and the generalist the rest.
-func (r *planRow) price(each *dollars) {
-	if each == nil || !r.Passed || r.Coverage == nil {
+// price is what a thousand requests cost when these tiers answer what they may and the generalist the rest: as the choice of the plan
+// says it, audits included, else what is left for the generalist where the only tier costs nothing.
+func (r *planRow) price(choice *cascade.Choice, stages []string, each *dollars) {
+	if choice != nil {
+		for _, c := range choice.Candidates {
+			if c.PerCall != nil && slices.EqualFunc(c.Stages, stages, func(s cascade.Stage, name string) bool { return s.Tier == name }) {
+				usd := dollars(cost.FromUSD(*c.PerCall))
+				r.Per1k = &usd
+				return
+			}
+		}
+	}
+	if each == nil || r.Coverage == nil || len(stages) > 1 {
 		return
 	}
 	usd := dollars(float64(1000**each) * (1 - r.Coverage.Value))

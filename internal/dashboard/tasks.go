@@ -164,6 +164,17 @@ func (d *Dashboard) fillPast(ctx context.Context, p *taskPage) error {
 	})
 }
 
+// HasNext reports whether a promotion needs no choice: a model is on its way.
+func (p *taskPage) HasNext() bool { return slices.Contains(p.Commands, "promote") }
+
+// Waits is why no training run is under way, where the task's outlook does not say it already.
+func (p *taskPage) Waits() string {
+	if strings.Contains(p.Next, p.Training.Waits) {
+		return ""
+	}
+	return p.Training.Waits
+}
+
 // Others are the certified models that a person may promote in the place of what is next.
 func (p *taskPage) Others() []version {
 	var all []version
@@ -177,7 +188,7 @@ func (p *taskPage) Others() []version {
 
 // Offered are the commands of the form: what the task takes now, and a choice among other models.
 func (p *taskPage) Offered() []string {
-	if len(p.Others()) > 0 && !slices.Contains(p.Commands, "promote") {
+	if len(p.Others()) > 0 && !p.HasNext() {
 		return append([]string{"promote"}, p.Commands...)
 	}
 	return p.Commands
