@@ -25,6 +25,8 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"occam/internal/cost"
 )
 
 // What a page may weigh on its first view.
@@ -151,6 +153,13 @@ func evaluate[T any](in *inspector, expression string) T {
 	v, err := chromedp.Run(in.tab, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
 	must(in.t, err)
 	return v
+}
+
+// waitFor waits until an expression is true on the page.
+func waitFor(in *inspector, expression string) {
+	in.t.Helper()
+	_, err := chromedp.Run(in.tab, chromedp.Poll[bool](expression))
+	must(in.t, err)
 }
 
 // shift reads how much the page jumped while it loaded.
@@ -348,7 +357,7 @@ func TestInABrowser(t *testing.T) {
 	}
 	browser := startBrowser(t)
 	for name, test := range map[string]func(*testing.T, context.Context){"gate": pagesPassTheGate, "seeded defects": gateFindsSeededDefects,
-		"live": liveUpdates, "without scripts": tablesWithoutScripts, "payloads": payloadsStayText} {
+		"live": liveUpdates, "live keeps the place": liveKeepsThePlace, "two operators": twoOperators, "without scripts": tablesWithoutScripts, "payloads": payloadsStayText} {
 		t.Run(name, func(t *testing.T) { test(t, browser) })
 	}
 }
@@ -424,6 +433,104 @@ func liveUpdates(t *testing.T, browser context.Context) {
 	must(t, err)
 	if !kept {
 		t.Error("the other rows were drawn anew, or the new one is not on top")
+	}
+}
+
+// A board is what the tasks are, while they change.
+type board struct {
+	mu    sync.Mutex
+	views []TaskView
+}
+
+func (b *board) tasks(context.Context) ([]TaskView, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.views), nil
+}
+
+func (b *board) change(f func(views []TaskView)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f(b.views)
+}
+
+// liveKeepsThePlace: an update leaves whoever looks where they are: the scroll position, the focus, though its row moves, an open table
+// with its own scroll position, and the values shown by hovering, which are the new ones. What did not change is not drawn anew.
+func liveKeepsThePlace(t *testing.T, browser context.Context) {
+	s := openStore(t)
+	seed(t, s, traffic{requests: 60, days: 10, task: "ticket-triage", local: 0.8})
+	b := &board{views: []TaskView{ticketTask(), {Name: "language", State: "observing"}}}
+	server := serve(t, Options{Source: s, Tasks: b.tasks})
+	in := &inspector{t: t, tab: openTab(t, browser)}
+	looks[0].apply(t, in.tab)
+	must(t, chromedp.Do(in.tab, chromedp.Navigate(server.URL+"/"), chromedp.WaitVisible(chromedp.CSS(`#live[data-state=on]`))))
+	evaluate[bool](in, `(() => {
+		window.table = document.querySelector("figure.chart details"); table.open = true; table.querySelector(".scroll").scrollTop = 90;
+		window.link = [...document.querySelectorAll("a")].find((a) => a.textContent === "language");
+		link.focus(); window.scrollTo(0, 500); return true; })()`)
+	must(t, chromedp.Do(in.tab, chromedp.Sleep(100*time.Millisecond))) // scrolling hides values, and says so a moment later
+	evaluate[bool](in, `(() => {
+		window.hero = document.querySelector(".hero"); hero.mine = true;
+		window.slot = [...document.querySelectorAll("[data-tip]")].find((e) => e.dataset.tip.startsWith("`+fixedNow.Format("2 Jan")+`"));
+		slot.dispatchEvent(new PointerEvent("pointerover", {bubbles: true})); window.told = document.querySelector(".tip.on").textContent;
+		window.tasks = document.getElementById("tasks"); window.top0 = tasks.getBoundingClientRect().top; return true; })()`)
+	b.change(func(views []TaskView) { views[0].Warnings = []Warning{{"something happened", true}} }) // a section above all others, which was not there
+	for i := range 3 {
+		a := traffic{task: "language"}.attempt(900+i, 0, fixedNow)
+		a.Model, a.Tier, a.Answered, a.Reference = "m", "linear", true, cost.USD // the tasks change their order
+		must(t, s.RecordFree(t.Context(), a))
+	}
+	must(t, chromedp.Do(in.tab, chromedp.WaitVisible(chromedp.CSS(`.alerts`)), chromedp.WaitVisible(chromedp.CSS(`#r-R000902`))))
+	waitFor(in, `slot.dataset.tip.includes("$3.0")`) // sums are a moment later than rows
+	for name, expression := range map[string]string{
+		"the focus is gone":                            `document.activeElement === link && link.textContent === "language" && link.closest("tr") === link.closest("tbody").rows[0]`,
+		"the page jumped":                              `Math.abs(tasks.getBoundingClientRect().top - top0) < 2 && scrollY > 500`,
+		"an open table closed, or lost its place":      `table.isConnected && table.open && table.querySelector(".scroll").scrollTop === 90`,
+		"what did not change was drawn anew":           `hero.isConnected && document.querySelector(".hero") === hero && hero.mine`,
+		"the values shown by hovering are gone or old": `document.querySelector(".tip.on") && document.querySelector(".tip.on").textContent !== told`,
+	} {
+		if !evaluate[bool](in, `!!(`+expression+`)`) {
+			t.Errorf("%s: %s", name, evaluate[string](in, `JSON.stringify([document.activeElement.outerHTML.slice(0, 80), top0, tasks.getBoundingClientRect().top, scrollY, link.isConnected, told, document.querySelector(".tip").textContent])`))
+		}
+	}
+}
+
+// twoOperators: two people have the same task open and press at the same time. The first is obeyed; the second is told so, though the
+// page has shown the new state meanwhile, because the form was filled in for the state before.
+func twoOperators(t *testing.T, browser context.Context) {
+	view := ticketTask()
+	view.Version = 12
+	b := &board{views: []TaskView{view}}
+	var obeyed []Order
+	server := serve(t, Options{Source: openStore(t), Tasks: b.tasks, Command: func(_ context.Context, o Order) (err error) {
+		b.change(func(views []TaskView) {
+			if o.Version != views[0].Version {
+				err = fmt.Errorf("%w: it is %s now", ErrStale, views[0].State)
+				return
+			}
+			obeyed = append(obeyed, o)
+			views[0].Version, views[0].State, views[0].Note = 13, "shadow", "rolled back by somebody else"
+		})
+		return err
+	}})
+	first, second := &inspector{t: t, tab: openTab(t, browser)}, &inspector{t: t, tab: openTab(t, browser)}
+	for _, in := range []*inspector{first, second} {
+		must(t, chromedp.Do(in.tab, chromedp.Navigate(server.URL+"/tasks/ticket-triage"), chromedp.WaitVisible(chromedp.CSS(`#live[data-state=on]`)),
+			chromedp.Click(chromedp.CSS(`[name=command][value=rollback]`)), chromedp.SendKeys(chromedp.CSS(`[name=confirm]`), "ticket-triage")))
+	}
+	evaluate[bool](second, `document.activeElement.blur(), true`) // looks at something else for a moment
+	press := chromedp.Click(chromedp.CSS(`form[action$="/command"] button`))
+	must(t, chromedp.Do(first.tab, press, chromedp.WaitVisible(chromedp.CSS(`.notice[role=status]`))))
+	waitFor(second, `document.querySelector(".states .here").textContent === "shadow"`)
+	if got := evaluate[string](second, `document.querySelector("[name=version]").value + document.querySelector("[name=confirm]").value`); got != "12ticket-triage" {
+		t.Errorf("the form of the second is for %q now", got)
+	}
+	must(t, chromedp.Do(second.tab, press, chromedp.WaitVisible(chromedp.CSS(`main > h1 + .lede + p > a[href="/requests"]`)))) // the page of a failure
+	if text := evaluate[string](second, `document.querySelector("main").innerText`); !strings.Contains(text, "Somebody was quicker: the task has changed meanwhile.") || !strings.Contains(text, "it is shadow now") {
+		t.Errorf("the second reads %q", text)
+	}
+	if len(obeyed) != 1 || obeyed[0].Command != "rollback" {
+		t.Errorf("carried out: %+v", obeyed)
 	}
 }
 

@@ -27,10 +27,11 @@ function tips() {
   box.className = "tip";
   box.setAttribute("aria-hidden", "true");
   document.body.append(box);
-  const hide = () => box.classList.remove("on");
-  document.addEventListener("pointerover", (e) => {
-    const slot = e.target.closest && e.target.closest("[data-tip]");
-    if (!slot) return hide();
+  let shown = null, top = 0;
+  const hide = () => { shown = null; box.classList.remove("on"); };
+  const show = (slot) => {
+    if (!slot || !slot.isConnected || !slot.dataset.tip) return hide();
+    shown = slot; top = slot.getBoundingClientRect().top;
     const [head, ...lines] = slot.dataset.tip.split("\n");
     const title = document.createElement("strong");
     title.textContent = head;
@@ -47,23 +48,39 @@ function tips() {
     const left = Math.min(Math.max(8, at.left + at.width / 2 - own.width / 2), document.documentElement.clientWidth - own.width - 8);
     box.style.left = left + scrollX + "px";
     box.style.top = Math.max(at.top - own.height + 4, 8) + scrollY + "px";
-  });
+  };
+  document.addEventListener("pointerover", (e) => show(e.target.closest && e.target.closest("[data-tip]")));
   document.addEventListener("keydown", (e) => { if (e.key === "Escape") hide(); });
-  document.addEventListener("scroll", hide, { passive: true });
+  // Scrolling hides the values, but for the scrolling with which a browser keeps in place what grew above.
+  document.addEventListener("scroll", () => { if (shown && Math.abs(shown.getBoundingClientRect().top - top) > 4) hide(); }, { passive: true });
+  return () => { if (shown) show(shown); }; // its values may be others now
 }
 
-// morph makes `old` equal to `next`, touching only what differs, so that nothing flickers and focus, selection and open
-// details stay. Elements with an id are matched by it, so a new row on top does not rewrite the others.
+// Forms that somebody is filling in. They stay as they are, with the state that they were filled in for: a command is refused where
+// somebody else was quicker, and never given for a state that its giver did not see.
+const held = new WeakSet();
+
+// keyOf is what an element is known by among its siblings: a section that appears above must not make the ones below it others.
+const keyOf = (e) => e.id || e.dataset?.key || e.getAttribute?.("aria-labelledby") || e.getAttribute?.("aria-label") || "";
+
+// morph makes `old` equal to `next`, touching only what differs, so that nothing flickers and focus, selection, scrolling and open
+// details stay. Named elements are matched by name, so a new row on top does not rewrite the others.
 function morph(old, next) {
-  for (const { name } of [...old.attributes]) if (!next.hasAttribute(name) && name !== "open") old.removeAttribute(name);
-  for (const { name, value } of next.attributes) if (old.getAttribute(name) !== value && name !== "open") old.setAttribute(name, value);
+  if (held.has(old)) return;
+  for (const a of [...old.attributes]) if (!next.hasAttribute(a.name) && a.name !== "open") old.removeAttribute(a.name);
+  for (const a of next.attributes) if (old.getAttribute(a.name) !== a.value && a.name !== "open") old.setAttribute(a.name, a.value);
+  const wanted = new Set([...next.children].map(keyOf)), done = new Set();
   let at = old.firstChild;
+  const drop = () => { while (at && at.nodeType === Node.ELEMENT_NODE && keyOf(at) && !wanted.has(keyOf(at))) { const gone = at; at = at.nextSibling; gone.remove(); } };
   for (const want of [...next.childNodes]) {
-    const kept = want.id && [...old.children].find((c) => c.id === want.id);
+    drop(); // named ones that are no more: what follows stays where it is
+    const key = want.nodeType === Node.ELEMENT_NODE ? keyOf(want) : "";
+    const kept = key && [...old.children].find((c) => !done.has(c) && keyOf(c) === key && c.nodeName === want.nodeName);
     if (kept) {
+      done.add(kept);
       if (kept === at) at = at.nextSibling; else old.insertBefore(kept, at);
       if (!kept.isEqualNode(want)) morph(kept, want);
-    } else if (at && at.nodeType === want.nodeType && at.nodeName === want.nodeName && !at.id && !want.id) {
+    } else if (at && at.nodeType === want.nodeType && at.nodeName === want.nodeName && !keyOf(at) && !key) {
       const here = at;
       at = at.nextSibling;
       if (here.isEqualNode(want)) continue;
@@ -78,7 +95,7 @@ function morph(old, next) {
 }
 
 // Live updates: the server says that something changed, the page is fetched again and only the differences are applied.
-function live() {
+function live(retip) {
   const text = $("live-text"), badge = $("live");
   let shown = "", busy = false, again = false;
   const refresh = async () => {
@@ -88,14 +105,20 @@ function live() {
       const reply = await fetch(location.href, { headers: { Accept: "text/html" } });
       if (reply.ok) {
         const page = new DOMParser().parseFromString(await reply.text(), "text/html");
-        const focus = document.activeElement;
-        if (!focus || !focus.closest("form")) morph($("main"), page.getElementById("main"));
+        const focus = document.activeElement, form = focus?.closest("form");
+        if (form) held.add(form);
+        morph($("main"), page.getElementById("main"));
+        if (form && !touched.has(form)) held.delete(form);
+        if (focus?.isConnected && focus !== document.activeElement) focus.focus({ preventScroll: true }); // its row has moved
         document.title = page.title;
+        retip();
       }
     } catch (e) { /* the event stream says when the server is away */ }
     busy = false;
     if (again) { again = false; setTimeout(refresh, 300); }
   };
+  const touched = new WeakSet();
+  $("main").addEventListener("input", ({ target }) => { const form = target.closest("form:not([data-auto])"); if (form) { held.add(form); touched.add(form); } });
   const say = (state, words) => { badge.hidden = false; badge.dataset.state = state; if (text.textContent !== words) text.textContent = words; };
   const events = new EventSource("/events");
   events.addEventListener("change", (e) => {
@@ -141,7 +164,7 @@ function keys() {
 }
 
 theme();
-tips();
+const retip = tips();
 keys();
 auto();
-if ($("live") && !document.querySelector("form[data-keys]") && !new URLSearchParams(location.search).has("cursor")) live();
+if ($("live") && !document.querySelector("form[data-keys]") && !new URLSearchParams(location.search).has("cursor")) live(retip);
