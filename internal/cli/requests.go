@@ -103,11 +103,14 @@ type requestStory struct {
 				Weight float64
 			}
 		}
+		Lack    string `json:"because_lack"`
 		Nearest []struct {
 			Text     string
 			Labels   json.RawMessage
 			Likeness float64
 		}
+		NearestLack string `json:"nearest_lack"`
+		Unscored    bool
 	}
 }
 
@@ -133,8 +136,13 @@ func (a *app) printStory(s requestStory) {
 			price = "unpriced"
 		}
 		fmt.Fprintf(w, ": %s; %s, %s\n", x.Reason, price, x.Latency.Round(10*time.Microsecond))
-		if x.Confidence > 0 {
+		switch {
+		case x.Confidence > 0 && x.MinConfidence > 0:
 			fmt.Fprintf(w, "     confidence %.4f, answers from %.4f on\n", x.Confidence, x.MinConfidence)
+		case x.Confidence > 0:
+			fmt.Fprintf(w, "     confidence %.4f\n", x.Confidence)
+		case x.Unscored:
+			fmt.Fprintln(w, "     it tells no confidence: its certificate covers every answer that fits the schema")
 		}
 		for _, b := range x.Because {
 			fmt.Fprintf(w, "     %s = %s rather than %s, by %.2f (%+.2f before any word)\n", b.Field, orDash(b.Value), orDash(b.Against), b.Margin, b.Bias)
@@ -144,6 +152,12 @@ func (a *app) printStory(s requestStory) {
 		}
 		for _, n := range x.Nearest {
 			fmt.Fprintf(w, "     like %.2f  %s  %s\n", n.Likeness, n.Labels, clip(n.Text))
+		}
+		if x.Lack != "" {
+			fmt.Fprintf(w, "     what spoke for its answer is not known: %s\n", x.Lack)
+		}
+		if x.NearestLack != "" {
+			fmt.Fprintf(w, "     no training example like it is shown: %s\n", x.NearestLack)
 		}
 	}
 }

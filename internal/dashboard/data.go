@@ -198,6 +198,8 @@ func valueText(v *task.Value) string {
 	switch {
 	case v == nil:
 		return ""
+	case v.IsNull():
+		return "none"
 	case v.IsString():
 		return v.Text()
 	case v.IsSet():

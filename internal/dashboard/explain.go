@@ -36,7 +36,10 @@ type wordBar struct {
 func (w wordBar) For() bool { return w.Weight >= 0 }
 
 func becauseOf(r specialist.Reason) because {
-	b := because{Field: r.Field, Value: valueText(&r.Value), Against: valueText(&r.Against), Margin: r.Margin, Bias: r.Bias, Candidates: r.Candidates}
+	b := because{Field: r.Field, Value: valueText(&r.Value), Margin: r.Margin, Bias: r.Bias, Candidates: r.Candidates}
+	if !r.Value.IsSet() { // a member of a set has no runner-up
+		b.Against = valueText(&r.Against)
+	}
 	strongest := 0.0
 	for _, w := range r.Words {
 		strongest = max(strongest, abs64(w.Weight))
@@ -54,11 +57,16 @@ func becauseOf(r specialist.Reason) because {
 
 func abs64(v float64) float64 { return max(v, -v) }
 
-// explainSteps adds to a story what spoke for and against the specialists' answers, where the text was kept and the model is
-// still there.
+// explainSteps adds to a story what spoke for and against the specialists' answers, and the training examples most like its text, where
+// the text was kept and the model is still there. Where something is not known the step says why.
 func (d *Dashboard) explainSteps(ctx context.Context, s *story) error {
 	if d.Database == nil || d.Explain == nil || s.Task == "" {
 		return nil
+	}
+	for i := range s.Steps {
+		if s.Steps[i].elsewhere() {
+			s.Steps[i].Lack = "it is served elsewhere, and tells its answer without reasons"
+		}
 	}
 	var kept store.Example
 	err := d.Database.View(ctx, func(tx *store.Tx) (err error) { kept, err = tx.Examples().ByRequest(s.ID); return err })
@@ -70,7 +78,7 @@ func (d *Dashboard) explainSteps(ctx context.Context, s *story) error {
 	var strong []specialist.WordWeight
 	for i := range s.Steps {
 		step := &s.Steps[i]
-		if step.Kind != local || step.Provider != "" {
+		if !step.embedded() {
 			continue
 		}
 		why, err := d.Explain(ctx, s.Task, step.Model, kept.Text)
@@ -85,7 +93,9 @@ func (d *Dashboard) explainSteps(ctx context.Context, s *story) error {
 			step.Lack = "this kind of model gives no reasons"
 			continue
 		}
-		step.Nearest = nearestOf(why.Nearest)
+		if step.Nearest = nearestOf(why.Nearest); len(step.Nearest) == 0 {
+			step.NearestLack = "the model’s file holds none, so that texts are kept no longer than configured"
+		}
 		for _, r := range why.Reasons {
 			step.Because = append(step.Because, becauseOf(r))
 			strong = append(strong, r.Words[:min(len(r.Words), 5)]...)
@@ -114,11 +124,8 @@ func nearestOf(alike []specialist.Alike) (all []nearby) {
 func (n nearby) Answers() string {
 	var all []string
 	for _, field := range slices.Sorted(maps.Keys(n.Labels)) {
-		text := "none"
-		if v := n.Labels[field]; !v.IsNull() {
-			text = valueText(&v)
-		}
-		all = append(all, field+": "+text)
+		v := n.Labels[field]
+		all = append(all, field+": "+valueText(&v))
 	}
 	return strings.Join(all, ", ")
 }
@@ -144,10 +151,14 @@ func markWords(text string, words []specialist.WordWeight) []textPart {
 	return append(parts, textPart{text[at:], false})
 }
 
-// lack says, at every specialist's step, why there is no explanation.
+// embedded reports whether a specialist in this process was asked, elsewhere whether a tier was that is served somewhere else.
+func (a *attemptView) embedded() bool  { return a.Kind == local && a.Provider == "" }
+func (a *attemptView) elsewhere() bool { return a.Kind == local && a.Provider != "" }
+
+// lack says, at every embedded specialist's step, why there is no explanation.
 func (s *story) lack(why string) {
 	for i := range s.Steps {
-		if s.Steps[i].Kind == local {
+		if s.Steps[i].embedded() {
 			s.Steps[i].Lack = why
 		}
 	}

@@ -111,6 +111,15 @@ func axisPercent(v float64) string {
 	return strconv.FormatFloat(math.Round(v*10000)/100, 'f', -1, 64) + "\u00a0%"
 }
 
+// signed writes a number with its sign and two decimals.
+func signed(v float64) string {
+	sign := "+"
+	if v < 0 {
+		sign = "−"
+	}
+	return sign + strconv.FormatFloat(math.Abs(v), 'f', 2, 64)
+}
+
 // decimal writes a number with two decimals, such as a confidence; it never rounds up to 1.
 func decimal(v float64) string {
 	if v < 1 && v > 0.99 {

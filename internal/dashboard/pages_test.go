@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"occam/internal/calibration"
+	"occam/internal/cascade"
 	"occam/internal/cost"
 	"occam/internal/engine"
 	"occam/internal/lifecycle"
@@ -183,7 +185,7 @@ func TestStorySaysWhatSpokeForTheAnswer(t *testing.T) {
 	wantText(t, body, "the request’s text was not kept")
 	keepText(t, s, id)
 	_, _, body = get(t, server.URL+"/requests/"+id)
-	wantText(t, body, "<mark>parcel</mark>", "parcel_late", "rather than refund_status, by 2.35", "&#43;1.90", "-0.60", "98.4", "before any word: -0.35",
+	wantText(t, body, "<mark>parcel</mark>", "parcel_late", "rather than refund_status, by 2.35", "&#43;1.90", "−0.60", "98.4", "before any word: −0.35",
 		"Training examples most like it (2)", "Order &lt;b&gt;ZZ-77&lt;/b&gt; was promised", "category: parcel_late, order_id: none", "0.83")
 	var told struct {
 		Text  string
@@ -209,6 +211,53 @@ func TestStorySaysWhatSpokeForTheAnswer(t *testing.T) {
 	}
 	_, _, body = get(t, serve(t, o).URL+"/requests/"+id)
 	wantText(t, body, "the model that answered is no longer kept")
+}
+
+// TestStoryOfACascade: of a request that went through three tiers each attempt says who was asked, its confidence against its own
+// threshold, what it cost at which prices, and what spoke for its answer or why that is not known.
+func TestStoryOfACascade(t *testing.T) {
+	s := openStore(t)
+	at := fixedNow.Add(-time.Hour)
+	for seq, a := range []store.Attempt{
+		{Tier: "linear", Model: specialistModel, Confidence: 0.46, Reason: "below_threshold", State: store.Free},
+		{Tier: "gpt-4o-mini", Model: "gpt-4o-mini", Provider: "openai", Confidence: 0.62, Reason: "below_threshold", Price: "2026-11-01", Cost: 105_000},
+		{Tier: "local-3b", Model: "llama", Provider: "gpu", Reason: "out_of_scope", Price: "2026-10-01", Cost: 20_000},
+		{Tier: "generalist", Model: "gpt-4o", Provider: "openai", Answered: true, Price: "2026-11-01", Cost: 1_750_000, Reference: 1_750_000},
+	} {
+		a.ID, a.RequestID, a.Seq, a.At, a.Task = fmt.Sprint("C-", seq), "C", seq, at.Add(time.Duration(seq)*time.Second), "ticket-triage"
+		if a.State == store.Free {
+			a.State = ""
+			must(t, s.RecordFree(t.Context(), a))
+			continue
+		}
+		costs := a.Cost
+		a.Cost, a.CostHigh = 0, 3*costs
+		must(t, s.Intend(t.Context(), a))
+		a.State, a.Status, a.Cost, a.CostLow, a.CostHigh = store.Settled, 200, costs, costs, costs
+		must(t, s.Finish(t.Context(), a))
+	}
+	keepText(t, s, "C")
+	view := ticketTask()
+	view.Tiers = append(view.Tiers, TierView{Name: "gpt-4o-mini", Model: "gpt-4o-mini-2026-07", Mode: "live", MinConfidence: 0.75, Certificate: &calibration.Certificate{Score: cascade.ScoreLogProb}},
+		TierView{Name: "local-3b", Model: "llama", Mode: "live", Certificate: &calibration.Certificate{Score: cascade.ScoreConstant}})
+	o := everything(s)
+	o.Tasks = fixedTasks(view)
+	explain := o.Explain
+	o.Explain = func(ctx context.Context, task, model, text string) (*engine.Explanation, error) {
+		why, err := explain(ctx, task, model, text)
+		why.Nearest = nil
+		return why, err
+	}
+	url := serve(t, o).URL
+	_, _, body := get(t, url+"/requests/C")
+	wantText(t, body, "Confidence 0.46, answers from 0.81 on", "Confidence 0.62, answers from 0.75 on", "It tells no confidence: its certificate covers every answer that fits the schema",
+		"$0.00011", "$0.00002", "$0.00175", "2026-10-01", "2026-11-01", "<mark>parcel</mark>", "No training example like it is shown: the model’s file holds none",
+		"What spoke for its answer is not known: it is served elsewhere", "The specialist gpt-4o-mini did not answer", "The generalist answered")
+	var told story
+	getJSON(t, url+"/api/requests/C", &told)
+	if len(told.Steps) != 4 || len(told.Steps[0].Because) != 2 || told.Steps[1].Lack == "" || told.Steps[1].MinConfidence != 0.75 || !told.Steps[2].Unscored || told.Steps[3].Lack != "" {
+		t.Errorf("the story is %+v", told.Steps)
+	}
 }
 
 // TestATrainingRunIsEnded: the button is there while a run is queued or under way, for admins; the second try is told that there is none.

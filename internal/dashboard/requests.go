@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"occam/internal/cascade"
 	"occam/internal/store"
 )
 
@@ -290,7 +291,14 @@ type attemptView struct {
 	Simulated     bool          `json:"simulated,omitempty"`
 	Because       []because     `json:"because,omitempty"` // what spoke for and against the answer, where the text was kept
 	Nearest       []nearby      `json:"nearest,omitempty"` // training examples, where the model's file holds some
-	Lack          string        `json:"-"`                 // why that is not known
+	Lack          string        `json:"because_lack,omitempty"`
+	NearestLack   string        `json:"nearest_lack,omitempty"`
+	Unscored      bool          `json:"unscored,omitempty"` // the tier tells no confidence: its certificate covers every answer that fits the schema
+}
+
+// ThresholdLost reports whether a specialist's confidence was held against a threshold that is not known any more: its model is not in use now.
+func (a *attemptView) ThresholdLost() bool {
+	return a.Kind == local && a.Confidence > 0 && a.MinConfidence == 0
 }
 
 // Headline says what the attempt did.
@@ -361,8 +369,10 @@ func stepOf(a *store.Attempt, views []TaskView) attemptView {
 		Price: a.Price, Input: a.Usage.Input, Cached: a.Usage.Cached, Output: a.Usage.Output, Latency: a.Latency, Simulated: a.Simulated}
 	for _, t := range views {
 		for _, tier := range t.Tiers {
-			if t.Name == a.Task && tier.Name == a.Tier && tier.Model == a.Model {
+			// The ledger names the weights of an embedded specialist, and a tier served elsewhere by its name in the configuration.
+			if t.Name == a.Task && tier.Name == a.Tier && (tier.Model == a.Model || v.elsewhere() && (tier.Mode == "live" || tier.Mode == "canary")) {
 				v.MinConfidence = tier.MinConfidence
+				v.Unscored = v.elsewhere() && tier.Certificate != nil && tier.Certificate.Score == cascade.ScoreConstant
 			}
 		}
 	}
