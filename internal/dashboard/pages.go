@@ -104,7 +104,7 @@ func (p *pages) functions() template.FuncMap {
 		"clock":     clock,
 		"stamp":     func(t time.Time) string { return t.UTC().Format("2 Jan 2006 15:04") },
 		"moment":    func(t time.Time) string { return t.UTC().Format("2 Jan 2006 15:04:05.000") },
-		"codeParts": codeParts, "signed": signed,
+		"codeParts": codeParts, "signed": signed, "assumption": assumptionName,
 		"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 		"month": func(t time.Time) string { return t.UTC().Format("January 2006") },
 		"monthName": func(s string) string {

@@ -46,13 +46,15 @@ func (d *Dashboard) routes() []Route {
 // readRoutes show something, as a page and as JSON.
 func (d *Dashboard) readRoutes() []Route {
 	var all []Route
+	tell := func(path string, load loader, does, cli string) {
+		all = append(all, Route{Method: "GET", Path: path, Least: Viewer, Does: does, CLI: cli, handler: d.api(load)})
+	}
 	show := func(path, page string, load loader, does, cli string) {
-		api := "/api" + path
+		all = append(all, Route{Method: "GET", Path: path, Least: Viewer, Does: does, CLI: cli, handler: d.page(page, load)})
 		if path == "/{$}" {
-			api = "/api/overview"
+			path = "/overview"
 		}
-		all = append(all, Route{Method: "GET", Path: path, Least: Viewer, Does: does, CLI: cli, handler: d.page(page, load)},
-			Route{Method: "GET", Path: api, Least: Viewer, Does: does, CLI: cli, handler: d.api(load)})
+		tell("/api"+path, load, does, cli)
 	}
 	show("/{$}", "overview", d.overview, "what a month saved or lost", "occam report")
 	show("/requests", "requests", d.requests, "requests, newest first", "occam requests list")
@@ -77,10 +79,11 @@ func (d *Dashboard) readRoutes() []Route {
 		show("/batches", "batches", d.batches, "offline batches and how far they are", "occam batches list")
 	}
 	if d.Abilities != nil {
-		all = append(all, Route{Method: "GET", Path: "/api/models", Least: Viewer, Does: "what the models really support, as self-tests found", CLI: "occam doctor", handler: d.api(d.models)})
+		tell("/api/models", d.models, "what the models really support, as self-tests found", "occam doctor")
 	}
-	return append(all, Route{Method: "GET", Path: "/api/tasks", Least: Viewer, Does: "all tasks", CLI: "occam tasks list", handler: d.api(d.tasks)},
-		Route{Method: "GET", Path: "/api/{$}", Least: Viewer, Does: "this list", CLI: "occam settings", handler: d.api(d.listRoutes)})
+	tell("/api/tasks", d.tasks, "all tasks", "occam tasks list")
+	tell("/api/{$}", d.listRoutes, "this list", "occam settings")
+	return all
 }
 
 // changeRoutes change something, from a form and from a program.

@@ -42,6 +42,11 @@ func reason(code string) string {
 	return strings.ReplaceAll(code, "_", " ")
 }
 
+// assumptionName puts the name of an assumption of the break-even into words.
+func assumptionName(name string) string {
+	return capital(strings.NewReplacer("_", " ", "usd", "dollars", "api", "API", "llama", "Llama", "flops", "FLOPS").Replace(name))
+}
+
 // stateWords says how far the ledger knows what an attempt cost.
 var stateWords = map[store.State]string{
 	store.Pending:   "open: sent, its outcome is not known yet",
