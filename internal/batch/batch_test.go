@@ -578,3 +578,68 @@ func TestExpiry(t *testing.T) {
 		t.Errorf("an old batch: %d", status)
 	}
 }
+
+// A request that is forgotten is in no file of its batch any more, every other line stays as it was, and the ledger keeps its row. A
+// batch that runs keeps its lines.
+func TestForget(t *testing.T) {
+	slow := make(chan struct{})
+	p, url := provide(t, sim.Options{Batches: func(n int) sim.BatchPlan {
+		if n == 1 {
+			<-slow
+		}
+		return sim.BatchPlan{}
+	}})
+	o, app := work(t, url, Limits{})
+	content := "\xef\xbb\xbf" + lines(6, func(i int) string { return strings.Replace(ticket(i), "please", fmt.Sprintf("secret-%d", i), 1) }) +
+		`{"custom_id":"bad","method":"GET","url":"/v1/chat/completions","body":{"model":"secret-7"}}`
+	b := app.await(app.begin(content, "/v1/chat/completions"))
+	before := o.reconcile(t, p)
+	var forgotten []string // t-1, by a specialist; t-3, by the provider; the broken one
+	status, output := app.do("GET", "/v1/files/"+b["output_file_id"].(string)+"/content", "", nil)
+	_, failed := app.do("GET", "/v1/files/"+b["error_file_id"].(string)+"/content", "", nil)
+	for _, text := range strings.Split(string(output)+string(failed), "\n") {
+		line := decode([]byte(text))
+		if name := line["custom_id"]; name == "t-1" || name == "t-3" || name == "bad" {
+			forgotten = append(forgotten, strings.TrimPrefix(line["id"].(string), resultPrefix))
+		}
+	}
+	if status != 200 || len(forgotten) != 3 {
+		t.Fatalf("%d %v", status, forgotten)
+	}
+	n, err := Forget(context.Background(), o.store, o.service.opts.Dir, append(forgotten, store.NewID(time.Now()), "no ID"))
+	if err != nil || n != 6 {
+		t.Errorf("%d lines are forgotten: %v", n, err)
+	}
+	_, input := app.do("GET", "/v1/files/"+b["input_file_id"].(string)+"/content", "", nil)
+	_, after := app.do("GET", "/v1/files/"+b["output_file_id"].(string)+"/content", "", nil)
+	_, afterwards := app.do("GET", "/v1/files/"+b["error_file_id"].(string)+"/content", "", nil)
+	kept := string(input) + string(after) + string(afterwards)
+	for _, gone := range []string{"secret-1", "parcel 3", "secret-7", `"t-1"`, `"t-3"`, `"bad"`} {
+		if strings.Contains(kept, gone) {
+			t.Errorf("%s is still there:\n%s", gone, kept)
+		}
+	}
+	if len(input) != len(content) || len(after) != len(output) || strings.Count(kept, `"forgotten"`) != 3 {
+		t.Errorf("the files changed their shape:\n%s", kept)
+	}
+	was, is := strings.Split(content, "\n"), strings.Split(string(input), "\n")
+	if is[0] != was[0] || is[2] != was[2] || is[5] != was[5] {
+		t.Errorf("other lines changed:\n%s", input)
+	}
+	if rows := o.reconcile(t, p); len(rows) != len(before) {
+		t.Errorf("the ledger has %d attempts, it had %d", len(rows), len(before))
+	}
+	id := app.begin(tickets(6), "/v1/chat/completions")
+	for app.get(id)["occam"].(map[string]any)["read"] != 6.0 {
+		time.Sleep(time.Millisecond)
+	}
+	running, err := Get(context.Background(), o.store, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := Forget(context.Background(), o.store, o.service.opts.Dir, []string{store.NewIDOf(running.Created, [10]byte{1})}); err == nil || n != 0 {
+		t.Errorf("lines of a batch that runs: %d are forgotten", n)
+	}
+	close(slow)
+	app.await(id)
+}

@@ -161,7 +161,7 @@ func appendStored(dst []byte, l *stored) []byte {
 
 // appendError appends a line that got no answer, with the error that an app would have got.
 func appendError(dst []byte, l *stored, e *openai.Error) []byte {
-	return appendResult(dst, &result{ID: "batch_req_" + l.Request, CustomID: l.CustomID,
+	return appendResult(dst, &result{ID: resultPrefix + l.Request, CustomID: l.CustomID,
 		Response: &response{Status: e.Status, RequestID: l.Request, Body: e.Append(nil, openai.Chat)}})
 }
 
@@ -387,7 +387,7 @@ func (r *run) failed(ctx context.Context, p *Part, b *remoteBatch) error {
 	return r.reject(ctx, p, why)
 }
 
-// skip ends a part of which nothing was sent, because the batch was cancelled.
+// skip ends the lines of a part that were not sent, because the batch was cancelled.
 func (r *run) skip(ctx context.Context, p *Part) error {
 	return r.abandon(ctx, p, "batch_cancelled", cancelledBefore)
 }
@@ -415,14 +415,14 @@ func voided(some []stored, why string) []store.Attempt {
 	return rows
 }
 
-// abandon ends every line of a part that was never run.
+// abandon ends every line of a part that was never run: of one whose lines are called one by one, those that are left.
 func (r *run) abandon(ctx context.Context, p *Part, code, message string) error {
 	var failed []byte
-	err := r.eachStored(ctx, p, 0, func(some []stored) error {
+	err := r.eachStored(ctx, p, p.Settled, func(some []stored) error {
 		for i := range some {
 			if some[i].Audited == "" {
 				r.b.Counts.Failed++
-				failed = appendResult(failed, &result{ID: "batch_req_" + some[i].Request, CustomID: some[i].CustomID,
+				failed = appendResult(failed, &result{ID: resultPrefix + some[i].Request, CustomID: some[i].CustomID,
 					Error: &problem{Code: code, Message: message, Line: some[i].Line}})
 			}
 		}
@@ -439,7 +439,7 @@ func (r *run) abandon(ctx context.Context, p *Part, code, message string) error 
 func (r *run) call(ctx context.Context, p *Part) error {
 	for {
 		if r.stopping() {
-			return r.leave(ctx, p)
+			return r.skip(ctx, p)
 		}
 		some, err := r.nextStored(ctx, p, p.Settled, 4*r.opts.Limits.CallsAtOnce)
 		if err != nil {
@@ -453,26 +453,6 @@ func (r *run) call(ctx context.Context, p *Part) error {
 			return err
 		}
 	}
-}
-
-// leave ends the lines that are not called any more.
-func (r *run) leave(ctx context.Context, p *Part) error {
-	var failed []byte
-	err := r.eachStored(ctx, p, p.Settled, func(some []stored) error {
-		for i := range some {
-			if some[i].Audited == "" {
-				r.b.Counts.Failed++
-				failed = appendResult(failed, &result{ID: "batch_req_" + some[i].Request, CustomID: some[i].CustomID,
-					Error: &problem{Code: "batch_cancelled", Message: cancelledBefore, Line: some[i].Line}})
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	p.State = settled
-	return r.add(ctx, r.errs, failed)
 }
 
 // tooBusy are the answers after which a line is tried again.

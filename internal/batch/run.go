@@ -300,6 +300,9 @@ func (r *run) uploadFile(p *Part) string { return r.partFiles(p)[2] }
 func (r *run) outputFile(p *Part) string { return r.partFiles(p)[3] }
 func (r *run) errorsFile(p *Part) string { return r.partFiles(p)[4] }
 
+// resultPrefix begins the ID of a result; the ID of its request follows.
+const resultPrefix = "batch_req_"
+
 // A result is one line of an output or error file.
 type result struct {
 	ID       string    `json:"id"`

@@ -194,7 +194,7 @@ func (r *run) settleSome(ctx context.Context, p *Part, u *engine.Upstream, some 
 		if r.bill(a); l.Audited != "" {
 			continue
 		}
-		out := &result{ID: "batch_req_" + l.Request, CustomID: l.CustomID}
+		out := &result{ID: resultPrefix + l.Request, CustomID: l.CustomID}
 		if got := l.result; got != nil && got.Response != nil {
 			out.Response = &response{Status: got.Response.Status, RequestID: l.Request, Body: got.Response.Body, Occam: by(a)}
 		} else {
@@ -329,7 +329,7 @@ const (
 // callOne asks one line, unless a process that died was at it: then nobody knows what the provider did, and nothing is
 // billed twice.
 func (r *run) callOne(ctx context.Context, l *stored, key *store.Key) result {
-	out := result{ID: "batch_req_" + l.Request, CustomID: l.CustomID}
+	out := result{ID: resultPrefix + l.Request, CustomID: l.CustomID}
 	if l.Audited != "" {
 		return out // an audit is worth a batch's price only
 	}

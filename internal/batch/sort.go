@@ -58,6 +58,7 @@ type stored struct {
 type reader struct {
 	in     *bufio.Reader
 	offset int64 // bytes consumed
+	ended  bool  // the line that was read last has an end
 }
 
 // next returns a line without its end, empty ones too; io.EOF after the last one.
@@ -78,6 +79,7 @@ func (r *reader) next() (text []byte, tooLong bool, err error) {
 		case err != nil && err != io.EOF:
 			return nil, false, err
 		}
+		r.ended = err == nil
 		return bytes.TrimSpace(text), tooLong, nil
 	}
 }
@@ -168,7 +170,7 @@ func (r *run) seen(in *reader) (map[[10]byte]struct{}, error) {
 			return nil, fmt.Errorf("batch: the input is shorter than it was: %w", err)
 		}
 		if l := (lineIn{text: text, tooLong: tooLong}); len(text) > 0 {
-			if r.parse(&l); l.customID != "" {
+			if r.b.parse(&l); l.customID != "" {
 				seen[l.id] = struct{}{}
 			}
 		}
@@ -194,7 +196,7 @@ func (r *run) readChunk(in *reader, number int64) (chunk []lineIn, end bool, err
 }
 
 // parse checks the frame of a line.
-func (r *run) parse(l *lineIn) {
+func (b *Batch) parse(l *lineIn) {
 	bad := func(code, message string) { l.fault = &Fault{Code: code, Message: message, Line: l.number} }
 	if l.tooLong {
 		bad("line_too_long", fmt.Sprintf("The line is longer than %d bytes.", maxLine))
@@ -215,14 +217,14 @@ func (r *run) parse(l *lineIn) {
 		return
 	}
 	l.customID, l.body = *in.CustomID, in.Body
-	sum := sha256.Sum256([]byte(r.b.ID + "\x00" + l.customID))
+	sum := sha256.Sum256([]byte(b.ID + "\x00" + l.customID))
 	copy(l.id[:], sum[:])
-	l.request = store.NewIDOf(r.b.Created, l.id)
+	l.request = store.NewIDOf(b.Created, l.id)
 	switch {
 	case in.Method != "POST":
 		bad("invalid_method", "The method must be POST.")
-	case in.URL != r.b.Endpoint:
-		bad("invalid_url", "The url must be the batch's endpoint, "+r.b.Endpoint+".")
+	case in.URL != b.Endpoint:
+		bad("invalid_url", "The url must be the batch's endpoint, "+b.Endpoint+".")
 	case len(in.Body) == 0 || in.Body[0] != '{':
 		bad("invalid_body", "The body must be an object.")
 	}
@@ -244,7 +246,7 @@ func (r *run) answer(ctx context.Context, chunk []lineIn, seen map[[10]byte]stru
 	}
 	share(func(l *lineIn) {
 		if len(l.text) > 0 || l.tooLong {
-			r.parse(l)
+			r.b.parse(l)
 		}
 	})
 	for i := range chunk {
@@ -307,7 +309,7 @@ func (r *run) write(ctx context.Context, chunk []lineIn, offset int64, end bool)
 		case l.Answer != nil:
 			counts.Completed++
 			counts.Specialist++
-			output = appendResult(output, &result{ID: "batch_req_" + l.request, CustomID: l.customID,
+			output = appendResult(output, &result{ID: resultPrefix + l.request, CustomID: l.customID,
 				Response: &response{Status: 200, RequestID: l.request, Body: l.Answer, Occam: by(&l.Row)}})
 		}
 		if l.Ask != nil {
@@ -333,9 +335,9 @@ func (r *run) write(ctx context.Context, chunk []lineIn, offset int64, end bool)
 }
 
 func appendFault(dst []byte, l *lineIn) []byte {
-	out := &result{ID: "batch_req_" + l.request, CustomID: l.customID}
+	out := &result{ID: resultPrefix + l.request, CustomID: l.customID}
 	if l.request == "" {
-		out.ID = "batch_req_line_" + strconv.FormatInt(l.number, 10)
+		out.ID = resultPrefix + "line_" + strconv.FormatInt(l.number, 10)
 	}
 	if l.fault != nil {
 		out.Error = &problem{Code: l.fault.Code, Message: l.fault.Message, Line: l.number}

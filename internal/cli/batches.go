@@ -22,7 +22,7 @@ import (
 // startBatches goes on with every batch that has not ended. Its log tells how they get on, which is more than warnings.
 func (s *server) startBatches(a *app, cfg *config.Config) error {
 	c := cfg.Batches
-	service, err := batch.New(batch.Options{Store: s.store, Desk: s.gateway, Dir: filepath.Join(cfg.DataDir, "files"), Now: a.now,
+	service, err := batch.New(batch.Options{Store: s.store, Desk: s.gateway, Dir: filesDir(cfg.DataDir), Now: a.now,
 		Log: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
 		Limits: batch.Limits{FileBytes: c.FileBytes, StoredBytes: c.StoredBytes, Retention: time.Duration(c.Retention), Poll: time.Duration(c.Poll),
 			Calls: c.OnReject == config.Calls}})
@@ -31,6 +31,9 @@ func (s *server) startBatches(a *app, cfg *config.Config) error {
 	}
 	return err
 }
+
+// filesDir is where the files of batches lie.
+func filesDir(dataDir string) string { return filepath.Join(dataDir, "files") }
 
 // offline passes files and batches on, once their service runs.
 func (s *server) offline(w http.ResponseWriter, r *http.Request, key *store.Key) {

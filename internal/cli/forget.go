@@ -3,11 +3,14 @@ package cli
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 
 	"github.com/spf13/cobra"
 
+	"occam/internal/batch"
+	"occam/internal/config"
 	"occam/internal/lifecycle"
 	"occam/internal/store"
 )
@@ -35,6 +38,7 @@ func (a *app) redactCommand(path *string) *cobra.Command {
 type forgotten struct {
 	Examples int64 `json:"examples"`
 	Samples  int64 `json:"samples"` // that discovery kept of traffic without a task
+	Lines    int64 `json:"lines"`   // of the files of batches
 }
 
 // redacted is what `occam ledger redact --json` and the socket answer.
@@ -42,7 +46,12 @@ type redacted struct {
 	Rows int64 `json:"rows"`
 }
 
-func forget(ctx context.Context, s *store.Store, requests []string) (done forgotten, err error) {
+func forget(ctx context.Context, s *store.Store, dataDir string, requests []string) (done forgotten, err error) {
+	lines, err := batch.Forget(ctx, s, filesDir(dataDir), requests)
+	if err != nil {
+		return forgotten{}, err
+	}
+	done.Lines = lines
 	err = s.Update(ctx, func(tx *store.Tx) error {
 		for _, id := range requests {
 			n, err := tx.Examples().Forget(id)
@@ -67,21 +76,42 @@ func redactStored(ctx context.Context, s *store.Store) (done redacted, err error
 	return done, s.Scrub(ctx)
 }
 
+// changeStored lets the server that runs on the data make a change, so that it counts from the next request on, or makes it in the
+// store where none runs.
+func (a *app) changeStored(ctx context.Context, path string, there func(*http.Client) error, here func(s *store.Store, dataDir string) error) error {
+	cfg, err := config.Load(path, a.getenv)
+	if err != nil {
+		return err
+	}
+	if client := running(ctx, cfg.DataDir); client != nil {
+		return there(client)
+	}
+	s, err := openStore(ctx, cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return here(s, cfg.DataDir)
+}
+
 func (a *app) forget(ctx context.Context, path string, requests []string) error {
 	var done forgotten
 	err := a.changeStored(ctx, path,
 		func(client *http.Client) error {
 			return command(ctx, client, http.MethodPost, "/forget?"+url.Values{"request": requests}.Encode(), nil, &done)
 		},
-		func(s *store.Store) (err error) { done, err = forget(ctx, s, requests); return err })
+		func(s *store.Store, dataDir string) (err error) {
+			done, err = forget(ctx, s, dataDir, requests)
+			return err
+		})
 	if err != nil {
 		return err
 	}
 	if a.json {
 		return a.printJSON(done)
 	}
-	_, err = fmt.Fprintf(a.stdout, "%d texts of %d requests were kept, and are removed with their labels and reviews; so are %d samples of discovery\n",
-		done.Examples, len(requests), done.Samples)
+	_, err = fmt.Fprintf(a.stdout, "%d texts of %d requests were kept, and are removed with their labels and reviews; so are %d samples of discovery and %d lines of batches\n",
+		done.Examples, len(requests), done.Samples, done.Lines)
 	return err
 }
 
@@ -89,7 +119,7 @@ func (a *app) redact(ctx context.Context, path string) error {
 	var done redacted
 	err := a.changeStored(ctx, path,
 		func(client *http.Client) error { return command(ctx, client, http.MethodPost, "/redact", nil, &done) },
-		func(s *store.Store) (err error) { done, err = redactStored(ctx, s); return err })
+		func(s *store.Store, _ string) (err error) { done, err = redactStored(ctx, s); return err })
 	if err != nil {
 		return err
 	}
@@ -107,7 +137,7 @@ func (s *server) controlForget(w http.ResponseWriter, r *http.Request) {
 		reply(w, nil, err)
 		return
 	}
-	done, err := forget(r.Context(), s.store, requests)
+	done, err := forget(r.Context(), s.store, s.wired.Load().cfg.DataDir, requests)
 	done.Samples += int64(held)
 	reply(w, done, err)
 }

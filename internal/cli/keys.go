@@ -3,8 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -12,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"occam/internal/config"
 	"occam/internal/store"
 )
 
@@ -128,24 +125,6 @@ func (a *app) changeKey(ctx context.Context, path, id string, form url.Values) e
 		return c.post(ctx, route, form, out)
 	}
 	return show(ctx, a, path, call, func(struct{}) { fmt.Fprintf(a.stdout, "key %s: done, from the next request on\n", id) })
-}
-
-// changeStored lets the server that runs on the data make a change, so that it counts from the next request on, or makes it in the
-// store where none runs.
-func (a *app) changeStored(ctx context.Context, path string, there func(*http.Client) error, here func(*store.Store) error) error {
-	cfg, err := config.Load(path, a.getenv)
-	if err != nil {
-		return err
-	}
-	if client := running(ctx, cfg.DataDir); client != nil {
-		return there(client)
-	}
-	s, err := openStore(ctx, cfg, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	return here(s)
 }
 
 // keyRow is one row of `occam keys list --json`.

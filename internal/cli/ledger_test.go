@@ -152,7 +152,7 @@ func TestForgetAndRedact(t *testing.T) {
 		t.Errorf("forget: %s", out)
 	}
 	_, _, stop := serve(t, s.config)
-	for want, args := range map[string][]string{`{"examples":2,"samples":0}`: {"forget", "r2", "r3", "unknown"}, `{"rows":0}`: {"redact"}} {
+	for want, args := range map[string][]string{`{"examples":2,"samples":0,"lines":0}`: {"forget", "r2", "r3", "unknown"}, `{"rows":0}`: {"redact"}} {
 		out := mustRun(t, "", append([]string{"ledger", "--json", "--config", s.config}, args...)...)
 		if strings.Join(strings.Fields(out), "") != want {
 			t.Errorf("%v beside a server: %s", args, out)
