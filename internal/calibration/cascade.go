@@ -122,59 +122,6 @@ func left(rows []int, score func(i int) float64, limit float64) []int {
 	return passed
 }
 
-// CertifyCascade certifies every tier of a cascade, see Path. rows holds, for each calibration row, its outcome at each
-// tier; unlabelled holds, for each row of other traffic, its score at each tier, from which the grids of at most size
-// thresholds are read. The result has one element a tier.
-func CertifyCascade(goal Goal, unlabelled [][]float64, size int, rows [][]Outcome) ([]TierResult, error) {
-	tiers, err := width(unlabelled, rows)
-	if err != nil {
-		return nil, err
-	}
-	path, err := NewPath(goal, tiers, len(rows), len(unlabelled))
-	if err != nil {
-		return nil, err
-	}
-	results := make([]TierResult, tiers)
-	for j := range results {
-		reaching, others := path.Reaching()
-		outcomes, scores := make([]Outcome, len(reaching)), make([]float64, len(others))
-		for i, row := range reaching {
-			outcomes[i] = rows[row][j]
-		}
-		for i, row := range others {
-			scores[i] = unlabelled[row][j]
-		}
-		if results[j], err = path.Certify(Grid(scores, size), outcomes, scores); err != nil {
-			return nil, err
-		}
-	}
-	return results, nil
-}
-
-// width returns the number of tiers, which every row must have.
-func width(unlabelled [][]float64, rows [][]Outcome) (int, error) {
-	tiers := 0
-	if len(rows) > 0 {
-		tiers = len(rows[0])
-	} else if len(unlabelled) > 0 {
-		tiers = len(unlabelled[0])
-	}
-	uneven := func(n int) error {
-		return fmt.Errorf("calibration: rows of a cascade of %d tiers must have an outcome at each, one has %d", tiers, n)
-	}
-	for _, row := range rows {
-		if len(row) != tiers {
-			return 0, uneven(len(row))
-		}
-	}
-	for _, row := range unlabelled {
-		if len(row) != tiers {
-			return 0, uneven(len(row))
-		}
-	}
-	return tiers, nil
-}
-
 // A Comparison sets two answerers side by side on rows that both answered: a tier and the next one on what the tier
 // defers, or a specialist and its teacher on rows that people labelled.
 type Comparison struct {

@@ -5,28 +5,6 @@ import (
 	"slices"
 )
 
-// ECE returns the expected calibration error in 15 equal-width bins: the mean gap between stated confidence and
-// observed accuracy, weighted by the bins' sizes (Naeini et al. 2015; Guo et al. 2017, arXiv 1706.04599). confidence
-// lies in [0, 1]; NaN counts as 0. It is 0 for no rows.
-func ECE(confidence []float64, right []bool) float64 {
-	const bins = 15
-	var stated, hits, rows [bins]float64
-	for i, p := range confidence {
-		if !(p > 0) {
-			p = 0
-		}
-		bin := min(int(min(p, 1)*bins), bins-1)
-		stated[bin] += min(p, 1)
-		hits[bin] += float64(one(right[i]))
-		rows[bin]++
-	}
-	gap := 0.0
-	for bin := range rows {
-		gap += math.Abs(stated[bin] - hits[bin])
-	}
-	return gap / max(float64(len(confidence)), 1)
-}
-
 // AUROC returns the probability that a random positive scores above a random negative, ties counting half. It is NaN
 // when one of the two is missing.
 func AUROC(positive, negative []float64) float64 {

@@ -7,18 +7,6 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestECE(t *testing.T) {
-	if got := ECE([]float64{1, 1, 1, 1}, []bool{true, true, true, false}); math.Abs(got-0.25) > 1e-12 {
-		t.Errorf("three of four at confidence 1: %v", got)
-	}
-	if got := ECE([]float64{0.75, 0.75, 0.75, 0.75}, []bool{true, true, true, false}); got != 0 {
-		t.Errorf("honest confidence: %v", got)
-	}
-	if ECE(nil, nil) != 0 || ECE([]float64{math.NaN()}, []bool{false}) != 0 {
-		t.Error("no rows, or one NaN that is wrong, must give 0")
-	}
-}
-
 func TestAUROCIsThePairwiseCount(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		score := rapid.SampledFrom([]float64{0, 1, 2, 3, math.Inf(-1), math.Inf(1)})

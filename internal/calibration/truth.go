@@ -136,12 +136,3 @@ func ServedUnderShift(risk, coverage, answered, share float64) float64 {
 	}
 	return (good*risk + bad) / (good + bad)
 }
-
-// ShareTolerated returns the largest out-of-scope share at which ServedUnderShift still keeps target; 0 when risk alone
-// breaks it.
-func ShareTolerated(target, risk, coverage, answered float64) float64 {
-	if risk > target {
-		return 0
-	}
-	return bisect(func(share float64) bool { return ServedUnderShift(risk, coverage, answered, share) <= target })
-}

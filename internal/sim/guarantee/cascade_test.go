@@ -1,15 +1,10 @@
 package guarantee
 
 import (
-	"compress/gzip"
-	"encoding/csv"
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -27,44 +22,11 @@ type ladder struct {
 // ladders are the four FrugalML sets with the free model first and the most accurate API last.
 func ladders(t testing.TB) []*ladder {
 	return []*ladder{
-		{"YELP", []string{"github(vader)", "amazon", "google"}, 0.05, 0.03, frugalRows(t, "yelp", "github(vader)", "amazon", "google")},
-		{"SHOP", []string{"github(bixin)", "google", "baidu"}, 0.05, 0.03, frugalRows(t, "shop", "github(bixin)", "google", "baidu")},
-		{"IMDB", []string{"github(vader)", "amazon", "google"}, 0.10, 0.06, frugalRows(t, "imdb", "github(vader)", "amazon", "google")},
-		{"COMMAND", []string{"github(deepspeech)", "google", "microsoft"}, 0.05, 0.03, frugalRows(t, "command", "github(deepspeech)", "google", "microsoft")},
+		{"YELP", []string{"github(vader)", "amazon", "google"}, 0.05, 0.03, frugal(t, "yelp", "github(vader)", "amazon", "google")},
+		{"SHOP", []string{"github(bixin)", "google", "baidu"}, 0.05, 0.03, frugal(t, "shop", "github(bixin)", "google", "baidu")},
+		{"IMDB", []string{"github(vader)", "amazon", "google"}, 0.10, 0.06, frugal(t, "imdb", "github(vader)", "amazon", "google")},
+		{"COMMAND", []string{"github(deepspeech)", "google", "microsoft"}, 0.05, 0.03, frugal(t, "command", "github(deepspeech)", "google", "microsoft")},
 	}
-}
-
-// frugalRows reads what some APIs said of each row of a FrugalML table.
-func frugalRows(t testing.TB, file string, apis ...string) [][]calibration.Outcome {
-	t.Helper()
-	f, err := os.Open(filepath.Join(dataFolder(t, "frugalml"), file+".csv.gz"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	unzipped, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	table, err := csv.NewReader(unzipped).ReadAll()
-	if err != nil {
-		t.Fatal(err)
-	}
-	rows := make([][]calibration.Outcome, len(table)-1)
-	for _, api := range apis {
-		label, confidence := slices.Index(table[0], api+"_label"), slices.Index(table[0], api+"_confidence")
-		if label < 0 || confidence < 0 {
-			t.Fatalf("%s has no columns of %s: %v", file, api, table[0])
-		}
-		for i, line := range table[1:] {
-			score, err := strconv.ParseFloat(line[confidence], 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			rows[i] = append(rows[i], calibration.Outcome{Score: score, Wrong: line[label] != line[0]})
-		}
-	}
-	return rows
 }
 
 func (l *ladder) target(promise string) float64 {
@@ -301,7 +263,7 @@ func escalationTable(t *testing.T, text *strings.Builder, draws int) {
 	fmt.Fprintf(text, "\nEscalating the third of 3,000 rows of which the first API is least sure; %d draws.\n\n", draws)
 	fmt.Fprint(text, "| data | first → second | accuracy that the second really adds there | draws in which escalation is shown to pay |\n|---|---|---|---|\n")
 	for _, e := range escalations {
-		rows := frugalRows(t, e.file, e.first, e.second)
+		rows := frugal(t, e.file, e.first, e.second)
 		rng := rand.New(rand.NewPCG(41, 42))
 		pays := 0
 		for range draws {
@@ -322,7 +284,7 @@ func TestEscalationThatDoesNotPay(t *testing.T) {
 	const draws = 100
 	rng := rand.New(rand.NewPCG(43, 44))
 	for _, e := range escalations[1:4] {
-		rows := frugalRows(t, e.file, e.first, e.second)
+		rows := frugal(t, e.file, e.first, e.second)
 		pays := 0
 		for range draws {
 			if escalates(rng, rows).Pays(delta) {

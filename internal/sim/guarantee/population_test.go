@@ -113,8 +113,8 @@ func (p *population) grid(rng *rand.Rand, n, size int) []float64 {
 	return calibration.Grid(scores, size)
 }
 
-// frugal reads one API's column of a FrugalML table: its confidence as the score, whether its label is wrong.
-func frugal(t testing.TB, file, api string) []calibration.Outcome {
+// frugal reads what some APIs said of each row of a FrugalML table: their confidence as the score, whether their label is wrong.
+func frugal(t testing.TB, file string, apis ...string) [][]calibration.Outcome {
 	t.Helper()
 	f, err := os.Open(filepath.Join(dataFolder(t, "frugalml"), file+".csv.gz"))
 	if err != nil {
@@ -129,20 +129,26 @@ func frugal(t testing.TB, file, api string) []calibration.Outcome {
 	if err != nil {
 		t.Fatal(err)
 	}
-	label := slices.Index(table[0], api+"_label")
-	confidence := slices.Index(table[0], api+"_confidence")
-	if label < 0 || confidence < 0 {
-		t.Fatalf("%s has no columns of %s: %v", file, api, table[0])
-	}
-	rows := make([]calibration.Outcome, 0, len(table)-1)
-	for _, line := range table[1:] {
-		score, err := strconv.ParseFloat(line[confidence], 64)
-		if err != nil {
-			t.Fatal(err)
+	rows := make([][]calibration.Outcome, len(table)-1)
+	for _, api := range apis {
+		label, confidence := slices.Index(table[0], api+"_label"), slices.Index(table[0], api+"_confidence")
+		if label < 0 || confidence < 0 {
+			t.Fatalf("%s has no columns of %s: %v", file, api, table[0])
 		}
-		rows = append(rows, calibration.Outcome{Score: score, Wrong: line[label] != line[0]})
+		for i, line := range table[1:] {
+			score, err := strconv.ParseFloat(line[confidence], 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows[i] = append(rows[i], calibration.Outcome{Score: score, Wrong: line[label] != line[0]})
+		}
 	}
 	return rows
+}
+
+// alone reads a single API of a FrugalML table.
+func alone(t testing.TB, file, api string) []calibration.Outcome {
+	return slices.Concat(frugal(t, file, api)...)
 }
 
 // frugalSets are the four sets of the published table. Many rows share a confidence (Google's text confidences have one
@@ -151,7 +157,7 @@ func frugal(t testing.TB, file, api string) []calibration.Outcome {
 func frugalSets(t testing.TB, untied bool) []*population {
 	rng := rand.New(rand.NewPCG(1, 1))
 	set := func(name, file, api string, served, system, step float64) *population {
-		rows := frugal(t, file, api)
+		rows := alone(t, file, api)
 		for i := range rows {
 			if untied {
 				rows[i].Score += step * rng.Float64()

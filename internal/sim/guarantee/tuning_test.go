@@ -70,7 +70,7 @@ func columns(t testing.TB) []*population {
 		"imdb": {"google", "github(vader)", "amazon"}, "command": {"google", "github(deepspeech)", "microsoft", "ibm"},
 	} {
 		for _, api := range apis {
-			rows := frugal(t, file, api)
+			rows := alone(t, file, api)
 			wrong := 0
 			for i := range rows {
 				rows[i].Score += 1e-6 * rng.Float64()
