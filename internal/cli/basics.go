@@ -68,7 +68,7 @@ func (a *app) writeExample(path string, force bool) error {
 		return fmt.Errorf("%s is there already: edit it, or overwrite it with --force", path)
 	}
 	if err != nil {
-		return fmt.Errorf("the configuration cannot be written: %w", err)
+		return fmt.Errorf("the configuration cannot be written: %w; name another place with --config", err)
 	}
 	if _, err := file.Write(config.Example); err != nil {
 		return errors.Join(err, file.Close())

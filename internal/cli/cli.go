@@ -56,17 +56,24 @@ type app struct {
 
 // Run executes one command and returns the process's exit code.
 func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, getenv: os.Getenv, now: time.Now}
+	result := &writer{to: stdout}
+	a := &app{stdin: stdin, stdout: result, stderr: stderr, getenv: os.Getenv, now: time.Now}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
+	root.SetOut(result)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
+	if err == nil && result.err != nil {
+		err = fmt.Errorf("the result could not be written: %w", result.err)
+	}
 	if err == nil {
 		return exitDone
 	}
-	if text := err.Error(); text != "" {
+	switch text := err.Error(); {
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		fmt.Fprintln(stderr, "occam: interrupted before it was done")
+	case text != "":
 		fmt.Fprintf(stderr, "occam: %s\n", text)
 	}
 	switch {
@@ -76,6 +83,21 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// writer remembers that something could not be written, so that a command whose result is cut off does not end as done.
+type writer struct {
+	to  io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (w *writer) Write(p []byte) (int, error) {
+	n, err := w.to.Write(p)
+	if w.err == nil {
+		w.err = err
+	}
+	return n, err
 }
 
 func (a *app) root() *cobra.Command {

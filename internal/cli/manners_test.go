@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -20,6 +21,11 @@ func TestExitCodes(t *testing.T) {
 	t.Chdir(t.TempDir())
 	if err := os.WriteFile("bad.yaml", []byte("providers: {a: {type: openai, base_url: http://127.0.0.1:9/v1}}\ndatadir: x\n"), 0o600); err != nil {
 		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"good.yaml": "data_dir: none\n", "bad_listen.yaml": "listen: here\n"} {
+		if err := os.WriteFile(name, []byte("providers: {a: {type: openai, base_url: http://127.0.0.1:9/v1}}\n"+text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, tc := range []struct {
 		args string
@@ -48,6 +54,8 @@ func TestExitCodes(t *testing.T) {
 		{"serve --config .", 1, "--config"},
 		{"serve --config bad.yaml", 1, "did you mean data_dir?"},
 		{"reload --config bad.yaml", 1, "bad.yaml"},
+		{"ledger verify --config good.yaml", 1, "`occam serve` makes it"},
+		{"serve --config bad_listen.yaml", 1, "127.0.0.1:8080"},
 		{"predict --model nothing.occam", 1, "nothing.occam"},
 		{"train --data nothing.jsonl", 1, "nothing.jsonl"},
 	} {
@@ -180,6 +188,39 @@ func document(t *testing.T, args string, into any) {
 	}
 	if _, err := dec.Token(); err != io.EOF {
 		t.Errorf("occam %s --json prints more than one document: %v", args, err)
+	}
+}
+
+// full is a disk without room.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
+
+// TestResultThatCannotBeWritten: a command whose result is cut off has failed.
+func TestResultThatCannotBeWritten(t *testing.T) {
+	for _, args := range []string{"version", "version --json", "help", "breakeven --article", "prices list"} {
+		var errs bytes.Buffer
+		if code := Run(context.Background(), strings.Fields(args), strings.NewReader(""), full{}, &errs); code != 1 || !strings.Contains(errs.String(), "no space left") {
+			t.Errorf("occam %s: exit %d, %s", args, code, errs.String())
+		}
+	}
+}
+
+// TestInterrupted: Ctrl-C in the middle of work leaves no file, fails, and says so in words.
+func TestInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	data, out := filepath.Join(dir, "tickets.jsonl"), filepath.Join(dir, "m.occam")
+	writeTickets(t, data, 1, 1000)
+	ctx, stop := context.WithCancel(context.Background())
+	stop()
+	for _, args := range [][]string{{"train", "--data", data, "--out", out}, {"data", "check", data}, {"demo", "--once"}} {
+		var stdout, stderr bytes.Buffer
+		if code := Run(ctx, args, strings.NewReader(""), &stdout, &stderr); code != 1 || stdout.Len() > 0 || !strings.HasSuffix(stderr.String(), "occam: interrupted before it was done\n") {
+			t.Errorf("occam %s: exit %d\n%s%s", args, code, stdout.String(), stderr.String())
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("files left: %v, %v", left, err)
 	}
 }
 

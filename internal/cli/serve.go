@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net"
 	"os"
+	"os/signal"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -53,6 +55,7 @@ func (a *app) serveCommand() *cobra.Command {
 // serve runs a server until ctx ends, or until it is told to restart: heir is then its listener, for the process that goes on.
 func (a *app) serve(ctx context.Context, path string) (heir *os.File, err error) {
 	started := a.now()
+	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go away; the server stays
 	cfg, err := config.Load(path, a.getenv)
 	if err != nil {
 		return nil, err
@@ -210,8 +213,10 @@ func (s *server) listen(address string) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("another program listens on %s already: stop it, or choose another address with listen in the configuration", address)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("the system does not let this account listen on %s: ports below 1024 need a right of their own; choose another with listen in the configuration", address)
 	case err != nil:
-		return fmt.Errorf("cannot listen on %s: %w", address, err)
+		return fmt.Errorf("cannot listen on %s: %w; choose another address with listen in the configuration", address, err)
 	}
 	s.listener = listener
 	return nil

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -26,8 +27,10 @@ func (s *Store) connectSQLite(ctx context.Context, mode Mode) (err error) {
 		if s.lock, err = lockDir(s.dir); err != nil {
 			return err
 		}
-	} else if _, err := os.Stat(path); err != nil {
-		return fmt.Errorf("store: there is no database in %s: %w", s.dir, err)
+	} else if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("store: there is no database in %s yet: `occam serve` makes it; or is this another configuration's folder?", s.dir)
+	} else if err != nil {
+		return fmt.Errorf("store: the data folder %s cannot be read: %w", s.dir, err)
 	}
 	if s.heads, err = openHeadFile(headPath(s.dir), mode == ReadOnly); err != nil {
 		return err
@@ -86,7 +89,7 @@ func (s *Store) sqliteDSN(path string, queryOnly bool) string {
 func lockDir(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("store: the data folder %s cannot be written: %w", dir, err)
+		return nil, fmt.Errorf("store: the data folder %s cannot be written: %w; run occam as the account that owns it, or set data_dir", dir, err)
 	}
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	// A process that is being replaced may take a moment to die, and one that has just been forked holds its parent's lock.
