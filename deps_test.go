@@ -21,8 +21,8 @@ import (
 // any depth.
 var layers = map[string]int{
 	"task": 0, "cost": 0, "calibration": 0, "drift": 0, "redact": 0,
-	"specialist": 1, "encoder": 1, "sample": 1, "cascade": 1, "openai": 1, "finops": 1,
-	"config": 2, "datacheck": 2, "store": 2, "store/storetest": 2, "store/storetest/faultdisk": 2, "engine": 2, "engine/enginetest": 2, "finetune": 2,
+	"specialist": 1, "sample": 1, "cascade": 1, "openai": 1, "finops": 1,
+	"config": 2, "datacheck": 2, "store": 2, "store/storetest": 2, "store/storetest/faultdisk": 2, "engine": 2, "engine/enginetest": 2,
 	"gateway": 3, "lifecycle": 3,
 	"dashboard": 4, "batch": 4,
 	"cli": 5,
@@ -42,7 +42,7 @@ var pureBans = map[string]string{
 
 // onlyIn bans an import everywhere but in the packages named.
 var onlyIn = map[string][]string{
-	"os/exec":                 {"finetune", "engine", "store/storetest", "store/storetest/faultdisk"}, // the suite starts PostgreSQL; else nothing reachable from HTTP may start a process
+	"os/exec":                 {"store/storetest", "store/storetest/faultdisk"}, // the suite starts PostgreSQL; else nothing reachable from HTTP may start a process
 	"modernc.org/sqlite":      {"store"},
 	"github.com/jackc/pgx/v5": {"store"},
 	"github.com/spf13/cobra":  {"cli"},

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"occam/internal/cli"
 	"occam/internal/sample"
@@ -18,11 +19,11 @@ import (
 
 // elsewhere names, for commands that cannot run inside this test, the file and the text in it that runs them.
 var elsewhere = map[string][2]string{
-	"go run . demo":       {"internal/cli/cli_test.go", "func TestDemoOnce("},
-	"make test":           {".ci/run", "make test"},
-	"go build -o occam .": {"Makefile", "go build"},
-	"occam serve":         {"testdata/script/serve.txtar", "occam serve"},
-	"occam batches list":  {"internal/cli/batches_test.go", `"batches", "list"`},
+	"go run . demo": {"internal/cli/cli_test.go", "func TestDemoOnce("},
+	"make test":     {".ci/run", "make test"},
+	`go build -o occam . && export PATH="$PWD:$PATH"`: {"Makefile", "go build"},
+	"occam serve":        {"testdata/script/serve.txtar", "occam serve"},
+	"occam batches list": {"internal/cli/batches_test.go", `"batches", "list"`},
 }
 
 // TestDocumentedCommands runs every command that a `console` block of the README or the docs shows, in a folder that holds what
@@ -119,20 +120,56 @@ func mustHold(t *testing.T, path, text string) {
 
 // TestLinks: every relative link of the README and the docs leads somewhere.
 func TestLinks(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
 	pages, err := filepath.Glob("docs/*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
+	linked := map[string]bool{}
 	for _, page := range append(pages, "README.md", "CONTRIBUTING.md", "SECURITY.md") {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, m := range link.FindAllSubmatch(text, -1) {
-			if _, err := os.Stat(filepath.Join(filepath.Dir(page), string(m[1]))); err != nil {
-				t.Errorf("%s links to %s, which is not there", page, m[1])
+			to := filepath.Join(filepath.Dir(page), string(m[1]))
+			if len(m[1]) == 0 {
+				to = page
 			}
+			if _, err := os.Stat(to); err != nil {
+				t.Errorf("%s links to %s, which is not there", page, m[1])
+			} else if anchor := string(m[2]); anchor != "" && !slices.Contains(anchors(t, to), anchor) {
+				t.Errorf("%s links to %s#%s, and there is no such heading", page, to, anchor)
+			}
+			linked[to] = true
 		}
 	}
+	for _, page := range pages {
+		if !linked[page] {
+			t.Errorf("no page links to %s", page)
+		}
+	}
+}
+
+var heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
+
+// anchors are the names of a page's headings, as its links write them.
+func anchors(t *testing.T, page string) (all []string) {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range heading.FindAllStringSubmatch(string(text), -1) {
+		all = append(all, strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+				return r
+			}
+			return -1
+		}, strings.ToLower(m[1])))
+	}
+	return all
 }

@@ -9,11 +9,15 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"occam/internal/config"
 )
 
 // TestExitCodes: 1 failed, 2 wrong usage, 3 a bar was not met; each error says on stderr what to do, and stdout stays empty.
@@ -137,9 +141,9 @@ var otherwise = map[string]string{
 // TestJSONOfEveryCommand: with --json stdout is exactly one JSON document.
 func TestJSONOfEveryCommand(t *testing.T) {
 	t.Chdir(t.TempDir())
-	config := "providers: {a: {type: openai, base_url: http://127.0.0.1:9/v1, api_key: none}}\nlisten: 127.0.0.1:0\nself_test: false\n" +
+	configuration := "providers: {a: {type: openai, base_url: http://127.0.0.1:9/v1, api_key: none}}\nlisten: 127.0.0.1:0\nself_test: false\n" +
 		"tasks: {triage: {generalist: gpt-4o, schema: {type: object, properties: {category: {type: string, enum: [late, refund]}}}}}\n"
-	if err := os.WriteFile("occam.yaml", []byte(config), 0o600); err != nil {
+	if err := os.WriteFile("occam.yaml", []byte(configuration), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	writeTickets(t, "tickets.jsonl", 1, 60)
@@ -221,6 +225,18 @@ func TestInterrupted(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
 		t.Errorf("files left: %v, %v", left, err)
+	}
+}
+
+// TestReloadKnowsEveryKey: every key of the configuration is either taken in by a reload, or makes it say that a restart is needed.
+func TestReloadKnowsEveryKey(t *testing.T) {
+	restart := fixed(&config.Config{})
+	reloads := []string{"providers", "models", "limits", "charges", "self_test"}
+	for f := range reflect.TypeFor[config.Config]().Fields() {
+		name := f.Tag.Get("yaml")
+		if _, known := restart[name]; name != "-" && !known && !slices.Contains(reloads, name) {
+			t.Errorf("a reload that changes %s changes nothing and says nothing", name)
+		}
 	}
 }
 

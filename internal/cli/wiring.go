@@ -200,7 +200,7 @@ func (s *server) keyring() *gateway.Keyring {
 // fixed lists what a reload cannot change: it was built when the server started.
 func fixed(c *config.Config) map[string]any {
 	return map[string]any{"listen": c.Listen, "data_dir": c.DataDir, "store": c.Store, "durability": c.Durability, "tasks": c.Tasks,
-		"capture": c.Capture, "dashboard": c.Dashboard, "alerts": c.Alerts, "batches": c.Batches, "limits.drain_timeout": c.Limits.Drain}
+		"capture": c.Capture, "dashboard": c.Dashboard, "alerts": c.Alerts, "reviews": c.Reviews, "batches": c.Batches, "limits.drain_timeout": c.Limits.Drain}
 }
 
 // reloaded is what a reload took in.
