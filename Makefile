@@ -3,7 +3,7 @@ SHELL := bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 RACE := ./internal/store/... ./internal/engine/... ./internal/gateway/... ./internal/batch/... ./internal/lifecycle/... ./internal/sim/... ./internal/cascade/... ./internal/specialist/...
 
-.PHONY: bench-calibration bench-million bench-crossfit test setup lint unit race chaos focus build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger bench-dashboard pictures proof faults bench-training proof-data soak
+.PHONY: bench-backfill bench-calibration bench-million bench-crossfit test setup lint unit race chaos focus build bench bench-specialist bench-guarantee bench-gateway bench-data bench-ledger bench-dashboard pictures proof faults bench-training proof-data soak
 
 test: setup lint unit race ## install what the tests need and run all of them
 
@@ -64,6 +64,9 @@ bench-training: ## how long certified answers take while a model is trained besi
 bench-gateway: ## the data plane beside Go's own ReverseProxy, ledger on; ends by comparing the ledger with the provider's count
 	OCCAM_BENCH=1 go test -count=1 -timeout 15m -run TestBenchGateway -v ./internal/gateway
 	go test -run '^$$' -bench Backfill -benchtime 200000x -timeout 15m ./internal/batch
+
+bench-backfill: ## a backfill of 100,000 tickets, killed three times on its way: lines a second, peak memory (some minutes)
+	OCCAM_BACKFILL_LINES=100000 go test -count=1 -timeout 30m -run TestBackfillScale -v ./internal/batch
 
 bench-data: ## the figures of docs/data_check.md, on ../shared/data
 	OCCAM_BENCH=1 go test -count=1 -v -timeout 60m -run 'Banking77|CrossFit' ./internal/datacheck

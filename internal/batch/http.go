@@ -29,37 +29,35 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, key *store.K
 	if key != nil {
 		keyID = key.ID
 	}
-	path := strings.Split(strings.Trim(strings.TrimPrefix(r.URL.Path, "/v1/"), "/"), "/")
-	route := r.Method + " " + path[0] + "/" + strconv.Itoa(len(path))
-	if len(path) == 3 {
-		route += "/" + path[2]
+	path := append(strings.Split(strings.Trim(strings.TrimPrefix(r.URL.Path, "/v1/"), "/"), "/"), "") // an ID, or none
+	route := r.Method + " " + path[0]
+	if len(path) > 2 {
+		route += strings.Join(append([]string{"/ID"}, path[2:len(path)-1]...), "/")
 	}
-	var err error
-	switch route {
-	case "POST files/1":
-		err = s.postFile(w, r, keyID)
-	case "GET files/1":
-		err = s.listFiles(w, r, keyID)
-	case "GET files/2":
-		err = s.getFile(w, r, keyID, path[1])
-	case "DELETE files/2":
-		err = s.deleteFile(w, r, keyID, path[1])
-	case "GET files/3/content":
-		err = s.content(w, r, keyID, path[1])
-	case "POST batches/1":
-		err = s.postBatch(w, r, keyID)
-	case "GET batches/1":
-		err = s.listBatches(w, r, keyID)
-	case "GET batches/2":
-		err = s.getBatch(w, r, keyID, path[1])
-	case "POST batches/3/cancel":
-		err = s.cancelBatch(w, r, keyID, path[1])
-	default:
-		err = &openai.Error{Status: 404, Type: "invalid_request_error", Code: "unknown_url",
-			Message: "Unknown request URL: " + r.Method + " " + r.URL.Path + "."}
+	err := error(&openai.Error{Status: 404, Type: "invalid_request_error", Code: "unknown_url",
+		Message: "Unknown request URL: " + r.Method + " " + r.URL.Path + "."})
+	if answer := s.routes()[route]; answer != nil {
+		err = answer(w, r, keyID, path[1])
 	}
 	if err != nil {
 		s.refuse(w, err)
+	}
+}
+
+// An answerer answers one route. id is the file's or the batch's that the route names.
+type answerer func(w http.ResponseWriter, r *http.Request, keyID, id string) error
+
+func (s *Service) routes() map[string]answerer {
+	return map[string]answerer{
+		"POST files":             s.postFile,
+		"GET files":              s.listFiles,
+		"GET files/ID":           s.getFile,
+		"DELETE files/ID":        s.deleteFile,
+		"GET files/ID/content":   s.content,
+		"POST batches":           s.postBatch,
+		"GET batches":            s.listBatches,
+		"GET batches/ID":         s.getBatch,
+		"POST batches/ID/cancel": s.cancelBatch,
 	}
 }
 
@@ -106,7 +104,7 @@ func (b patientBody) Read(p []byte) (int, error) {
 }
 
 // postFile takes an upload, of which no more than a piece is in memory.
-func (s *Service) postFile(w http.ResponseWriter, r *http.Request, keyID string) error {
+func (s *Service) postFile(w http.ResponseWriter, r *http.Request, keyID, _ string) error {
 	control := http.NewResponseController(w)
 	r.Body = io.NopCloser(patientBody{http.MaxBytesReader(w, r.Body, s.opts.Limits.FileBytes+maxForm), control})
 	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
@@ -224,7 +222,7 @@ func listObject[T any](w http.ResponseWriter, cut []T, more bool, id func(T) str
 
 func fileID(f *File) string { return f.ID }
 
-func (s *Service) listFiles(w http.ResponseWriter, r *http.Request, keyID string) error {
+func (s *Service) listFiles(w http.ResponseWriter, r *http.Request, keyID, _ string) error {
 	all, err := s.files(r.Context(), keyID, false)
 	if err != nil {
 		return err
@@ -290,7 +288,7 @@ func (s *Service) content(w http.ResponseWriter, r *http.Request, keyID, id stri
 	return err
 }
 
-func (s *Service) postBatch(w http.ResponseWriter, r *http.Request, keyID string) error {
+func (s *Service) postBatch(w http.ResponseWriter, r *http.Request, keyID, _ string) error {
 	var in struct {
 		Input    string            `json:"input_file_id"`
 		Endpoint string            `json:"endpoint"`
@@ -321,7 +319,7 @@ func (s *Service) batch(r *http.Request, keyID, id string) (*Batch, error) {
 	return b, err
 }
 
-func (s *Service) listBatches(w http.ResponseWriter, r *http.Request, keyID string) error {
+func (s *Service) listBatches(w http.ResponseWriter, r *http.Request, keyID, _ string) error {
 	all, err := List(r.Context(), s.opts.Store)
 	if err != nil {
 		return err

@@ -26,14 +26,24 @@ const (
 	childDir   = "OCCAM_BATCH_CHILD_DIR"
 	childURL   = "OCCAM_BATCH_CHILD_URL"
 	childCalls = "OCCAM_BATCH_CHILD_CALLS"
-	childDSN   = "OCCAM_BATCH_CHILD_DSN" // "": SQLite in the data folder
+	childDSN   = "OCCAM_BATCH_CHILD_DSN"   // "": SQLite in the data folder
+	childModel = "OCCAM_BATCH_CHILD_MODEL" // file of a model that answers every ticket; limits are those of production then
 )
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
-		o, err := openOfficeOn(cmp.Or(os.Getenv(childDSN), "sqlite:"+dir), dir, os.Getenv(childURL), Limits{PartLines: 150, chunk: 200, CallsAtOnce: 4, Calls: os.Getenv(childCalls) != ""})
+		limits := Limits{PartLines: 150, chunk: 200, CallsAtOnce: 4, Calls: os.Getenv(childCalls) != ""}
+		if os.Getenv(childModel) != "" {
+			limits = Limits{}
+		}
+		o, err := openOfficeOn(cmp.Or(os.Getenv(childDSN), "sqlite:"+dir), dir, os.Getenv(childURL), limits)
 		if err != nil {
 			log.Fatal(err)
+		}
+		if name := os.Getenv(childModel); name != "" {
+			if err := o.publishFile(name); err != nil {
+				log.Fatal(err)
+			}
 		}
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
