@@ -103,7 +103,7 @@ type traffic struct {
 func readTraffic(ctx context.Context, s *store.Store, taskName string, now time.Time) (traffic, error) {
 	seen := traffic{answered: map[string]int64{}}
 	window := store.Window{From: now.AddDate(0, 0, -recordedDays), To: now}
-	whole, err := s.RequestRate(ctx, taskName, store.Window{}) // since it began
+	lasted, err := s.Lasted(ctx, taskName)
 	if err != nil {
 		return seen, err
 	}
@@ -111,7 +111,7 @@ func readTraffic(ctx context.Context, s *store.Store, taskName string, now time.
 	if err != nil {
 		return seen, err
 	}
-	seen.peak, seen.days = lately.Peak, min(recordedDays, max(float64(whole.Minutes)/(24*60), 1.0/24))
+	seen.peak, seen.days = lately.Peak, min(recordedDays, max(lasted.Hours()/24, 1.0/24))
 	totals, err := s.Totals(ctx, store.TotalsQuery{Window: window, Task: taskName, By: []store.Dimension{store.ByTier, store.ByProvider, store.ByState,
 		store.ByAnswered, store.ByAudit}})
 	if err != nil {

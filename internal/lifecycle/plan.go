@@ -430,7 +430,7 @@ func (c *Controller) economy(ctx context.Context, t *task.Task) (volume float64,
 	if err != nil {
 		return 0, "", generalist, err
 	}
-	rate, err := c.opts.Store.RequestRate(ctx, t.Name, store.Window{})
+	lasted, err := c.opts.Store.Lasted(ctx, t.Name)
 	if err != nil {
 		return 0, "", generalist, err
 	}
@@ -447,7 +447,7 @@ func (c *Controller) economy(ctx context.Context, t *task.Task) (volume float64,
 	if calls > 0 {
 		generalist.PerCall, generalist.From = spent.USD()/float64(calls), fmt.Sprintf("mean of %d recorded calls", calls)
 	}
-	days := min(recordedDays, max(float64(rate.Minutes)/(24*60), 1.0/24))
+	days := min(recordedDays, max(lasted.Hours()/24, 1.0/24))
 	const monthDays = 730.5 / 24
 	return float64(requests) / days * monthDays, fmt.Sprintf("extrapolated from %d requests in %.2g days", requests, days), generalist, nil
 }

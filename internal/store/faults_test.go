@@ -58,7 +58,8 @@ func makeOld(t testing.TB, dir string) {
 		_, err := raw.Exec(`DROP TABLE ` + table)
 		must(t, err)
 	}
-	for _, statement := range []string{`DROP INDEX chain_notices`, `DELETE FROM schema_version WHERE version > 1`} {
+	for _, statement := range []string{`DROP INDEX chain_notices`, `DROP INDEX rates_task`, `DELETE FROM rollups WHERE span < 0`,
+		`DELETE FROM schema_version WHERE version > 1`} {
 		_, err := raw.Exec(statement)
 		must(t, err)
 	}
@@ -98,6 +99,9 @@ func TestMigrations(t *testing.T) {
 	s := openDir(t, dir, store.Options{})
 	if r, ok, err := s.Request(ctx, "r-old"); err != nil || !ok || r.Attempts[0].Cost != 77 {
 		t.Errorf("after the upgrade: %+v, %v", r, err)
+	}
+	if report, err := s.Verify(ctx); err != nil || !report.OK() {
+		t.Errorf("after the upgrade: %q, %v", report.Problems, err)
 	}
 	must(t, s.Close())
 	raw := sqliteBackend.Raw(t, "sqlite:"+dir)

@@ -112,6 +112,12 @@ var migrations = [][]string{
 	{ // 4: files of batches, where processes that share the database need them
 		`CREATE TABLE file_parts (name TEXT NOT NULL, start INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (name, start)) STRICT`,
 	},
+	{ // 5: an hour's sums over everything (see hourTotals); the minutes of one task
+		`INSERT INTO rollups SELECT -3600, bucket, lane, '', '', '', '', '', state, flags, SUM(attempts), SUM(cost), SUM(cost_low),
+			SUM(cost_high), SUM(reference), SUM(input), SUM(cached), SUM(cache_write), SUM(output), SUM(reasoning), SUM(latency)
+			FROM rollups WHERE span = 3600 GROUP BY bucket, lane, state, flags`,
+		`CREATE INDEX rates_task ON rates (task, minute)`,
+	},
 }
 
 // schemaVersion is the version this binary reads and writes.

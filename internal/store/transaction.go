@@ -131,9 +131,11 @@ func (r *row) outcomeArgs(args []any) []any {
 const (
 	hour = int64(3600)
 	day  = 24 * hour
+	// hourTotals is the span of an hour's sums over all tasks, tiers, providers, models and keys: weeks of hours are few rows.
+	hourTotals = -hour
 )
 
-// A rollupKey names one sum: a span of time (hour or day, in seconds) that starts at bucket, and what kind of attempt.
+// A rollupKey names one sum: a span of time (hour or day, in seconds, or hourTotals) that starts at bucket, and what kind of attempt.
 type rollupKey struct {
 	span, bucket                            int64
 	task, tier, provider, model, key, state string
@@ -179,7 +181,7 @@ func (t *transaction) countDay(r *row) {
 	t.days[day] = [2]int64{min(span[0], r.n), max(span[1], r.n)}
 }
 
-// countClosed adds a row that has its outcome to the sums of its hour and its day.
+// countClosed adds a row that has its outcome to the sums of its hour, broken down and not, and of its day.
 func (t *transaction) countClosed(r *row) {
 	at := r.At.Unix()
 	flags := flag(r.Audit)*flagAudit | flag(r.Answered)*flagAnswered | flag(r.Simulated)*flagSimulated |
@@ -187,8 +189,11 @@ func (t *transaction) countClosed(r *row) {
 	u := r.Usage
 	add := sums{1, int64(r.Cost), int64(r.CostLow), int64(r.CostHigh), int64(r.Reference), u.Input, u.Cached, u.CacheWrite,
 		u.Output, u.Reasoning, int64(r.Latency)}
-	for _, span := range []int64{hour, day} {
-		key := rollupKey{span, floor(at, span), r.Task, r.Tier, r.Provider, r.Model, r.KeyID, string(r.State), flags}
+	for _, key := range []rollupKey{
+		{hour, floor(at, hour), r.Task, r.Tier, r.Provider, r.Model, r.KeyID, string(r.State), flags},
+		{span: hourTotals, bucket: floor(at, hour), state: string(r.State), flags: flags},
+		{day, floor(at, day), r.Task, r.Tier, r.Provider, r.Model, r.KeyID, string(r.State), flags},
+	} {
 		have := t.rollups[key]
 		if have == nil {
 			have = new(sums)

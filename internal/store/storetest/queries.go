@@ -43,6 +43,12 @@ func testTotals(t *testing.T, b Backend) {
 	if len(all) != 1 || all[0] != want {
 		t.Errorf("got  %+v\nwant %+v", all, want)
 	}
+	plain, err := s.Totals(ctx, store.TotalsQuery{By: []store.Dimension{store.ByHour, store.ByState, store.ByAnswered}})
+	must(t, err)
+	filtered, err := s.Totals(ctx, store.TotalsQuery{By: []store.Dimension{store.ByHour, store.ByState, store.ByAnswered}, Task: "triage"})
+	if must(t, err); len(plain) != 12 || !slices.Equal(plain, filtered) { // sums of their own, of the same attempts
+		t.Errorf("by hour: %+v\nof the one task %+v", plain, filtered)
+	}
 	if none, err := s.Totals(ctx, store.TotalsQuery{Task: "other"}); err != nil || len(none) != 0 {
 		t.Errorf("of an unknown task: %+v, %v", none, err)
 	}
@@ -98,6 +104,32 @@ func testTotalsByDay(t *testing.T, b Backend) {
 		if !slices.Equal(got, c.want) || sum != 0 {
 			t.Errorf("%s: days of %v requests, want %v; %d more than its hours", name, got, c.want, sum)
 		}
+	}
+}
+
+// testUpgrade takes a database with rows back to the schema before the totals by hour, and opens it.
+func testUpgrade(t *testing.T, b Backend) {
+	s, dsn, opts := fresh(t, b)
+	for i := range 9 {
+		a := Paid(fmt.Sprint("p", i), noon.Add(time.Duration(i/3)*time.Hour))
+		must(t, s.Intend(ctx, a))
+		must(t, s.Finish(ctx, Settle(a, 100)))
+	}
+	hours := store.TotalsQuery{By: []store.Dimension{store.ByHour}}
+	before, err := s.Totals(ctx, hours)
+	must(t, err)
+	must(t, s.Close())
+	raw := b.Raw(t, dsn)
+	defer raw.Close()
+	mustExec(t, raw, `DROP INDEX rates_task`)
+	mustExec(t, raw, `DELETE FROM rollups WHERE span < 0`)
+	mustExec(t, raw, `DELETE FROM schema_version WHERE version > 4`)
+	s = open(t, dsn, opts)
+	if after, err := s.Totals(ctx, hours); err != nil || len(before) != 3 || !slices.Equal(before, after) {
+		t.Errorf("before the upgrade %+v\nafter it %+v, %v", before, after, err)
+	}
+	if report, err := s.Verify(ctx); err != nil || !report.OK() {
+		t.Errorf("after the upgrade: %q, %v", report.Problems, err)
 	}
 }
 
@@ -190,13 +222,18 @@ func testRates(t *testing.T, b Backend) {
 	if must(t, err); got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	got, err = s.RequestRate(ctx, "", store.Window{})
+	got, err = s.RequestRate(ctx, "triage", store.Window{})
 	want = store.Rate{Requests: 180, Minutes: 4, Mean: 0.75, P50: 1, P95: 2, P99: 2, Peak: 2}
 	if must(t, err); got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 	if got, err := s.RequestRate(ctx, "other", store.Window{}); err != nil || got != (store.Rate{}) {
 		t.Errorf("of an unknown task: %+v, %v", got, err)
+	}
+	for task, want := range map[string]time.Duration{"triage": 4 * time.Minute, "other": 0} {
+		if got, err := s.Lasted(ctx, task); err != nil || got != want {
+			t.Errorf("%s lasted %v, want %v, %v", task, got, want, err)
+		}
 	}
 }
 

@@ -37,6 +37,7 @@ func Run(t *testing.T, b Backend) {
 		{"close writes everything", testClose},
 		{"totals", testTotals},
 		{"totals by day", testTotalsByDay},
+		{"upgrade", testUpgrade},
 		{"requests", testRequests},
 		{"rates", testRates},
 		{"random histories", testHistories},
