@@ -16,9 +16,25 @@ import (
 	"occam/internal/cost"
 )
 
-// priceFolder holds, inside the data folder, the price lists that were imported: DATE-FORMAT.json, merged in order of name on
-// top of the built-in book.
+// priceFolder holds, inside the data folder, the price lists that were imported, each in a file named importName, merged in order
+// of name on top of the built-in book.
 const priceFolder = "prices"
+
+// importName is the name of an import: when it was made, and the format. Older files bear the day only.
+func importName(at time.Time, format string) string {
+	return at.UTC().Format("2006-01-02T150405.000000000") + "-" + format + ".json"
+}
+
+// parseImportName undoes importName; ok is false for files that are not ours.
+func parseImportName(file string) (from time.Time, format string, ok bool) {
+	name, ours := strings.CutSuffix(file, ".json")
+	if !ours || len(name) <= len(time.DateOnly) {
+		return from, "", false
+	}
+	from, err := time.Parse(time.DateOnly, name[:len(time.DateOnly)])
+	_, format, ok = strings.Cut(name[len(time.DateOnly):], "-")
+	return from, format, ok && err == nil
+}
 
 // bookAt is the price book of a configuration; the built-in one where none is named and none is there.
 func (a *app) bookAt(configPath string) (*cost.Book, error) {
@@ -43,16 +59,12 @@ func loadBook(dataDir string) (*cost.Book, error) {
 		return nil, fmt.Errorf("imported prices: %w", err)
 	}
 	for _, f := range files {
-		name := strings.TrimSuffix(f.Name(), ".json")
-		if len(name) < len(time.DateOnly)+1 || name == f.Name() {
+		from, format, ok := parseImportName(f.Name())
+		if !ok {
 			continue
 		}
-		from, err := time.Parse(time.DateOnly, name[:len(time.DateOnly)])
-		if err != nil {
-			continue // not one of ours
-		}
 		path := filepath.Join(dataDir, priceFolder, f.Name())
-		more, _, err := readBook(path, name[len(time.DateOnly)+1:], from)
+		more, _, err := readBook(path, format, from)
 		if err != nil {
 			return nil, fmt.Errorf("imported prices %s: %w; remove the file to go on without it", path, err)
 		}
@@ -113,8 +125,12 @@ func (a *app) importPrices(configPath, path, format string, apply bool) error {
 		}
 		fmt.Fprintf(a.stdout, "%d changes; %d entries are left out, because they are not priced by text tokens alone: see --json\n", len(changes), len(skipped))
 	}
-	if err != nil || !apply {
+	if err != nil {
 		return err
+	}
+	if !apply {
+		fmt.Fprintln(a.stderr, "nothing is applied yet: give the command again with --apply")
+		return nil
 	}
 	folder := filepath.Join(cfg.DataDir, priceFolder)
 	if err := os.MkdirAll(folder, 0o700); err != nil {
@@ -124,7 +140,12 @@ func (a *app) importPrices(configPath, path, format string, apply bool) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(folder, a.now().Format(time.DateOnly)+"-"+format+".json"), data, 0o600)
+	kept := filepath.Join(folder, importName(a.now(), format))
+	if err := os.WriteFile(kept, data, 0o600); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stderr, "applied: the list is kept as %s; remove that file to take it back. A running server takes it at its next start\n", kept)
+	return nil
 }
 
 func changeLines(changes []cost.Change) []string {

@@ -151,6 +151,14 @@ func TestImportedPricesCount(t *testing.T) {
 	if out := occam("prices", "list"); !strings.Contains(out, "house-7b") || !strings.Contains(out, "+mine") {
 		t.Errorf("list: %s", out)
 	}
+	more := filepath.Join(t.TempDir(), "more.json")
+	if err := os.WriteFile(more, []byte(`{"schema":"price-book/2","version":"more","llm":[{"model":"house-13b","provider":"us","in":0.02,"out":0.02,"src":"ours"}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	occam("prices", "import", more, "--format", "occam", "--apply")
+	if out := occam("prices", "list"); !strings.Contains(out, "house-7b") || !strings.Contains(out, "house-13b") {
+		t.Errorf("a second list of the same day replaced the first: %s", out)
+	}
 	var got struct {
 		Plans []struct {
 			MonthlyUSD float64 `json:"monthly_usd"`

@@ -186,32 +186,46 @@ func mergeRows(old, fresh []Price) []Price {
 	return out
 }
 
-// A Change is one difference between two books for one model at one time. Old or New is nil where the model is new or gone.
+// A Change is one difference between two books for one model. Old or New is nil where the model is new or gone.
 type Change struct {
 	Provider, Model string
+	From            time.Time // when it takes effect; zero: at the time that was asked about
 	Old, New        *Price
 }
 
-// Diff lists what a merge would change at a time: models that are new in next, and models whose rates differ. Models that
-// only the receiver knows are left alone by a merge and so are not listed.
+// Diff lists what a merge would change from a time on: models that are new in next, models whose rates differ, and rates that come
+// into force later. Models that only the receiver knows are left alone by a merge and so are not listed.
 func (b *Book) Diff(next *Book, at time.Time) []Change {
 	var out []Change
-	for _, p := range next.Prices(at) {
-		old, ok := b.Lookup(p.Provider, p.Model, at)
-		switch {
-		case !ok:
-			out = append(out, Change{Provider: p.Provider, Model: p.Model, New: &p})
-		case old.fingerprint() != p.fingerprint() || !old.Shutdown.Equal(p.Shutdown) ||
-			old.BatchPermille != p.BatchPermille:
-			out = append(out, Change{Provider: p.Provider, Model: p.Model, Old: &old, New: &p})
+	compare := func(p Price, when, from time.Time) {
+		c := Change{Provider: p.Provider, Model: p.Model, From: from, New: &p}
+		if old, ok := b.Lookup(p.Provider, p.Model, when); ok {
+			c.Old = &old
+		}
+		if c.Old == nil || c.Old.fingerprint() != p.fingerprint() || !c.Old.Shutdown.Equal(p.Shutdown) || c.Old.BatchPermille != p.BatchPermille {
+			out = append(out, c)
 		}
 	}
+	for _, p := range next.Prices(at) {
+		compare(p, at, time.Time{})
+	}
+	for _, p := range next.Prices(time.Time{}) {
+		if p.From.After(at) {
+			compare(p, p.From, p.From)
+		}
+	}
+	slices.SortStableFunc(out, func(x, y Change) int {
+		return cmp.Or(cmp.Compare(x.Provider, y.Provider), cmp.Compare(x.Model, y.Model), x.From.Compare(y.From))
+	})
 	return out
 }
 
 // String writes one line: "openai/gpt-4o: input $2.50 → $2.00, output $10 → $8".
 func (c Change) String() string {
 	name := c.Provider + "/" + c.Model + ": "
+	if !c.From.IsZero() {
+		name += "from " + c.From.Format(time.DateOnly) + ": "
+	}
 	if c.Old == nil {
 		return name + fmt.Sprintf("new, input $%g, output $%g per 1M tokens", c.New.Input.USDPerMTok(),
 			c.New.Output.USDPerMTok())

@@ -166,3 +166,37 @@ func parseBook(t *testing.T, text string) *Book {
 	}
 	return b
 }
+
+// TestEmbeddings: texts are billed, vectors are not, and no plan offers such a model for a task's job.
+func TestEmbeddings(t *testing.T) {
+	usage := Usage{Input: 1_000_000, Output: 5}
+	for model, want := range map[string]float64{"text-embedding-3-small": 0.02, "text-embedding-3-large": 0.13, "text-embedding-ada-002": 0.1,
+		"gemini-embedding-001": 0.15, "mistral-embed": 0.1, "mistral-embed-2312": 0.1} {
+		p, ok := Default().Lookup("", model, november)
+		if !ok || p.Kind != Embedding || p.Cost(usage, november) != FromUSD(want) || p.Source == "" || p.Confidence == "" {
+			t.Errorf("%s: %+v, a million tokens cost %v", model, p, p.Cost(usage, november))
+		}
+	}
+	for _, p := range analyze(t, published(1_000_000)).Plans {
+		if strings.Contains(p.Name, "text-embedding") || strings.Contains(p.Name, "-embed") {
+			t.Errorf("the plan %q does not do the job", p.Name)
+		}
+	}
+	if _, err := Parse(strings.NewReader(`{"schema":"price-book/2","version":"x","llm":[{"model":"m","provider":"p","kind":"embeding","in":1,"out":0,"src":"s","confidence":"official"}]}`)); err == nil {
+		t.Error("an unknown kind is accepted")
+	}
+}
+
+// TestDiffTellsOfWhatComes: a price that is announced for later is a change, and is dated.
+func TestDiffTellsOfWhatComes(t *testing.T) {
+	next, err := Parse(strings.NewReader(`{"schema":"price-book/2","version":"x","llm":[
+		{"model":"gpt-4o","provider":"openai","in":2.5,"cached":1.25,"out":10,"batch_mult":0.5,"shutdown":"2027-01-14","effective_to":"2027-01-01","src":"s"},
+		{"model":"gpt-4o","provider":"openai","in":3,"cached":1.25,"out":10,"batch_mult":0.5,"shutdown":"2027-01-14","effective_from":"2027-01-01","src":"s"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changes := Default().Diff(next, november)
+	if len(changes) != 1 || changes[0].String() != "openai/gpt-4o: from 2027-01-01: input $2.5 → $3, cache write $2.5 → $3" {
+		t.Errorf("%v", changes)
+	}
+}

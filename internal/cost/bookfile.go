@@ -117,7 +117,7 @@ func Parse(r io.Reader) (*Book, error) {
 	d := json.NewDecoder(io.LimitReader(r, maxBookBytes))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&f); err != nil {
-		return nil, fmt.Errorf("price book: %w (expected the form of `occam prices show --json`)", err)
+		return nil, fmt.Errorf("price book: %w (docs/economics.md shows the form)", err)
 	}
 	b := newBook(f.Version)
 	for i, row := range f.LLM {
@@ -159,6 +159,9 @@ func (row priceRow) price() (Price, error) {
 		Shutdown: row.Shutdown.t, Source: row.Source, Note: row.Note, Confidence: cmp.Or(row.Confidence, Override)}
 	if row.Model == "" || row.Provider == "" {
 		return p, errors.New("model and provider are needed")
+	}
+	if p.Kind != Chat && p.Kind != Decision && p.Kind != Embedding {
+		return p, fmt.Errorf("kind %q is neither %q nor %q; a chat model has none", p.Kind, Decision, Embedding)
 	}
 	if !p.From.IsZero() && !p.To.IsZero() && !p.From.Before(p.To) {
 		return p, errors.New("effective_from is not before effective_to")

@@ -67,7 +67,7 @@ func (e liteLLMEntry) text(key string) string {
 }
 
 // liteLLMModes are the kinds of entries that are billed by text tokens.
-var liteLLMModes = map[string]Kind{"": Chat, "chat": Chat, "completion": Chat, "responses": Chat, "decisions": Decision}
+var liteLLMModes = map[string]Kind{"": Chat, "chat": Chat, "completion": Chat, "responses": Chat, "decisions": Decision, "embedding": Embedding}
 
 // row translates an entry. One that bills something besides text tokens is refused: priced by its tokens alone it would be too cheap.
 func (e liteLLMEntry) row(name string) (priceRow, error) {
@@ -86,6 +86,14 @@ func (e liteLLMEntry) row(name string) (priceRow, error) {
 	tiers, err := e.tiers()
 	if err != nil {
 		return row, err
+	}
+	if kind == Embedding {
+		if err := e.besidesText(); err != nil {
+			return row, err
+		}
+		if row.Out == nil { // many such entries leave out what is never billed
+			row.Out = new(float64)
+		}
 	}
 	if row.In == nil && len(tiers) > 0 {
 		row.ratesRow, row.LongCtx = tiers[0].ratesRow, tiers[1:]
@@ -109,7 +117,7 @@ func (e liteLLMEntry) row(name string) (priceRow, error) {
 	}
 	in, hasIn := e.number("input_cost_per_token_batches")
 	out, hasOut := e.number("output_cost_per_token_batches")
-	if hasIn && hasOut {
+	if hasIn && (hasOut || *row.Out == 0) {
 		row.BatchMult = dearerShare(in*1e6, *row.In, out*1e6, *row.Out)
 	}
 	if d := e.text("deprecation_date"); d != "" {
@@ -130,6 +138,18 @@ func (e liteLLMEntry) besidesTokens(out float64) error {
 	}
 	if v, ok := e.number("output_cost_per_reasoning_token"); ok && v*1e6 != out {
 		return errReasoning
+	}
+	return nil
+}
+
+// besidesText refuses an embedding model that takes pictures, sound or characters at prices of their own: its usage counts tokens
+// of one kind only.
+func (e liteLLMEntry) besidesText() error {
+	for key := range e {
+		what, billed := strings.CutPrefix(key, "input_cost_per_")
+		if v, _ := e.number(key); billed && v > 0 && !strings.HasPrefix(what, "token") {
+			return errors.New("input that is no text is billed too")
+		}
 	}
 	return nil
 }

@@ -14,7 +14,11 @@ const liteLLMSample = `{
  "openai/gpt-4o": {"litellm_provider": "openai", "mode": "chat", "input_cost_per_token": 9e-06, "output_cost_per_token": 9e-05},
  "gemini/gemini-x": {"litellm_provider": "gemini", "mode": "chat", "input_cost_per_token": 1.25e-07, "output_cost_per_token": 1e-06,
   "input_cost_per_token_above_200k_tokens": 2.5e-07, "output_cost_per_token_above_200k_tokens": 1.5e-06},
- "text-embedding-3-small": {"litellm_provider": "openai", "mode": "embedding", "input_cost_per_token": 2e-08, "output_cost_per_token": 0.0},
+ "text-embedding-3-small": {"litellm_provider": "openai", "mode": "embedding", "input_cost_per_token": 2e-08, "output_cost_per_token": 0.0,
+  "input_cost_per_token_batches": 1e-08, "output_cost_per_token_batches": 0.0},
+ "mistral/mistral-embed": {"litellm_provider": "mistral", "mode": "embedding", "input_cost_per_token": 1e-07},
+ "embed-pictures": {"litellm_provider": "cohere", "mode": "embedding", "input_cost_per_token": 1e-07, "input_cost_per_image": 0.0001},
+ "dall-e-3": {"litellm_provider": "openai", "mode": "image_generation", "input_cost_per_token": 1e-07},
  "whisper-1": {"litellm_provider": "openai", "mode": "chat", "input_cost_per_second": 0.0001}
 }`
 
@@ -32,8 +36,14 @@ func TestLiteLLMImport(t *testing.T) {
 	if !ok || g.Cost(Usage{Input: 200_001, Output: 1_000_000}, november) != FromUSD(0.25e-6*200_001+1.5) {
 		t.Errorf("gemini-x above 200k: %+v", g)
 	}
-	if len(skipped) != 2 || !strings.Contains(strings.Join(skipped, "; "), "mode embedding") {
+	if all := strings.Join(skipped, "; "); len(skipped) != 3 || !strings.Contains(all, "mode image_generation") || !strings.Contains(all, "no text") {
 		t.Errorf("skipped: %v", skipped)
+	}
+	for provider, model := range map[string]string{"openai": "text-embedding-3-small", "mistral": "mistral-embed"} {
+		p, ok := b.Lookup(provider, model, november)
+		if own := mustLookup(t, provider, model, november); !ok || p.Rates != own.Rates || p.Kind != Embedding || p.BatchPermille != own.BatchPermille {
+			t.Errorf("%s: %+v, the built-in book has %+v", model, p, own)
+		}
 	}
 	if _, ok := b.Lookup("openai", "gpt-4o", november.Add(-time.Hour)); ok {
 		t.Error("an undated price applies before it was imported")

@@ -44,12 +44,14 @@ const (
 	Override  Confidence = "override"  // given by the user
 )
 
-// Kind separates models that write text from those that only decide between given options.
+// Kind separates models that write text from those that only decide between given options, and from those that turn texts into
+// vectors. Only the first two can do a task's job.
 type Kind string
 
 const (
-	Chat     Kind = ""
-	Decision Kind = "decision"
+	Chat      Kind = ""
+	Decision  Kind = "decision"
+	Embedding Kind = "embedding" // bills its input only
 )
 
 // A Price is one dated row of the book: what one model of one provider costs from From until To.

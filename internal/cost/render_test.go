@@ -17,7 +17,7 @@ func TestTextShowsPlansVerdictChartAndEveryAssumption(t *testing.T) {
 	text := a.Text()
 	for _, want := range []string{"all gpt-4o", "$1,750.00", "* router: embedded + gpt-4o", referencePlan, "419,934",
 		a.Best,
-		"requests a month", "What moves the saving most", "one-off costs are back after", "Wrong answers are not priced", "2026-11-23"} {
+		"requests a month", "What moves the saving most", "one-off costs are back after", "Wrong answers are not priced", Default().Version()} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the text lacks %q", want)
 		}

@@ -57,6 +57,8 @@ func TestEveryShapePassesThrough(t *testing.T) {
 		}
 		if a := w.book.paid(); len(a) != 1 || a[0].Usage.Input != c.input || a[0].Usage.Output != c.output || a[0].State != store.Settled && a[0].State != store.Unpriced {
 			t.Errorf("%s: %+v", c.path, a)
+		} else if c.output == 0 && (a[0].State != store.Settled || a[0].Cost != 40) { // 2 tokens at $0.02 per million, in nano-dollars
+			t.Errorf("%s is not priced: %+v", c.path, a[0])
 		}
 	}
 }
