@@ -202,6 +202,7 @@ func (s *scene) reconcile(all []seen) {
 	}
 	bill := map[string]cost.Amount{}
 	states := map[store.State]int{}
+	without, missing := 0, 0
 	for _, c := range s.provider.Bill() {
 		if _, twice := bill[c.ClientID]; twice {
 			t.Errorf("attempt %s is billed twice: the gateway has sent it again", c.ClientID)
@@ -209,6 +210,7 @@ func (s *scene) reconcile(all []seen) {
 		bill[c.ClientID] = c.Amount
 		a, known := attempts[c.ClientID]
 		if !known {
+			without++
 			t.Errorf("%v was billed for attempt %s, which the ledger does not have", c.Amount, c.ClientID)
 			continue
 		}
@@ -227,12 +229,14 @@ func (s *scene) reconcile(all []seen) {
 		}
 		answered++
 		if own := requests[one.requestID]; len(own) != 1 || own[0].State != store.Settled || !own[0].Answered {
+			missing++
 			t.Errorf("%s was answered, the ledger has %+v", one.name, own)
 		} else if _, billed := bill[own[0].ID]; !billed {
 			t.Errorf("%s was answered and not billed: %+v", one.name, own)
 		}
 	}
-	t.Logf("%d requests, %d answered whole, %d billed: %v; %d attempts in the ledger", len(all), answered, len(bill), states, len(attempts))
+	t.Logf("%d kills: %d requests, %d answered whole, %d billed: %v; %d attempts in the ledger; %d answered are missing, %d billed without an intent",
+		kills(), len(all), answered, len(bill), states, len(attempts), missing, without)
 	if answered == 0 || answered == len(all) && kills() > 2 {
 		t.Errorf("%d of %d requests were answered: the test shows nothing", answered, len(all))
 	}

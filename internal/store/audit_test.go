@@ -23,6 +23,9 @@ type biller struct {
 	answered map[string]bool        // attempts whose answer went to the app
 	free     int64
 	open     cost.Amount // what attempts left open can cost at most
+
+	without int // billed attempts that the ledger does not have, of the last check
+	missing int // answered attempts that it does not have as settled
 }
 
 func newBiller() *biller {
@@ -49,6 +52,7 @@ func (b *biller) check(s *store.Store) error {
 	var errs []error
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	var settled, bill cost.Amount
+	b.without, b.missing = 0, 0
 	for id, amount := range b.billed {
 		r, ok, err := s.Request(ctx, "r-"+id)
 		if err != nil {
@@ -56,6 +60,12 @@ func (b *biller) check(s *store.Store) error {
 		}
 		if !ok || len(r.Attempts) != 1 {
 			wrong("%s is billed and has %d attempts", id, len(r.Attempts))
+			b.without++
+		}
+		if b.answered[id] && (!ok || r.Attempts[0].State != store.Settled) {
+			b.missing++
+		}
+		if !ok || len(r.Attempts) != 1 {
 			continue
 		}
 		switch a := r.Attempts[0]; a.State {

@@ -74,10 +74,14 @@ func (w *writer) landAll() (kept []*event) {
 }
 
 // hold waits until the next batch may be written: on a disk that is fast, when nothing is in flight; while a sync is slow, an
-// eighth of what such a sync takes after the last batch, so that an intent that comes during one waits for little more than its own.
+// eighth of what such a sync takes after the last batch, so that an intent that comes during one waits for little more than its own,
+// and an outcome for none.
 func (w *writer) hold() (kept []*event, failed bool) {
 	j := w.journaled
 	for len(j.flights) > 0 && !failed {
+		if j.took > slowSync {
+			w.tellOutcomes()
+		}
 		var enough <-chan time.Time
 		if last := j.flights[len(j.flights)-1]; len(j.flights) < maxFlights {
 			enough = time.After(time.Until(last.sync.began.Add(max(slowSync, j.took/meanFlights))))
@@ -88,10 +92,25 @@ func (w *writer) hold() (kept []*event, failed bool) {
 			more, failed = w.land()
 			kept = append(kept, more...)
 		case <-enough:
+			w.tellOutcomes()
 			return kept, false
 		}
 	}
 	return kept, failed
+}
+
+// tellOutcomes tells the callers of outcomes that are in the journal and not synced yet, so that a reply need not wait for a slow
+// disk twice. Their intents are durable. A process that dies loses none of them; a machine whose power fails may, or whose sync
+// does, and the next start makes such attempts estimated, between the bounds of their intents. Lines of batches wait: nobody waits
+// for them.
+func (w *writer) tellOutcomes() {
+	for _, f := range w.journaled.flights {
+		for _, e := range f.batch {
+			if e.kind == kindOutcome && !IsLine(e.ID) {
+				e.answer(nil)
+			}
+		}
+	}
 }
 
 // recount counts the intents that wait behind the oldest flight.

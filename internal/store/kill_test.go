@@ -226,7 +226,8 @@ func killUnderLoad(t *testing.T, dsn string, opts store.Options, times int, slow
 		t.Error(err)
 	}
 	c, err := s.Counts(ctx)
-	t.Logf("%d kills: %d billed, %d answered; ledger %+v, %v; recovery in %v", times, len(b.billed), len(b.answered), c, err, recovery)
+	t.Logf("%d kills: %d billed, %d answered; %d answered are missing, %d billed without an intent; ledger %+v, %v; recovery in %v", times,
+		len(b.billed), len(b.answered), b.missing, b.without, c, err, recovery)
 	if recovery > 10*time.Second {
 		t.Errorf("open attempts were closed after %v", recovery)
 	}

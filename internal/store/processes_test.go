@@ -137,8 +137,8 @@ func TestProcessesKilled(t *testing.T) {
 		t.Error(err)
 	}
 	c, err := survivor.Counts(ctx)
-	t.Logf("%d billed, %d answered; ledger %+v, %v; with a lease of %v the dead were closed after %v", len(b.billed), len(b.answered), c, err,
-		opts.Lease, took)
+	t.Logf("%d billed, %d answered; %d answered are missing, %d billed without an intent; ledger %+v, %v; with a lease of %v the dead were closed "+
+		"after %v", len(b.billed), len(b.answered), b.missing, b.without, c, err, opts.Lease, took)
 }
 
 // TestDatabaseAway stops PostgreSQL under load: calls go on, durable in the spill file, and come into the database when it is
