@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,7 +20,7 @@ type breakevenFlags struct {
 	volume, tokens, generalist, provider, host, svg string
 	coverage, prefix, target                        float64
 	set, measured                                   []string
-	article                                         bool
+	article, all                                    bool
 	given                                           func(flag string) bool // on the command line
 	task, config                                    string
 	seed                                            uint64
@@ -40,6 +41,7 @@ func (a *app) breakevenCommand() *cobra.Command {
 	flags.StringVar(&f.host, "host", "", "GPU server that stands for hosted models (default: all in the price book)")
 	flags.Float64Var(&f.coverage, "coverage", 0, "measured coverage of the embedded specialist, such as 0.84 (default: assumed)")
 	flags.BoolVar(&f.article, "article", false, "reproduce the published scenario, then with exact and today's prices")
+	flags.BoolVar(&f.all, "all", false, "print every plan, not a selection of each kind")
 	flags.StringVar(&f.svg, "svg", "", "write the picture of cost against volume to this file")
 	flags.Uint64Var(&f.seed, "seed", 1, "seed of the uncertainty samples")
 	return cmd
@@ -74,6 +76,7 @@ func (a *app) breakeven(ctx context.Context, f breakevenFlags) error {
 	if a.json {
 		return a.printJSON(analysis)
 	}
+	analysis.Whole = f.all
 	_, err = fmt.Fprint(a.stdout, analysis.Text())
 	return err
 }
@@ -96,6 +99,9 @@ func (a *app) compare(ctx context.Context, f breakevenFlags) (*cost.Analysis, co
 	if err != nil {
 		return nil, scenario, err
 	}
+	if err := known(book, f, a.now()); err != nil {
+		return nil, scenario, err
+	}
 	if f.task != "" {
 		if err := a.fromTraffic(ctx, f, book, &scenario); err != nil {
 			return nil, scenario, err
@@ -106,6 +112,27 @@ func (a *app) compare(ctx context.Context, f breakevenFlags) (*cost.Analysis, co
 	}
 	analysis, err := cost.Analyze(book, scenario, rand.New(rand.NewPCG(f.seed, 0)))
 	return analysis, scenario, err
+}
+
+// known refuses names that the price book does not know: a misspelt one would be left out of the answer.
+func known(book *cost.Book, f breakevenFlags, now time.Time) error {
+	if host, ok := book.GPU(f.host, now); f.host != "" && (!ok || host.GPUs == 0) {
+		var skus []string
+		for _, h := range book.Hosts() {
+			if h.GPUs > 0 {
+				skus = append(skus, h.SKU)
+			}
+		}
+		return usageError("--host %s: the price book has no such GPU server; it has: %s", f.host, strings.Join(skus, "; "))
+	}
+	for _, text := range f.measured {
+		name, _, _ := strings.Cut(text, "=")
+		if _, ok := book.Lookup("", name, now); !ok && !slices.Contains([]string{embeddedTier, "llama-3.2-1b", "llama-3.2-3b"}, name) {
+			return usageError("--measured %s: %q is neither a model of the price book (see `occam prices list`) nor one of %s, llama-3.2-1b, llama-3.2-3b",
+				text, name, embeddedTier)
+		}
+	}
+	return nil
 }
 
 func (a *app) scenario(f breakevenFlags) (cost.Scenario, error) {

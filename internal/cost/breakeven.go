@@ -120,6 +120,7 @@ type Analysis struct {
 	Article     *Article    `json:"article,omitempty"`
 	PriceBook   string      `json:"price_book"`
 	Draws       int         `json:"draws"`
+	Whole       bool        `json:"-"` // Text lists every plan, not a selection
 }
 
 // maxVolume bounds the volume of a scenario: a trillion requests a month.

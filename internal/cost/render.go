@@ -25,7 +25,7 @@ func (a *Analysis) Text() string {
 	shown := a.shown()
 	marks := a.table(&b, shown)
 	if rest := len(a.Plans) - len(shown); rest > 0 {
-		fmt.Fprintf(&b, "  … and %d more plans: --json lists them all\n", rest)
+		fmt.Fprintf(&b, "  … and %d more plans: --all lists them\n", rest)
 	}
 	for i, c := range marks {
 		fmt.Fprintf(&b, "  %c) only if %s\n", 'a'+i, c)
@@ -39,6 +39,9 @@ func (a *Analysis) Text() string {
 
 // shown picks the plans worth a line: doing nothing, the best, the cheapest of all, and of every group the cheapest few.
 func (a *Analysis) shown() []Plan {
+	if a.Whole {
+		return a.Plans
+	}
 	taken := map[string]bool{a.Best: true, a.BestIf: true, referencePlan: true}
 	perGroup := map[Group]int{SwitchModel: 3, HostedModel: 1, RouterPlan: 3}
 	for _, p := range a.Plans {
