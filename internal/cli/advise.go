@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -39,9 +40,13 @@ func (a *app) advise(ctx context.Context, data string, f breakevenFlags) error {
 	case data != "":
 		name = taskName(data)
 		var examples []task.Example
-		examples, err = a.readExamples(data, false)
-		for _, e := range examples {
-			seen = append(seen, observation(e))
+		if examples, err = a.readExamples(data, false); err == nil {
+			seen, err = observe(func(each func(task.Example, time.Time)) error {
+				for _, e := range examples {
+					each(e, time.Time{})
+				}
+				return nil
+			})
 		}
 	case f.task != "":
 		seen, err = a.recordedAnswers(ctx, f)
@@ -91,24 +96,8 @@ func (a *app) recordedAnswers(ctx context.Context, f breakevenFlags) ([]cost.Obs
 		return nil, err
 	}
 	defer s.Close()
-	var all []cost.Observation
-	err = s.View(ctx, func(tx *store.Tx) error {
-		for after := int64(0); ; {
-			page, next, err := tx.Examples().Page(f.task, after, 1000)
-			if err != nil {
-				return err
-			}
-			for _, e := range page {
-				if n := len(e.Labels); n > 0 {
-					o := observation(task.Example{Text: e.Text, Labels: e.Labels[n-1].Output, Source: e.Labels[n-1].Source})
-					o.At = e.At
-					all = append(all, o)
-				}
-			}
-			if after = next; after == 0 {
-				return nil
-			}
-		}
+	all, err := observe(func(each func(task.Example, time.Time)) error {
+		return s.View(ctx, func(tx *store.Tx) error { return eachAnswer(tx, f.task, each) })
 	})
 	if err == nil && len(all) == 0 {
 		err = fmt.Errorf("no answers of task %q were kept: capture.prompts must be on; or give --data", f.task)
@@ -116,18 +105,53 @@ func (a *app) recordedAnswers(ctx context.Context, f breakevenFlags) ([]cost.Obs
 	return all, err
 }
 
-// observation reduces an example to what advice looks at: the answer without what was copied from the text.
-func observation(e task.Example) cost.Observation {
-	answer, copied := reduce(e)
+// eachAnswer looks at every text of a task that was kept, with what was last said of it.
+func eachAnswer(tx *store.Tx, name string, each func(task.Example, time.Time)) error {
+	for after := int64(0); ; {
+		page, next, err := tx.Examples().Page(name, after, 1000)
+		if err != nil {
+			return err
+		}
+		for _, e := range page {
+			if n := len(e.Labels); n > 0 {
+				each(task.Example{Text: e.Text, Labels: e.Labels[n-1].Output, Source: e.Labels[n-1].Source}, e.At)
+			}
+		}
+		if after = next; after == 0 {
+			return nil
+		}
+	}
+}
+
+// observe reduces answers to what advice looks at. They come twice: first it is seen what each field is, as training sees it.
+func observe(answers func(each func(task.Example, time.Time)) error) ([]cost.Observation, error) {
+	var seen task.Inference
+	if err := answers(func(e task.Example, _ time.Time) { seen.Add(&e) }); err != nil {
+		return nil, err
+	}
+	chosen := map[string]bool{} // fields whose values come from a set, also where the text happens to hold one
+	if fields, err := seen.Fields(); err == nil {
+		for _, f := range fields {
+			chosen[f.Name] = f.Kind != task.Span
+		}
+	}
+	var all []cost.Observation
+	err := answers(func(e task.Example, at time.Time) { all = append(all, observation(e, at, chosen)) })
+	return all, err
+}
+
+// observation reduces an example: the answer without what was copied from the text.
+func observation(e task.Example, at time.Time, chosen map[string]bool) cost.Observation {
+	answer, copied := reduce(e, chosen)
 	h := fnv.New64a()
 	h.Write([]byte(e.Text))
-	return cost.Observation{Input: h.Sum64(), Answer: answer, Copied: copied, Trusted: e.Source == "person"}
+	return cost.Observation{At: at, Input: h.Sum64(), Answer: answer, Copied: copied, Trusted: e.Source == "person"}
 }
 
 // longLabel is the length in bytes above which an answer that does not stand in the text counts as free text.
 const longLabel = 60
 
-func reduce(e task.Example) (answer string, copied bool) {
+func reduce(e task.Example, chosen map[string]bool) (answer string, copied bool) {
 	names := make([]string, 0, len(e.Labels))
 	for name := range e.Labels {
 		names = append(names, name)
@@ -138,10 +162,10 @@ func reduce(e task.Example) (answer string, copied bool) {
 	for _, name := range names {
 		v := e.Labels[name]
 		switch {
-		case v.IsString() && strings.Contains(e.Text, v.Text()):
+		case v.IsString() && !chosen[name] && strings.Contains(e.Text, v.Text()):
 			fmt.Fprintf(&b, "%s=<copied>;", name)
 			continue
-		case v.IsString() && len(v.Text()) > longLabel:
+		case v.IsString() && !chosen[name] && len(v.Text()) > longLabel:
 			copied = false
 		}
 		fmt.Fprintf(&b, "%s=%s;", name, v.AppendJSON(nil))

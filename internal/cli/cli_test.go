@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"occam/internal/cost"
 	"occam/internal/datacheck"
 	"occam/internal/lifecycle"
 	"occam/internal/sample"
@@ -211,6 +212,19 @@ func TestAdviceRefuses(t *testing.T) {
 	}
 	if v := verdict("--data", tickets, "--volume", "1M"); v == "do not train" {
 		t.Errorf("a million tickets: %s", v)
+	}
+	named := filepath.Join(dir, "named.jsonl") // the category stands in the text, and is no extract of it
+	b.Reset()
+	for i := range 300 {
+		category := []string{"refund", "shipping", "login"}[i%3]
+		fmt.Fprintf(&b, `{"text":"about %s of AB-%d","labels":{"category":"%s","order_id":"AB-%d"}}`+"\n", category, i, category, i)
+	}
+	if err := os.WriteFile(named, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var advice struct{ Facts cost.TrafficFacts }
+	if decode(t, mustRun(t, "", "advise", "--json", "--data", named), &advice); advice.Facts.Distinct != 3 || advice.Facts.NotCopied != 0 {
+		t.Errorf("categories that stand in their texts: %+v", advice.Facts)
 	}
 }
 

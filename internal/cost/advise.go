@@ -220,7 +220,7 @@ func taskReasons(f TrafficFacts) []Reason {
 			"something not seen before", 100*f.NewLately)
 	}
 	if f.Trusted < certificateLabels {
-		against("labels", "", "%d answers are checked by a person; a certificate against the generalist's answers is "+
+		against("labels", "", "%d answers are marked as checked by a person (source: person); a certificate against the generalist's answers is "+
 			"possible, one against the truth needs about %d", f.Trusted, certificateLabels)
 	}
 	return out

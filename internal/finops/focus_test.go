@@ -182,8 +182,9 @@ func checkFOCUSRow(t *testing.T, row map[string]string) {
 }
 
 // TestFOCUSValidator asks the FinOps Foundation's own focus-validator (2.2.1 knows FOCUS 1.2), installed in a Python environment
-// that OCCAM_FOCUS_VALIDATOR names; `make focus` makes one. Of its rules one may fail: InvoiceId-C-005 says what holds for charges
-// on an invoice, and is the other half of InvoiceId-C-004, which says that the others have none.
+// that OCCAM_FOCUS_VALIDATOR names; `make focus` makes one. Of its rules one must fail: InvoiceId-C-005 wants a number in every row, as
+// is right for charges on an invoice, and InvoiceId-C-004 wants one in no row, as is right for the others. A file without the column
+// fails seven.
 func TestFOCUSValidator(t *testing.T) {
 	python := filepath.Join(os.Getenv("OCCAM_FOCUS_VALIDATOR"), "bin", "python")
 	if os.Getenv("OCCAM_FOCUS_VALIDATOR") == "" {
