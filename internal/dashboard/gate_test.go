@@ -355,6 +355,7 @@ func TestInABrowser(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives a browser")
 	}
+	t.Parallel() // it waits more than it computes; what measures times is not parallel, and over by then
 	browser := startBrowser(t)
 	for name, test := range map[string]func(*testing.T, context.Context){"gate": pagesPassTheGate, "seeded defects": gateFindsSeededDefects,
 		"live": liveUpdates, "live keeps the place": liveKeepsThePlace, "two operators": twoOperators, "without scripts": tablesWithoutScripts, "payloads": payloadsStayText} {

@@ -266,6 +266,7 @@ func (w *massWorld) send(to writable, api string, role Role, fields []string) st
 // TestMassAssignmentOfEveryField (S08): every object that a route changes, as every role, with every field of every stored object and of
 // every other form beside its own: what changes is what the form alone changes, and nothing where the role is too low.
 func TestMassAssignmentOfEveryField(t *testing.T) {
+	t.Parallel()
 	w := newMassWorld(t)
 	fields := privileged(t)
 	tried, done := 0, map[string]bool{}

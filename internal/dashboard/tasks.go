@@ -288,7 +288,7 @@ func auditChart(v *TaskView) *lineChart {
 		c.X.Ticks = append(c.X.Ticks, c.X.Max*float64(i)/4)
 	}
 	all := shareOf(wrong, audits)
-	c.Description = fmt.Sprintf("%s of %s audited answers were wrong: %s, or %s to %s at 95 %% confidence. A single day has few audits, so its figure swings.",
+	c.Description = fmt.Sprintf("%s of %s audited answers were wrong: %s, or %s to %s at 95 %% confidence. A single day has few audits, so its figure swings.",
 		count(wrong), count(audits), percent(all.Value), percent(all.Low), percent(all.High))
 	c.Note = c.Description
 	c.Lines = []line{l}
