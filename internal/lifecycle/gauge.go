@@ -230,17 +230,21 @@ func (g *gauge) evidence() Evidence {
 // requests that came after the training prove the promise: a confidence sequence, valid at every look, must come down to
 // the risk. A comparison that failed counts as a disagreement here. The sequence may fail as seldom as the certification was allowed
 // to: of all models that a task ever tries, one that breaks its promise is confirmed with the probability of one certificate.
+// What the generalist itself gets wrong of people's labels counts against the model here: agreeing with it on 1-r proves an error rate
+// of r and that much more.
 func (g *gauge) confirmation(c *calibration.Certificate) string {
 	if c.Split != calibration.CrossFitted {
 		return ""
 	}
 	high := g.Monitor.HighAtWorst(cmp.Or(c.Level, c.Delta))
-	if high <= g.Risk {
+	promised := acceptedRisk(c)
+	allowed := promised - (g.Risk - promised)
+	if high <= allowed {
 		return ""
 	}
 	s := g.Monitor.Status()
 	return fmt.Sprintf("its certificate is cross-fitted, and %d comparisons on new requests, %d of them differing or failed, prove an error rate of at most %.3g where %.3g is allowed",
-		s.Audits, s.Wrong+s.Missing, high, g.Risk)
+		s.Audits, s.Wrong+s.Missing, high, max(allowed, 0))
 }
 
 // warnings are label-free signs of change, none where the model is older than baselines.

@@ -124,6 +124,34 @@ func TestWhichComparisonsCount(t *testing.T) {
 	}
 }
 
+// A certificate on people's labels is not confirmed by how often the model and the generalist were seen to differ, nor by an error rate
+// that the generalist's own would hide.
+func TestTheGeneralistsMistakesConfirmNothing(t *testing.T) {
+	c := certificate("")
+	c.Split = calibration.CrossFitted
+	for name, teacherError := range map[string]float64{"not measured": -1, "measured": .02} {
+		g, err := newGauge(c, drift.Baseline{}, teacherError)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := rand.New(rand.NewPCG(7, 8))
+		for range 30 {
+			audits(t, g, r, 100, c.Risk+.01)
+			if g.confirmation(c) == "" {
+				t.Fatalf("generalist's error %s: a model that differs from it in %.3g of its answers was confirmed to be wrong in at most %.3g", name, c.Risk+.01, c.Risk)
+			}
+		}
+	}
+	g, err := newGauge(c, drift.Baseline{}, .01)
+	if err != nil {
+		t.Fatal(err)
+	}
+	audits(t, g, rand.New(rand.NewPCG(7, 8)), 2000, .001)
+	if why := g.confirmation(c); why != "" {
+		t.Errorf("a good model is not confirmed: %s", why)
+	}
+}
+
 // A model that is exactly as bad as may be just not is seldom confirmed, however long it is watched; a good one soon is.
 func TestCrossFittedCertificatesAreConfirmedOnNewRequests(t *testing.T) {
 	c := certificate("gpt-4o")
