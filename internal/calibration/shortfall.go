@@ -12,11 +12,12 @@ import (
 type Shortfall struct {
 	Goal      Goal
 	N         int     // calibration rows there were
+	Of        int     // labelled rows there were in all, where only N of them were held out to calibrate; 0: all were
 	Threshold float64 // the most promising threshold; NaN when there was none
 	Accepted  int     // rows it accepts
 	Errors    int     // wrong among them
-	Needed    int     // rows that a proof needs in all, if the observed rates stay; 0 when no number would do
-	More      int     // rows still to label: Needed - N, at least 1; 0 when no number would do
+	Needed    int     // calibration rows that a proof needs in all, if the observed rates stay; 0 when no number would do
+	More      int     // calibration rows still lacking: Needed - N, at least 1; 0 when no number would do
 
 	// SystemCoverage is, for a Served goal, the coverage at which the weaker System promise with the same risk holds on
 	// these rows, tested with half the failure probability so that both promises may be tried, or in a series with that of
@@ -31,7 +32,10 @@ func (s *Shortfall) Error() string {
 	text := fmt.Sprintf("calibration: cannot certify %s risk <= %s with confidence %s from %d labels: %s",
 		s.Goal.Promise, percent(s.Goal.Risk), percent(1-s.Goal.Delta), s.N, s.Arithmetic)
 	if s.More > 0 {
-		text += fmt.Sprintf("; label about %d more", s.More)
+		text += fmt.Sprintf("; label about %d more", s.Label())
+		if s.Of > s.N && s.N > 0 {
+			text += fmt.Sprintf(" (%d of %d labelled rows were held out to calibrate)", s.N, s.Of)
+		}
 	} else {
 		text += "; train a better specialist or lower the target"
 	}
@@ -39,6 +43,15 @@ func (s *Shortfall) Error() string {
 		text += fmt.Sprintf("; or choose promise: system, which can be certified now at coverage %s", percent(s.SystemCoverage))
 	}
 	return text
+}
+
+// Label is how many rows are still to be labelled, if the same part of them is held out to calibrate: More, or in the proportion of
+// Of to N more than that. It is 0 when no number would do.
+func (s *Shortfall) Label() int {
+	if s.N == 0 || s.Of <= s.N {
+		return s.More
+	}
+	return int(math.Ceil(float64(s.More) * ratio(s.Of, s.N)))
 }
 
 // shortfall explains why nothing was proven.

@@ -168,3 +168,17 @@ func TestTheBoundIsNeverAboveThePromiseItProves(t *testing.T) {
 		}
 	}
 }
+
+// Where a part of the labelled rows calibrates, the same part of what is still to be labelled does.
+func TestLabelsInAll(t *testing.T) {
+	s := &Shortfall{Goal: Goal{Promise: Served, Risk: 0.03, Delta: 0.05}, N: 224, Of: 1004, Needed: 1056, More: 832, Arithmetic: "…"}
+	if got := s.Label(); got != 3730 || !strings.Contains(s.Error(), "label about 3730 more (224 of 1004 labelled rows were held out to calibrate)") {
+		t.Errorf("%d: %v", got, s)
+	}
+	if s.Of = 0; s.Label() != 832 || !strings.Contains(s.Error(), "label about 832 more") {
+		t.Errorf("all rows calibrate: %v", s)
+	}
+	if none := (&Shortfall{Goal: s.Goal, Of: 10, More: 99}); none.Label() != 99 {
+		t.Errorf("no rows: %d", none.Label())
+	}
+}

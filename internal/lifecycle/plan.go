@@ -200,6 +200,7 @@ func (p *planner) withModel(ctx context.Context, w way, name string) (_ way, pro
 		return w, dropped, nil
 	case errors.As(tier.Err, &short):
 		p.lacks(short, len(rows))
+		short.Of = p.after.labelled
 		return w, p.uncertified(name+" after "+cmp.Or(w.before, "nothing"), short), nil
 	}
 	return p.joined(w, path, name, source, have, tier), "", nil
@@ -209,7 +210,7 @@ func (p *planner) withModel(ctx context.Context, w way, name string) (_ way, pro
 func (p *planner) uncertified(what string, short *calibration.Shortfall) string {
 	p.choice.Notes = append(p.choice.Notes, what+": "+short.Error())
 	if short.More > 0 {
-		return fmt.Sprintf("not certified: about %d more labels are needed", short.More)
+		return fmt.Sprintf("not certified: about %d more labels are needed", short.Label())
 	}
 	return "not certified: its error rate is too high for the target"
 }

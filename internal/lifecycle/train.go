@@ -115,6 +115,7 @@ type reached struct {
 	start, path *calibration.Path // before the specialist and after it
 	rows        []task.Example    // that calibrate
 	outcomes    []calibration.Outcome
+	labelled    int            // rows in all, of which some are rows
 	others      []task.Example // whose labels have no part in any certificate
 	scores      []float64
 	lacking     int // rows with which some tier that is not certified would be; 0: none
@@ -348,7 +349,7 @@ func goalOf(t *task.Task, look int) calibration.Goal {
 // failure probability is shared with the tiers that may come after it. room is the share of the risk that the threshold may use.
 func (t *Trained) certify(opt TrainOptions, room float64, grid []float64, held []task.Prediction, floor float64, split string) error {
 	r := t.after
-	r.outcomes = outcomesOf(opt.Task.Fields, held, r.rows, floor)
+	r.outcomes, r.labelled = outcomesOf(opt.Task.Fields, held, r.rows, floor), len(opt.Examples)
 	var err error
 	goal := goalOf(opt.Task, opt.Look)
 	goal.Risk *= room
@@ -367,6 +368,7 @@ func (t *Trained) certify(opt TrainOptions, room float64, grid []float64, held [
 		return fmt.Errorf("certifying task %s: %w", opt.Task.Name, err)
 	}
 	if errors.As(tier.Err, &t.Shortfall) {
+		t.Shortfall.Of = r.labelled
 		return nil
 	}
 	about := t.origin
