@@ -1,7 +1,6 @@
 """The Anthropic SDK against the gateway: for apps that speak the Messages API. Both an OpenAI-compatible provider (translated) and
 Anthropic's own (byte for byte) answer."""
 
-import asyncio
 import json
 from datetime import datetime
 from typing import Literal, Optional
@@ -12,6 +11,7 @@ from anthropic.types import Message, ModelInfo
 from pydantic import BaseModel
 
 from check import CATEGORIES, TICKETS, Tally, check, raises
+from failures import failures
 
 client = Anthropic(max_retries=0, timeout=20)
 HELLO = [{"role": "user", "content": "Say hello."}]
@@ -92,59 +92,24 @@ def _():
     assert isinstance(found["gpt-4o"].created_at, datetime), found
 
 
-for status, kind in [
-    (400, anthropic.BadRequestError),
-    (401, anthropic.AuthenticationError),
-    (404, anthropic.NotFoundError),
-    (429, anthropic.RateLimitError),
-    (500, anthropic.InternalServerError),
-    (503, anthropic.InternalServerError),
-]:
+def read(model):
+    with client.messages.stream(model=model, max_tokens=200, messages=HELLO) as stream:
+        return stream.get_final_message()
 
-    @check(f"error {status}")
-    def _():
-        assert raises(kind, lambda: create(f"sim:status={status}")).status_code == status
+
+failures(
+    anthropic,
+    client,
+    AsyncAnthropic,
+    ask=lambda client, model: client.messages.create(model=model, max_tokens=200, messages=HELLO),
+    text=lambda done: done.content[0].text,
+    stream=read,
+)
 
 
 @check("what cannot be translated is refused by name")
 def _():
     assert "'top_k'" in str(raises(anthropic.BadRequestError, lambda: create(extra_body={"top_k": 5})))
-
-
-@check("retry after a 503")
-def _():
-    done = client.with_options(max_retries=2).messages.create(model="sim:status=503,first=1,after=6", max_tokens=200, messages=HELLO)
-    assert done.content[0].text
-
-
-@check("timeout")
-def _():
-    raises(anthropic.APITimeoutError, lambda: client.with_options(timeout=0.4).messages.create(model="sim:hang", max_tokens=9, messages=HELLO))
-
-
-@check("cancelled task, asynchronous client")
-def _():
-    async def run():
-        async with AsyncAnthropic(max_retries=0) as asynchronous:
-            task = asyncio.create_task(asynchronous.messages.create(model="sim:hang", max_tokens=9, messages=HELLO))
-            await asyncio.sleep(0.2)
-            task.cancel()
-            try:
-                await task
-            except asyncio.CancelledError:
-                pass
-            assert (await asynchronous.messages.create(model="gpt-4o", max_tokens=200, messages=HELLO)).content[0].text
-
-    asyncio.run(run())
-
-
-@check("a cut stream is an error")
-def _():
-    def read():
-        with client.messages.stream(model="sim:reset-mid-body,after=4", max_tokens=200, messages=HELLO) as stream:
-            return stream.get_final_message()
-
-    raises(Exception, read)
 
 
 @check("task, whole and streamed")
