@@ -479,3 +479,13 @@ func TestUSDRoundsToTheCent(t *testing.T) {
 		}
 	}
 }
+
+// TestInvoiceTextHidesNothing: a difference below a cent is shown as one.
+func TestInvoiceTextHidesNothing(t *testing.T) {
+	lines := []InvoiceLine{{Item: "gpt-4o", Amount: 6_004_000_000, Decimals: 3}}
+	rows := []Row{{Provider: "openai", Model: "gpt-4o", Attempts: 1, Cost: 6 * cost.USD, CostLow: 6 * cost.USD, CostHigh: 6 * cost.USD}}
+	text := Reconcile(lines, rows).Text()
+	if !strings.Contains(text, "invoice $6.004  ledger $6.00  difference $0.004  DOES NOT AGREE") || !strings.Contains(text, "explain -$0.0005 to $0.0005") {
+		t.Error(text)
+	}
+}

@@ -243,10 +243,10 @@ func (r Reconciliation) Text() string {
 	if r.Agrees {
 		verdict = "agrees"
 	}
-	fmt.Fprintf(&b, "invoice %s  ledger %s  difference %s  %s\n", USD(r.Invoice), USD(r.Ledger), USD(r.Difference), verdict)
+	fmt.Fprintf(&b, "invoice %s  ledger %s  difference %s  %s\n", exact(r.Invoice), exact(r.Ledger), exact(r.Difference), verdict)
 	if r.Estimated > 0 || r.Low != 0 || r.High != 0 {
 		fmt.Fprintf(&b, "  %d estimated attempts and the rounding of the invoice explain %s to %s\n", r.Estimated,
-			USD(r.Low), USD(r.High))
+			exact(r.Low), exact(r.High))
 	}
 	if r.Unpriced > 0 {
 		fmt.Fprintf(&b, "  ! %d attempts are unpriced: the ledger cannot say what they cost\n", r.Unpriced)
@@ -260,7 +260,14 @@ func (r Reconciliation) Text() string {
 		if l.Unpriced > 0 {
 			unpriced = fmt.Sprintf("   and %d unpriced calls", l.Unpriced)
 		}
-		fmt.Fprintf(&b, "  %-36s %14s %14s %14s%s\n", name, USD(l.Invoice), USD(l.Ledger), USD(l.Difference), unpriced)
+		fmt.Fprintf(&b, "  %-36s %14s %14s %14s%s\n", name, exact(l.Invoice), exact(l.Ledger), exact(l.Difference), unpriced)
 	}
 	return b.String()
+}
+
+// exact writes an amount with as many decimals as it has, at least two: a difference below a cent is one.
+func exact(a cost.Amount) string {
+	text := a.String()
+	point := strings.IndexByte(text, '.')
+	return text[:point+3] + strings.TrimRight(text[point+3:], "0")
 }
