@@ -28,7 +28,7 @@ func (s *Store) connectSQLite(ctx context.Context, mode Mode) (err error) {
 			return err
 		}
 	} else if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("store: there is no database in %s yet: `occam serve` makes it; or is this another configuration's folder?", s.dir)
+		return fmt.Errorf("store: there is no database in %s yet (%w): `occam serve` makes it; or is this another configuration's folder?", s.dir, fs.ErrNotExist)
 	} else if err != nil {
 		return fmt.Errorf("store: the data folder %s cannot be read: %w", s.dir, err)
 	}
