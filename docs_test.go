@@ -173,3 +173,33 @@ func anchors(t *testing.T, page string) (all []string) {
 	}
 	return all
 }
+
+// TestMakeTargets: every make command that a page names is in the Makefile, and every benchmark of the Makefile is on a page.
+func TestMakeTargets(t *testing.T) {
+	makefile, err := os.ReadFile("Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []byte
+	for _, page := range append(pages, "README.md", "CONTRIBUTING.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, text...)
+	}
+	for _, m := range regexp.MustCompile("`make ([a-z-]+)").FindAllSubmatch(all, -1) {
+		if !regexp.MustCompile(`(?m)^` + string(m[1]) + `:`).Match(makefile) {
+			t.Errorf("a page names make %s, which is not in the Makefile", m[1])
+		}
+	}
+	for _, m := range regexp.MustCompile(`(?m)^(bench[a-z-]*|faults|chaos|proof[a-z-]*):`).FindAllSubmatch(makefile, -1) {
+		if !bytes.Contains(all, []byte("`make "+string(m[1])+"`")) {
+			t.Errorf("no page names make %s", m[1])
+		}
+	}
+}

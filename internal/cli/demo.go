@@ -64,8 +64,8 @@ func (a *app) demoCommand() *cobra.Command {
 }
 
 func (a *app) demo(ctx context.Context, f demoFlags) error {
-	if f.tickets < 1 {
-		return usageError("--tickets must be at least 1")
+	if err := a.checkDemo(f); err != nil {
+		return err
 	}
 	d := &demo{app: a, flags: f, started: a.now()}
 	defer d.close()
@@ -89,6 +89,21 @@ func (a *app) demo(ctx context.Context, f demoFlags) error {
 	fmt.Fprintf(a.stderr, "\nDashboard  %s      API  %s/v1      Ctrl-C stops\n", d.server.url(), d.server.url())
 	<-ctx.Done()
 	return nil
+}
+
+// checkDemo refuses, before anything is trained, what would fail after it.
+func (a *app) checkDemo(f demoFlags) error {
+	if f.tickets < 1 {
+		return usageError("--tickets must be at least 1")
+	}
+	if f.live && a.getenv("OPENAI_API_KEY") == "" {
+		return usageError("--live needs a key: export OPENAI_API_KEY=…")
+	}
+	free, err := listen(f.listen)
+	if err != nil {
+		return err
+	}
+	return free.Close()
 }
 
 // A demo is one run of the whole story.
@@ -202,9 +217,6 @@ func (d *demo) startGeneralist(context.Context) error {
 		provider = config.Provider{Type: "openai", BaseURL: d.getenv("OPENAI_BASE_URL"), APIKey: d.getenv("OPENAI_API_KEY")}
 		if provider.BaseURL == "" {
 			provider.BaseURL = "https://api.openai.com/v1"
-		}
-		if provider.APIKey == "" {
-			return usageError("--live needs a key: export OPENAI_API_KEY=…")
 		}
 	} else {
 		truth := make(map[string]task.Output, len(d.tickets))

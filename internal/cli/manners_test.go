@@ -23,6 +23,7 @@ import (
 // TestExitCodes: 1 failed, 2 wrong usage, 3 a bar was not met; each error says on stderr what to do, and stdout stays empty.
 func TestExitCodes(t *testing.T) {
 	t.Chdir(t.TempDir())
+	t.Setenv("OPENAI_API_KEY", "")
 	if err := os.WriteFile("bad.yaml", []byte("providers: {a: {type: openai, base_url: http://127.0.0.1:9/v1}}\ndatadir: x\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -60,6 +61,9 @@ func TestExitCodes(t *testing.T) {
 		{"reload --config bad.yaml", 1, "bad.yaml"},
 		{"ledger verify --config good.yaml", 1, "`occam serve` makes it"},
 		{"serve --config bad_listen.yaml", 1, "127.0.0.1:8080"},
+		{"demo --listen here", 1, "cannot listen on here"},
+		{"demo --tickets 0", 2, "at least 1"},
+		{"demo --live", 2, "OPENAI_API_KEY"},
 		{"predict --model nothing.occam", 1, "nothing.occam"},
 		{"train --data nothing.jsonl", 1, "nothing.jsonl"},
 	} {

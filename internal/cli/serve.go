@@ -205,21 +205,23 @@ func (s *server) loadModels(cfg *config.Config, given map[string]*lifecycle.Load
 	return nil
 }
 
-func (s *server) listen(address string) error {
-	listener, err := inherited(address)
-	if listener == nil && err == nil {
-		listener, err = net.Listen("tcp", address)
-	}
+func (s *server) listen(address string) (err error) {
+	s.listener, err = listen(address)
+	return err
+}
+
+// listen takes an address, or says why it cannot be had and what to do about it.
+func listen(address string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("another program listens on %s already: stop it, or choose another address with listen in the configuration", address)
+		return nil, fmt.Errorf("another program listens on %s already: stop it, or listen on another address", address)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("the system does not let this account listen on %s: ports below 1024 need a right of their own; choose another with listen in the configuration", address)
+		return nil, fmt.Errorf("the system does not let this account listen on %s: ports below 1024 need a right of their own; listen on another", address)
 	case err != nil:
-		return fmt.Errorf("cannot listen on %s: %w; choose another address with listen in the configuration", address, err)
+		return nil, fmt.Errorf("cannot listen on %s: %w; listen on another address", address, err)
 	}
-	s.listener = listener
-	return nil
+	return listener, nil
 }
 
 // url is the server's address as a browser takes it.
