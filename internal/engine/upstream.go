@@ -310,40 +310,48 @@ func (u *Upstream) exchange(ctx context.Context, c *Call) (*Reply, error) {
 		Body: &watchedBody{ReadCloser: res.Body, ctx: ctx, upstream: u, dog: dog}}, nil
 }
 
-// A watchdog cancels an exchange that does not get on: one timer for the first byte, the silence in between and the total.
+// A watchdog cancels an exchange that does not get on: one timer for the first byte, the silence in between and the total. Bytes come
+// often and the timer goes off hardly ever, so it is not put off with each of them: it looks when the last ones came.
 type watchdog struct {
-	mu       sync.Mutex
 	cancel   context.CancelCauseFunc
 	timer    *time.Timer
-	cause    error
+	began    time.Time
+	fed      atomic.Int64 // nanoseconds from began to the last bytes; 0: there were none
 	idle     time.Duration
-	deadline time.Time
+	total    time.Duration
+	hurrying atomic.Bool
 }
 
 func newWatchdog(ctx context.Context, t Timeouts) (context.Context, *watchdog) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	d := &watchdog{cancel: cancel, cause: errFirstByte, idle: t.Idle, deadline: time.Now().Add(t.Total)}
+	d := &watchdog{cancel: cancel, idle: t.Idle, total: t.Total, began: time.Now()}
 	d.timer = time.AfterFunc(min(t.FirstByte, t.Total), d.bite)
 	return ctx, d
 }
 
+// bite ends the exchange, unless bytes came since the timer was set.
 func (d *watchdog) bite() {
-	d.mu.Lock()
-	cause := d.cause
-	d.mu.Unlock()
-	d.cancel(cause)
+	fed, age := time.Duration(d.fed.Load()), time.Since(d.began)
+	switch left := min(fed+d.idle, d.total) - age; {
+	case d.hurrying.Load():
+		d.cancel(errIdle)
+	case age >= d.total:
+		d.cancel(errTotal)
+	case fed == 0:
+		d.cancel(errFirstByte)
+	case left > 0:
+		d.timer.Reset(left)
+	default:
+		d.cancel(errIdle)
+	}
 }
 
 // feed says that bytes came.
 func (d *watchdog) feed() {
-	wait, cause := d.idle, errIdle
-	if left := time.Until(d.deadline); left < wait {
-		wait, cause = left, errTotal
+	age := max(time.Since(d.began), 1)
+	if d.fed.Swap(int64(age)) == 0 {
+		d.timer.Reset(max(min(d.idle, d.total-age), 0))
 	}
-	d.mu.Lock()
-	d.cause = cause
-	d.mu.Unlock()
-	d.timer.Reset(max(wait, 0))
 }
 
 // A fedReader feeds the watchdog while an upload gets on: no first byte can come before its end.
@@ -359,7 +367,10 @@ func (r *fedReader) Read(p []byte) (int, error) {
 }
 
 // hurry leaves the exchange only a little time.
-func (d *watchdog) hurry(wait time.Duration) { d.timer.Reset(wait) }
+func (d *watchdog) hurry(wait time.Duration) {
+	d.hurrying.Store(true)
+	d.timer.Reset(wait)
+}
 
 func (d *watchdog) stop() {
 	d.timer.Stop()

@@ -29,6 +29,8 @@ type exchange struct {
 	began time.Time
 	wrote bool // the answer's first byte is out: nothing may be escalated or refused any more
 
+	stands time.Time // until then the deadline of what is written stands
+
 	batch  bool            // a line of a batch: at batch prices, its rows are written with those of other lines
 	status int             // of the answer
 	trace  context.Context // of the request's span, when there is tracing
@@ -63,12 +65,15 @@ func (x *exchange) refuse(e *openai.Error) {
 	}
 	x.wrote, x.status = true, e.Status
 	if x.received == nil { // the server reads the rest of a body before it answers: not for long
-		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(refusePatience))
+		_ = x.control().SetReadDeadline(time.Now().Add(refusePatience))
 	}
 	x.metrics.shed.WithLabelValues(e.Code).Inc()
 	x.w.Header().Set("X-Occam-Request-Id", x.id)
 	writeError(x.w, x.api, e)
 }
+
+// control is what the app's connection can do besides taking bytes.
+func (x *exchange) control() *http.ResponseController { return http.NewResponseController(x.w) }
 
 // done counts the answer that a request got.
 func (x *exchange) done(a *store.Attempt) {
@@ -116,7 +121,7 @@ func (x *exchange) body() ([]byte, *openai.Error) {
 		return nil, &openai.Error{Status: 415, Type: "invalid_request_error", Code: "unsupported_encoding",
 			Message: "Send the body without Content-Encoding."}
 	}
-	control := http.NewResponseController(x.w)
+	control := x.control()
 	_ = control.SetReadDeadline(time.Now().Add(x.snap.Limits.Body)) // not every connection has one
 	body, err := x.receive(http.MaxBytesReader(x.w, x.r.Body, limit), x.r.ContentLength, limit)
 	var over *http.MaxBytesError

@@ -82,9 +82,15 @@ func errorBody(reply *engine.Reply, api openai.API, provider string, body []byte
 	return e.Append(nil, api)
 }
 
-// deadline gives the app's connection until the limit to take what is written next.
+// deadline gives the app's connection until the limit to take what is written next. A stream has many pieces: their deadline is put off
+// when a sixteenth of it is over.
 func (x *exchange) deadline() {
-	_ = http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(x.snap.Limits.Write)) // not every writer has one
+	now := time.Now()
+	if now.Before(x.stands) {
+		return
+	}
+	x.stands = now.Add(x.snap.Limits.Write / 16)
+	_ = x.control().SetWriteDeadline(now.Add(x.snap.Limits.Write)) // not every writer has one
 }
 
 const (
@@ -206,7 +212,7 @@ func (p *pump) write(lines []byte) {
 	p.x.deadline()
 	_, err := p.x.w.Write(lines)
 	if err == nil {
-		err = http.NewResponseController(p.x.w).Flush()
+		err = p.x.control().Flush()
 	}
 	if err != nil && p.x.snap.Limits.Drain {
 		time.AfterFunc(drainTime, func() { _ = p.reply.Body.Close() })

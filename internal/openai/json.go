@@ -412,7 +412,7 @@ func (c *cursor) str() (s string, ok bool, err error) {
 	}
 	raw := c.data[start : c.pos-1]
 	if bytes.IndexByte(raw, '\\') >= 0 {
-		raw = unescape(nil, raw)
+		raw = unescape(make([]byte, 0, len(raw)), raw)
 	}
 	return string(raw), true, nil
 }
