@@ -555,7 +555,7 @@ func (w *world) serve() (address string, stop func() error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- w.server.Serve(ctx, l, 2*time.Second) }()
+	go func() { done <- w.server.Serve(ctx, l, size(2*time.Second, 10*time.Second)) }()
 	stop = sync.OnceValue(func() error { cancel(); return <-done })
 	w.t.Cleanup(func() { _ = stop() })
 	return l.Addr().String(), stop

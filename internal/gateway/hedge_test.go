@@ -128,10 +128,11 @@ func TestHedgesThatFail(t *testing.T) {
 			w := newWorld(t)
 			var calls atomic.Int64
 			w.handle = func(rw http.ResponseWriter, r *http.Request) { io.WriteString(rw, w.reply()) }
-			w.hedged(10 * time.Millisecond)
+			w.hedged(time.Hour)
 			for range 30 { // room for a second call
 				w.post(plainBody)
 			}
+			w.hedged(10 * time.Millisecond)
 			before := len(w.book.paid())
 			w.handle = func(rw http.ResponseWriter, r *http.Request) {
 				status := fail.first
@@ -155,15 +156,22 @@ func TestHedgesThatFail(t *testing.T) {
 	}
 	w := newWorld(t)
 	w.handle = func(rw http.ResponseWriter, r *http.Request) { io.WriteString(rw, w.reply()) }
-	w.hedged(5 * time.Millisecond)
+	w.hedged(time.Hour)
 	for range 30 {
 		w.post(plainBody)
 	}
+	w.hedged(5 * time.Millisecond)
 	before := len(w.book.paid())
-	var gone atomic.Int64
-	w.handle = func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done(); gone.Add(1) }
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	var arrived, gone atomic.Int64
+	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	w.handle = func(_ http.ResponseWriter, r *http.Request) {
+		if arrived.Add(1) == 2 {
+			cancel()
+		}
+		<-r.Context().Done()
+		gone.Add(1)
+	}
 	req, _ := http.NewRequestWithContext(ctx, "POST", w.web.URL+"/v1/chat/completions", strings.NewReader(plainBody))
 	if res, err := http.DefaultClient.Do(req); err == nil {
 		res.Body.Close()
