@@ -88,7 +88,7 @@ func (s *Shortfall) hopeless(goal Goal) bool {
 	if goal.MinLabels() <= mostLabels {
 		return false
 	}
-	s.Arithmetic = fmt.Sprintf("even without an error (1-%g)^n <= %.3g takes more than %d accepted labels", goal.Risk, goal.Spend(), mostLabels)
+	s.Arithmetic = fmt.Sprintf("even without an error (1-%.4g)^n <= %.3g takes more than %d accepted labels", goal.Risk, goal.Spend(), mostLabels)
 	return true
 }
 
@@ -116,7 +116,7 @@ func (l *ladder) explainSystem(s *Shortfall, goal Goal) {
 			l.n, first.accepted, first.errors, percent(t.share*t.rate), n, t.level, t.allowed(n), 100*planPower)
 	case l.n < least:
 		s.Needed = least
-		s.Arithmetic = fmt.Sprintf("even without an error (1-%g)^n <= %.3g takes n = %d", goal.Risk, goal.Spend(), least)
+		s.Arithmetic = fmt.Sprintf("even without an error (1-%.4g)^n <= %.3g takes n = %d", goal.Risk, goal.Spend(), least)
 	default:
 		s.Arithmetic = "the most confident answers hold too many errors, or no row passes the in-scope floor"
 	}
@@ -145,7 +145,7 @@ func (l *ladder) explainServed(s *Shortfall, goal Goal) {
 		s.Needed = n
 	case l.n < firstStart*least: // too few to tell whether the specialist is good enough
 		s.Needed = max(firstStart*least, l.n+1)
-		s.Arithmetic = fmt.Sprintf("even without an error (1-%g)^n <= %.3g takes n = %d accepted labels; %d rows are too few to judge the error rate",
+		s.Arithmetic = fmt.Sprintf("even without an error (1-%.4g)^n <= %.3g takes n = %d accepted labels; %d rows are too few to judge the error rate",
 			goal.Risk, goal.Spend(), least, l.n)
 	default:
 		s.Arithmetic = "at no start is the observed error rate far enough below the target"

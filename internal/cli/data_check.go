@@ -215,14 +215,18 @@ func (r dataReport) printFinding(w io.Writer, f datacheck.Finding, show int) {
 	}
 }
 
+func quoted(values []string) (all []string) {
+	for _, v := range values {
+		all = append(all, strconv.Quote(v))
+	}
+	return all
+}
+
 // rowsShown of one group; the rest is counted.
 const rowsShown = 4
 
 func (r dataReport) printGroup(w io.Writer, g datacheck.Group) {
-	var head []string
-	for _, v := range g.Values {
-		head = append(head, strconv.Quote(v))
-	}
+	head := quoted(g.Values)
 	if g.Note != "" {
 		head = append(head, g.Note)
 	}
@@ -353,7 +357,7 @@ func summarise(file string, r *datacheck.Report) dataSummary {
 			switch {
 			case len(short.lines) == linesShown:
 			case len(g.Values) > 0:
-				short.lines = append(short.lines, strconv.Quote(strings.Join(g.Values, " / ")))
+				short.lines = append(short.lines, strings.Join(quoted(g.Values), " / "))
 			case len(g.Rows) > 0:
 				short.lines = append(short.lines, rowPlace(g.Rows[0]))
 			}

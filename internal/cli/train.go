@@ -84,7 +84,7 @@ func (a *app) train(ctx context.Context, f trainFlags) error {
 	}
 	if problems := task.CheckLabels(t.Fields, examples, f.data); len(problems) > 0 {
 		a.reportProblems(problems)
-		return fmt.Errorf("%d labels of %s are not allowed by the schema of task %s", len(problems), f.data, t.Name)
+		return fmt.Errorf("%d labels of %s are not allowed by the schema of task %s: correct the rows named above, or give the schema the values that it lacks", len(problems), f.data, t.Name)
 	}
 	if f.out, err = modelPath(f.out, t); err != nil {
 		return err

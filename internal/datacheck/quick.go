@@ -240,7 +240,7 @@ func (r *Report) categories(f task.Field, examples []task.Example) {
 	if len(counts) == 1 && f.Kind != task.Span && len(examples) > 1 {
 		r.add(Finding{Kind: OneCategory, Field: f.Name, Severity: Warning, Rows: rows,
 			Why: fmt.Sprintf("Every label of this field is %s: there is nothing to tell apart.", byCount(counts)[0]),
-			Do:  "Add rows with other labels, or drop the field.", Groups: []Group{{Values: byCount(counts)}}})
+			Do:  "Add rows with other labels, or drop the field."})
 	}
 	if f.Kind != task.Category && f.Kind != task.Labels {
 		return

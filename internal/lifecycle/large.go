@@ -203,7 +203,7 @@ func (p part) all(fields []task.Field) ([]task.Example, error) {
 	}
 	labelled, _ := partition(fields, examples)
 	if problems := task.CheckLabels(fields, labelled, p.file.name); len(problems) > 0 {
-		return nil, fmt.Errorf("%d labels are not allowed by the schema, the first: %s", len(problems), problems[0])
+		return nil, fmt.Errorf("%d labels are not allowed by the schema, the first: %s; correct the rows, or give the schema the values that it lacks", len(problems), problems[0])
 	}
 	return labelled, nil
 }

@@ -3,7 +3,6 @@
 package specialist
 
 import (
-	"context"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -11,7 +10,6 @@ import (
 	"slices"
 	"syscall"
 	"testing"
-	"time"
 
 	"occam/internal/task"
 )
@@ -132,6 +130,7 @@ func predictAll(m *Model, examples []task.Example) []task.Prediction {
 }
 
 func (r result) log(t *testing.T, name string) {
+	t.Helper()
 	t.Logf("%-28s accuracy %.4f  ECE %.4f (noise alone %.4f)  coverage at 95/97/98 %%: %.3f %.3f %.3f", name, r.accuracy, r.ece, r.noise, r.coverage[0], r.coverage[1], r.coverage[2])
 }
 
@@ -142,41 +141,6 @@ func cpuSeconds(t testing.TB) float64 {
 		t.Fatal(err)
 	}
 	return float64(usage.Utime.Nano()) / 1e9
-}
-
-// published are accuracies of others on the same splits, in %, as the data's README and the design page give them.
-var published = map[string]string{
-	"banking77": "LinearSVC 91.4, fastText 89.1, Llama-3.2-1B QLoRA 90.2, Qwen3-8B QLoRA 91.9, bge-small 92.5, BERT 93.7, zero-shot LLMs 74-81",
-	"clinc150":  "LinearSVC 92.7, fastText 90.4, BERT 96.9",
-	"abcd":      "LinearSVC 87.6",
-}
-
-func TestBenchmark(t *testing.T) {
-	if os.Getenv("OCCAM_BENCH") == "" {
-		t.Skip("set OCCAM_BENCH=1 to measure on the public data sets")
-	}
-	for _, set := range []string{"banking77", "clinc150", "abcd"} {
-		t.Run(set, func(t *testing.T) {
-			train, test := readExamples(t, set+"/train.jsonl"), readExamples(t, set+"/test.jsonl")
-			fields, err := task.InferFields(train)
-			if err != nil {
-				t.Fatal(err)
-			}
-			began, beganCPU := time.Now(), cpuSeconds(t)
-			m, err := Train(context.Background(), fields, train, Options{Seed: 1})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Logf("trained in %.1f s (%.1f CPU s), file %.2f MB, rows 2^%d", time.Since(began).Seconds(), cpuSeconds(t)-beganCPU,
-				float64(len(m.Encode(nil)))/1e6, m.vocab.bits)
-			t.Logf("published: %s", published[set])
-			predictions := predictAll(m, test)
-			evaluate(fields, -1, predictions, test).log(t, "all fields")
-			for f := range fields {
-				evaluate(fields, f, predictions, test).log(t, fields[f].Name)
-			}
-		})
-	}
 }
 
 // benchModel is trained on a part of BANKING77 in file order, which has few of the categories; the matrix has all 77 columns.

@@ -3,12 +3,15 @@
 package specialist
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -28,65 +31,68 @@ def read(path):
 x, y = read(sys.argv[1])
 views = make_union(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True))
 model = make_pipeline(views, LinearSVC()).fit(x, y)
-print("%.4f" % model.score(*read(sys.argv[2])))
+print("%.1f" % (100 * model.score(*read(sys.argv[2]))))
 `
 
-// TestReferences measures the usual tools on the same splits, where they are installed (Debian: python3-sklearn, fasttext).
-func TestReferences(t *testing.T) {
-	if os.Getenv("OCCAM_BENCH") == "" {
-		t.Skip("set OCCAM_BENCH=1 to measure on the public data sets")
+// references measures the usual tools on a data set, where they are installed (make bench-specialist installs Debian's python3-sklearn and
+// fasttext).
+func (b *benchmark) references(s bar) {
+	trainPath, testPath := filepath.Join(dataDir(b), s.name, "train.jsonl"), filepath.Join(dataDir(b), s.name, "test.jsonl")
+	measure := func(name string, run func() (accuracy string, err error)) {
+		began := time.Now()
+		accuracy, err := run()
+		if err != nil {
+			accuracy = "not measured: " + err.Error()
+		}
+		b.say("%s: %s %s", s.name, name, accuracy)
+		if err == nil {
+			b.others[s.name] = append(b.others[s.name], fmt.Sprintf("%s %s in %.0f s, here", name, accuracy, time.Since(began).Seconds()))
+		}
 	}
-	left := fastTextPatience
-	for _, set := range []string{"abcd", "banking77", "clinc150"} { // the smallest first: fastText may not come to the last
-		trainPath, testPath := filepath.Join(dataDir(t), set, "train.jsonl"), filepath.Join(dataDir(t), set, "test.jsonl")
-		t.Run("LinearSVC/"+set, func(t *testing.T) {
-			python := "/usr/bin/python3" // Debian's, which finds Debian's packages whatever else is on PATH
-			if exec.Command(python, "-c", "import sklearn").Run() != nil {
-				t.Skip("python3-sklearn is not installed")
-			}
-			out, err := exec.CommandContext(t.Context(), python, "-c", linearSVC, trainPath, testPath).CombinedOutput()
-			if err != nil {
-				t.Fatalf("%v: %s", err, out)
-			}
-			t.Logf("accuracy %s", out)
-		})
-		t.Run("fastText/"+set, func(t *testing.T) {
-			program, err := exec.LookPath("fasttext")
-			if err != nil {
-				t.Skip("fasttext is not installed")
-			}
-			dir := t.TempDir()
-			fastTextFile(t, filepath.Join(dir, "train"), readExamples(t, set+"/train.jsonl"))
-			fastTextFile(t, filepath.Join(dir, "test"), readExamples(t, set+"/test.jsonl"))
-			began := time.Now()
-			patience, cancel := context.WithTimeout(t.Context(), left)
-			defer cancel()
-			learn := exec.CommandContext(patience, program, "supervised", "-input", filepath.Join(dir, "train"), "-output", filepath.Join(dir, "model"),
-				"-wordNgrams", "2", "-minn", "2", "-maxn", "5", "-epoch", "50", "-lr", "0.5", "-dim", "100", "-thread", "2", "-bucket", "200000")
-			out, err := learn.CombinedOutput()
-			left -= time.Since(began)
-			if patience.Err() != nil {
-				t.Skipf("skipped: fastText did not train its 50 epochs in what was left of %v for all sets", fastTextPatience)
-			}
-			if err != nil {
-				t.Fatalf("%v: %s", err, out)
-			}
-			out, err = exec.CommandContext(t.Context(), program, "test", filepath.Join(dir, "model.bin"), filepath.Join(dir, "test")).CombinedOutput()
-			if err != nil {
-				t.Fatalf("%v: %s", err, out)
-			}
-			t.Logf("%s", strings.Join(strings.Fields(string(out)), " "))
-		})
-	}
+	measure("LinearSVC", func() (string, error) { // by Debian's Python, which finds Debian's packages whatever else is on PATH
+		return output(exec.CommandContext(b.Context(), "/usr/bin/python3", "-c", linearSVC, trainPath, testPath))
+	})
+	measure("fastText", func() (string, error) {
+		dir, rows := b.TempDir(), readExamples(b, s.name+"/train.jsonl")
+		fastTextFile(b, filepath.Join(dir, "train"), rows)
+		fastTextFile(b, filepath.Join(dir, "test"), readExamples(b, s.name+"/test.jsonl"))
+		patience, cancel := context.WithTimeout(b.Context(), fastTextPatience)
+		defer cancel()
+		if _, err := output(exec.CommandContext(patience, "fasttext", "supervised", "-input", filepath.Join(dir, "train"), "-output", filepath.Join(dir, "model"),
+			"-wordNgrams", "2", "-minn", "2", "-maxn", "5", "-epoch", strconv.Itoa(max(30, fastTextSteps/len(rows))), "-lr", "0.5", "-dim", "100", "-thread", "2", "-bucket", "200000", "-verbose", "0")); err != nil {
+			return "", err
+		}
+		out, err := output(exec.CommandContext(b.Context(), "fasttext", "test", filepath.Join(dir, "model.bin"), filepath.Join(dir, "test")))
+		if found := precision.FindStringSubmatch(out); err == nil && found != nil {
+			share, err := strconv.ParseFloat(found[1], 64)
+			return fmt.Sprintf("%.1f", 100*share), err
+		}
+		return "", cmp.Or(err, fmt.Errorf("it printed %q", out))
+	})
 }
 
-// fastTextPatience is how long the reference may train on all sets together, so that a slow machine still measures the rest.
-const fastTextPatience = 10 * time.Minute
+// precision finds the share of right answers in what fasttext test prints.
+var precision = regexp.MustCompile(`P@1\s+([0-9.]+)`)
+
+// output runs a program and returns what it printed, without the spaces around it.
+func output(program *exec.Cmd) (string, error) {
+	out, err := program.Output()
+	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
+		err = fmt.Errorf("%w: %s", err, failed.Stderr)
+	}
+	return strings.TrimSpace(string(out)), err
+}
+
+// fastTextPatience is how long the reference may train on one data set, so that a slow machine still measures the rest.
+const fastTextPatience = 3 * time.Minute
+
+// fastTextSteps is how many examples it is shown, so that it learns as much from a small set.
+const fastTextSteps = 500_000
 
 var noWord = regexp.MustCompile(`[^\pL\pN]+`)
 
 // fastTextFile writes examples the way fastText reads them.
-func fastTextFile(t *testing.T, path string, examples []task.Example) {
+func fastTextFile(t testing.TB, path string, examples []task.Example) {
 	t.Helper()
 	var b strings.Builder
 	for _, e := range examples {
