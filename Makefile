@@ -41,7 +41,7 @@ bench-specialist: ## accuracy, calibration, training time, size and prediction o
 bench-calibration: ## the ways to calibrate that docs/specialist.md compares, on draws of training files
 	OCCAM_BENCH=1 go test -count=1 -timeout 30m -run TestCalibrationAblation -v ./internal/specialist
 
-bench-million: ## train on a million texts of 500 words, streamed from disk, and print the peak memory; 4 GB of disk, about half an hour
+bench-million: ## train on 10,000, 100,000 and a million texts of 500 words, streamed from disk; accuracy (simulated), time and peak memory; 4 GB of disk, an hour or two
 	OCCAM_BENCH=million go test -count=1 -timeout 6h -run TestMillion -v ./internal/lifecycle
 
 bench-crossfit: ## how often the certificate of occam train --refit is broken, in 200 draws of each of three populations; writes docs/guarantees.md

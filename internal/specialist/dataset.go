@@ -43,8 +43,8 @@ func buildVocabulary(texts []string) (v *vocabulary, seenOnce *hashCounts) {
 		}
 	}
 	kept := 0
-	for i, n := range counts.n {
-		if counts.kept(i, n) {
+	for _, n := range counts.n {
+		if inVocabulary(n) {
 			kept++
 		}
 	}
@@ -53,7 +53,7 @@ func buildVocabulary(texts []string) (v *vocabulary, seenOnce *hashCounts) {
 	v.words = uint64(len(v.seen) - 1)
 	documents := make([]uint32, 1<<v.bits)
 	for i, n := range counts.n {
-		if !counts.kept(i, n) {
+		if !inVocabulary(n) {
 			continue
 		}
 		hash := counts.key[i]
@@ -99,8 +99,8 @@ func newHashCounts() *hashCounts {
 	return &hashCounts{key: make([]uint64, 1<<12), n: make([]uint32, 1<<12)}
 }
 
-// kept reports whether a feature with count n belongs to the vocabulary: pairs need two texts.
-func (c *hashCounts) kept(_ int, n uint32) bool { return n != 0 && n != pairFlag|1 }
+// inVocabulary reports whether a feature that so many texts have belongs to the vocabulary: pairs need two.
+func inVocabulary(n uint32) bool { return n != 0 && n != pairFlag|1 }
 
 func (c *hashCounts) find(hash uint64) int {
 	mask := len(c.key) - 1

@@ -46,7 +46,7 @@ func (b *benchmark) references(s bar) {
 		}
 		b.say("%s: %s %s", s.name, name, accuracy)
 		if err == nil {
-			b.others[s.name] = append(b.others[s.name], fmt.Sprintf("%s %s in %.0f s, here", name, accuracy, time.Since(began).Seconds()))
+			b.others[s.name] = append(b.others[s.name], fmt.Sprintf("%s %s (%.0f s)", name, accuracy, time.Since(began).Seconds()))
 		}
 	}
 	measure("LinearSVC", func() (string, error) { // by Debian's Python, which finds Debian's packages whatever else is on PATH
@@ -59,7 +59,9 @@ func (b *benchmark) references(s bar) {
 		patience, cancel := context.WithTimeout(b.Context(), fastTextPatience)
 		defer cancel()
 		if _, err := output(exec.CommandContext(patience, "fasttext", "supervised", "-input", filepath.Join(dir, "train"), "-output", filepath.Join(dir, "model"),
-			"-wordNgrams", "2", "-minn", "2", "-maxn", "5", "-epoch", strconv.Itoa(max(30, fastTextSteps/len(rows))), "-lr", "0.5", "-dim", "100", "-thread", "2", "-bucket", "200000", "-verbose", "0")); err != nil {
+			"-wordNgrams", "2", "-minn", "2", "-maxn", "5", "-epoch", strconv.Itoa(max(30, fastTextSteps/len(rows))), "-lr", "0.5", "-dim", "100", "-thread", "2", "-bucket", "200000", "-verbose", "0")); patience.Err() != nil {
+			return "", fmt.Errorf("it did not learn in %v", fastTextPatience)
+		} else if err != nil {
 			return "", err
 		}
 		out, err := output(exec.CommandContext(b.Context(), "fasttext", "test", filepath.Join(dir, "model.bin"), filepath.Join(dir, "test")))

@@ -137,7 +137,7 @@ func (c *column) field(name string) (Field, error) {
 	case c.strings == 0 || c.looksLikeSpan():
 		return Field{Name: name, Kind: Span, Nullable: true}, nil
 	case len(c.values) > maxEnumValues || (len(c.values) > 20 && c.strings < 2*len(c.values)):
-		return Field{}, fmt.Errorf("task: label %q has %d different values in %d rows, of which %d stand in their text: too many for a category, too few to be extracted; correct them (values to extract must stand in the text), or say what the field is by a task file with a schema (--task)",
+		return Field{}, fmt.Errorf("task: label %q has %d different values in %d rows, of which %d stand in their text: it is neither a category nor something to extract; correct the values (what is to be extracted must stand in its text), or say what the field is by a task file with a schema",
 			name, len(c.values)+c.overflow, c.strings, c.inText)
 	}
 	return Field{Name: name, Kind: Category, Values: sortedKeys(c.values)}, nil
