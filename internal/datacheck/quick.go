@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -238,9 +239,13 @@ func (r *Report) spansNotInText(f task.Field, examples []task.Example) {
 func (r *Report) categories(f task.Field, examples []task.Example) {
 	counts, rows := valueCounts(f, examples)
 	if len(counts) == 1 && f.Kind != task.Span && len(examples) > 1 {
+		name, err := strconv.Unquote(byCount(counts)[0])
+		if err != nil { // true, false or a set
+			name = byCount(counts)[0]
+		}
 		r.add(Finding{Kind: OneCategory, Field: f.Name, Severity: Warning, Rows: rows,
 			Why: fmt.Sprintf("Every label of this field is %s: there is nothing to tell apart.", byCount(counts)[0]),
-			Do:  "Add rows with other labels, or drop the field."})
+			Do:  "Add rows with other labels, or drop the field.", Groups: []Group{{Values: []string{name}}}})
 	}
 	if f.Kind != task.Category && f.Kind != task.Labels {
 		return
