@@ -159,7 +159,7 @@ func peakMemory() string {
 	return strings.TrimSpace(line)
 }
 
-// A speaker makes up texts of 500 words of 50 categories. Each category has 1,000 words of its own, some common and most rare; a text has 14 of
+// A speaker makes up texts of 500 words of 50 categories. Each category has 300 words of its own, some common and most rare; a text has 14 of
 // its category and 7 of another, among words that fall off as in language and are anybody's, and 2 labels in a hundred are another category's. So few rows
 // teach the common words, and the rare ones take many.
 type speaker struct {
@@ -170,7 +170,7 @@ type speaker struct {
 }
 
 const (
-	spokenWords, spokenCategories, ownWords = 60_000, 50, 1_000
+	spokenWords, spokenCategories, ownWords = 60_000, 50, 300
 	firstOwn                                = 2_000 // words before it are no category's own
 )
 
