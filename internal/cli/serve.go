@@ -206,7 +206,9 @@ func (s *server) loadModels(cfg *config.Config, given map[string]*lifecycle.Load
 }
 
 func (s *server) listen(address string) (err error) {
-	s.listener, err = listen(address)
+	if s.listener, err = inherited(address); s.listener == nil && err == nil {
+		s.listener, err = listen(address)
+	}
 	return err
 }
 
