@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -94,7 +95,7 @@ func (d *Dashboard) explainSteps(ctx context.Context, s *story) error {
 			continue
 		}
 		if step.Nearest = nearestOf(why.Nearest); len(step.Nearest) == 0 {
-			step.NearestLack = "the model’s file holds none, so that texts are kept no longer than configured"
+			step.NearestLack = cmp.Or(why.Lack, "the model’s file holds none")
 		}
 		for _, r := range why.Reasons {
 			step.Because = append(step.Because, becauseOf(r))

@@ -46,9 +46,11 @@ type Explainer interface {
 type Explanation struct {
 	Reasons []specialist.Reason
 	Nearest []specialist.Alike
+	Lack    string // why Nearest is empty; "" where it is not, or where nobody looked beyond the model's file
 }
 
-const nearestShown = 3
+// NearestShown is how many training examples an explanation names at most.
+const NearestShown = 3
 
 // Explain asks a specialist for reasons; one that gives none returns nil. As in Predict, a panic becomes an error.
 func Explain(m Predictor, text string) (e *Explanation, err error) {
@@ -61,5 +63,5 @@ func Explain(m Predictor, text string) (e *Explanation, err error) {
 			e, err = nil, fmt.Errorf("engine: the specialist crashed on explaining this input: %v", r)
 		}
 	}()
-	return &Explanation{Reasons: explainer.Explain(text), Nearest: explainer.Alike(text, nearestShown)}, nil
+	return &Explanation{Reasons: explainer.Explain(text), Nearest: explainer.Alike(text, NearestShown)}, nil
 }

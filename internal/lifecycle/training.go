@@ -229,8 +229,9 @@ func (c *Controller) startTraining(ctx context.Context) {
 
 // train does one run: every step before the last can be repeated, and the last is one transaction. The error says why that came to nothing.
 func (c *Controller) train(ctx context.Context, r *run) error {
-	stop := c.keepLease(ctx, r)
+	stop, giveBack := c.keepLease(ctx, r), makeRoom()
 	made, err := c.makeModel(ctx, r)
+	giveBack()
 	stop()
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, context.Canceled):

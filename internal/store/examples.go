@@ -192,27 +192,44 @@ func (g Examples) SetGold(gold bool, ids ...string) error {
 // Page returns up to limit examples of a task in the order they came, with the labels that were not revoked, after a cursor
 // (0 at first), and the cursor of the next page, 0 after the last.
 func (g Examples) Page(taskName string, after int64, limit int) (page []Example, next int64, err error) {
-	place := map[string]int{}
-	last := int64(0)
-	err = g.t.all(func(rows *sql.Rows) error {
-		var e Example
-		var at, hash, gold, uniform int64
-		err := rows.Scan(&last, &e.ID, &e.Task, &e.RequestID, &at, &e.Text, &hash, &gold, &uniform)
-		e.At, e.InputHash, e.Gold, e.Uniform = moment(at), uint64(hash), gold != 0, uniform != 0
-		place[e.ID] = len(page)
-		page = append(page, e)
-		return err
-	}, `SELECT pos, id, task, request_id, at, text, input_hash, gold, uniform FROM examples WHERE task = ? AND pos > ? ORDER BY pos LIMIT ?`,
-		taskName, after, limit)
-	if err != nil || len(page) == 0 {
-		return nil, 0, err
-	}
+	page, _, last, err := g.some(taskName, `pos > ? ORDER BY pos LIMIT ?`, after, limit)
 	if len(page) == limit {
 		next = last
 	}
-	err = g.labels(func(l Label) { page[place[l.Example]].Labels = append(page[place[l.Example]].Labels, l) },
-		`e.task = ? AND e.pos > ? AND e.pos <= ?`, taskName, after, last)
 	return page, next, err
+}
+
+// Before returns a task's newest examples from before a time, with their labels, the newest first.
+func (g Examples) Before(taskName string, at time.Time, limit int) ([]Example, error) {
+	page, _, _, err := g.some(taskName, `at < ? ORDER BY pos DESC LIMIT ?`, nanos(at), limit)
+	return page, err
+}
+
+// some reads the examples of a task that a condition selects, with their labels, and the positions between which they lie.
+func (g Examples) some(taskName, where string, args ...any) (page []Example, first, last int64, err error) {
+	place := map[string]int{}
+	var pos int64
+	err = g.t.all(func(rows *sql.Rows) error {
+		var e Example
+		var at, hash, gold, uniform int64
+		err := rows.Scan(&pos, &e.ID, &e.Task, &e.RequestID, &at, &e.Text, &hash, &gold, &uniform)
+		e.At, e.InputHash, e.Gold, e.Uniform = moment(at), uint64(hash), gold != 0, uniform != 0
+		if place[e.ID] = len(page); len(page) == 0 {
+			first, last = pos, pos
+		}
+		first, last = min(first, pos), max(last, pos)
+		page = append(page, e)
+		return err
+	}, `SELECT pos, id, task, request_id, at, text, input_hash, gold, uniform FROM examples WHERE task = ? AND `+where, append([]any{taskName}, args...)...)
+	if err != nil || len(page) == 0 {
+		return nil, 0, 0, err
+	}
+	err = g.labels(func(l Label) {
+		if i, ok := place[l.Example]; ok {
+			page[i].Labels = append(page[i].Labels, l)
+		}
+	}, `e.task = ? AND e.pos >= ? AND e.pos <= ?`, taskName, first, last)
+	return page, first, last, err
 }
 
 // labels reads the labels of some examples that were not revoked, oldest first.
