@@ -13,13 +13,13 @@ import (
 
 // Progress is what is known of a task's training runs. It is stored before a run begins, so that a crash forgets none.
 type Progress struct {
-	Looks    int       `json:"looks"`     // certifications so far; each spends part of the confidence
-	At       time.Time `json:"at"`        // of the last run's begin
-	Rows     int64     `json:"rows"`      // that could calibrate then
-	ByPerson int64     `json:"by_person"` // labels by people then
-	Needed   int64     `json:"needed"`    // rows that a certificate takes, as the last run's shortfall says; 0: no figure
-	Why      string    `json:"why"`       // the last run was begun
-	Result   string    `json:"result"`    // of the last run, in a sentence
+	Looks    int       `json:"looks"`       // certifications so far; each spends part of the confidence
+	At       time.Time `json:"at,omitzero"` // of the last run's begin
+	Rows     int64     `json:"rows"`        // that could calibrate then
+	ByPerson int64     `json:"by_person"`   // labels by people then
+	Needed   int64     `json:"needed"`      // rows that a certificate takes, as the last run's shortfall says; 0: no figure
+	Why      string    `json:"why"`         // the last run was begun
+	Result   string    `json:"result"`      // of the last run, in a sentence
 
 	// TierNeeded is how many rows would do for a tier that only lacked labels in the last run; 0: there is none.
 	TierNeeded int64           `json:"tier_needed,omitempty"`

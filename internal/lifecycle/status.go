@@ -228,6 +228,9 @@ func (s *subject) outlook(t TrainingStatus) string {
 		}
 		return text
 	}
+	if t.Waiting == "" { // nobody has counted yet
+		return "training: `occam serve` counts what there is to learn from, and trains when that is enough"
+	}
 	return "training " + t.Waiting
 }
 

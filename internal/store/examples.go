@@ -267,12 +267,12 @@ func (g Examples) ByRequest(requestID string) (Example, error) {
 
 // An ExampleCount says how much there is to learn from.
 type ExampleCount struct {
-	Examples int64
-	Gold     int64
-	Labelled int64 // with at least one label that may be trained on
-	ByPerson int64 // of these, with a label by a person
-	Uniform  int64 // of Labelled, those that were drawn at random and came at the given time or later
-	Barred   int64 // with labels, none of which may be trained on
+	Examples int64 `json:"examples"`
+	Gold     int64 `json:"gold"`
+	Labelled int64 `json:"labelled"`  // with at least one label that may be trained on
+	ByPerson int64 `json:"by_person"` // of these, with a label by a person
+	Uniform  int64 `json:"uniform"`   // of Labelled, those that were drawn at random and came at the given time or later
+	Barred   int64 `json:"barred"`    // with labels, none of which may be trained on
 }
 
 // Count counts a task's examples, Uniform since a moment.
