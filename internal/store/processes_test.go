@@ -314,9 +314,10 @@ func TestCommitUnanswered(t *testing.T) {
 	}
 	close(stopLoad)
 	group.Wait()
-	eventually(t, "everything is in the database", 20*time.Second, func() bool {
+	calls := int64(len(b.billed)) // the load has ended
+	eventually(t, "everything is in the database, nothing only in the spill file", 20*time.Second, func() bool {
 		c, err := s.Counts(ctx)
-		return err == nil && c.Open == 0 && c.Free == c.Settled
+		return err == nil && c.Open == 0 && c.Settled == calls && c.Free == calls
 	})
 	if err := b.checkKilled(s); err != nil {
 		t.Error(err)
