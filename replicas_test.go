@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -149,16 +150,21 @@ func (r *replicas) document(into any, i int, args ...string) {
 	}
 }
 
-// compared is how many answers of the model were compared with the generalist's.
+// compared is how many answers of the model were compared with the generalist's, as both processes say: by one as well as
+// by the other, whichever of them leads.
 func (r *replicas) compared() int {
-	var st struct {
-		Models []struct{ Evidence struct{ Audits int } }
+	least := math.MaxInt
+	for which := range 2 {
+		var st struct {
+			Models []struct{ Evidence struct{ Audits int } }
+		}
+		r.document(&st, which, "tasks", "show", "colours", "--json")
+		if len(st.Models) == 0 {
+			return 0
+		}
+		least = min(least, st.Models[0].Evidence.Audits)
 	}
-	r.document(&st, 0, "tasks", "show", "colours", "--json")
-	if len(st.Models) == 0 {
-		return 0
-	}
-	return st.Models[0].Evidence.Audits
+	return least
 }
 
 func (r *replicas) until(what string, ok func() bool) {

@@ -89,6 +89,7 @@ type Controller struct {
 	finder      *finder   // only the loop touches it
 	unwritten   bool      // the last try to write evidence failed
 	expired     time.Time // when retention was last looked after
+	followed    time.Time // when the leader's evidence was last read, by a process that does not lead
 	overheard   time.Time // when what the finder heard was last written
 
 	// Of the lead among processes that share a database; only the loop touches it.
@@ -236,6 +237,8 @@ func (c *Controller) tick(ctx context.Context) {
 	if leads {
 		c.gather(ctx)
 		c.flush(ctx)
+	} else {
+		c.follow(ctx)
 	}
 	c.passOn(ctx)
 	c.keepTraffic(ctx, false)

@@ -148,6 +148,23 @@ func (c *Controller) reloadGauges(ctx context.Context, s *subject) error {
 	})
 }
 
+// follow reads what the leader has seen since, so that people are shown the same by every process.
+func (c *Controller) follow(ctx context.Context) {
+	now := c.opts.Now()
+	if now.Sub(c.followed) < leaderTerm/3 {
+		return
+	}
+	c.followed = now
+	ctx, cancel := context.WithTimeout(ctx, storePatience)
+	defer cancel()
+	for _, name := range c.names {
+		if err := c.reloadGauges(ctx, c.subjects[name]); err != nil {
+			c.opts.Log.Warn("reading the leader's evidence; it is tried again", "task", name, "error", err)
+			return
+		}
+	}
+}
+
 // pass keeps a comparison for the leader.
 func (c *Controller) pass(cmp *Comparison) {
 	if len(c.passed) >= passedMost {
