@@ -5,17 +5,22 @@ import (
 	"runtime"
 )
 
-// makeRoom lets one more goroutine run at once while a model is trained, so that the one that trains takes no place from those that
-// serve: the system's scheduler, which prefers who has waited to who computes on and on, then shares the cores among all. The
-// returned function takes that back.
-func makeRoom() (giveBack func()) {
+// besideServing runs f so that it takes no place from those that serve: on a thread of its own and of the lowest priority (on Linux),
+// while one more goroutine may run at once than before. The system then shares the cores, and prefers whoever serves.
+func besideServing(f func()) {
 	before := runtime.GOMAXPROCS(0)
 	runtime.GOMAXPROCS(before + 1)
-	return func() {
-		if os.Getenv("GOMAXPROCS") != "" {
-			runtime.GOMAXPROCS(before)
-		} else {
-			runtime.SetDefaultGOMAXPROCS()
-		}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good: the thread ends with the goroutine, and its priority with it
+		lowerPriority()
+		f()
+	}()
+	<-done
+	if os.Getenv("GOMAXPROCS") != "" {
+		runtime.GOMAXPROCS(before)
+	} else {
+		runtime.SetDefaultGOMAXPROCS()
 	}
 }

@@ -229,9 +229,10 @@ func (c *Controller) startTraining(ctx context.Context) {
 
 // train does one run: every step before the last can be repeated, and the last is one transaction. The error says why that came to nothing.
 func (c *Controller) train(ctx context.Context, r *run) error {
-	stop, giveBack := c.keepLease(ctx, r), makeRoom()
-	made, err := c.makeModel(ctx, r)
-	giveBack()
+	stop := c.keepLease(ctx, r)
+	var made made
+	var err error
+	besideServing(func() { made, err = c.makeModel(ctx, r) })
 	stop()
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, context.Canceled):

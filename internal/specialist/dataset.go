@@ -235,21 +235,24 @@ func (c *hashCounts) shareOnce(features []feature) float64 {
 	return float64(once) / float64(total)
 }
 
-// parallel runs f(0)…f(n-1) on up to workers goroutines and stops early, with the context's error, when ctx ends.
+// parallel runs f(0)…f(n-1) on up to workers goroutines, of which the caller's is one, and stops early, with the context's error,
+// when ctx ends.
 func parallel(ctx context.Context, workers, n int, f func(i int)) error {
 	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range max(1, min(workers, n)) {
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				i := int(next.Add(1)) - 1
-				if i >= n {
-					return
-				}
-				f(i)
+	work := func() {
+		for ctx.Err() == nil {
+			i := int(next.Add(1)) - 1
+			if i >= n {
+				return
 			}
-		})
+			f(i)
+		}
 	}
-	wg.Wait()
+	var others sync.WaitGroup
+	for range min(workers, n) - 1 {
+		others.Go(work)
+	}
+	work()
+	others.Wait()
 	return ctx.Err()
 }
