@@ -13,7 +13,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"occam/internal/cost"
@@ -64,7 +63,7 @@ type diskFile interface {
 // An osFile is a file on the real disk.
 type osFile struct{ *os.File }
 
-func (f osFile) Sync() error { return syscall.Fdatasync(int(f.Fd())) }
+func (f osFile) Sync() error { return syncData(f.File) }
 
 func openFile(path string) (diskFile, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
