@@ -65,13 +65,9 @@ func (m *messageBatch) remote() *remoteBatch {
 }
 
 func (r messageBatches) line(dst []byte, l *stored, api openai.API) ([]byte, error) {
-	t, err := r.Translate(api, l.Sent)
+	body, err := r.body(api, l)
 	if err != nil {
 		return dst, err
-	}
-	body := l.Sent
-	if t != nil {
-		body = t.Body
 	}
 	text, err := json.Marshal(map[string]any{"custom_id": l.Request, "params": body})
 	return append(append(dst, text...), '\n'), err

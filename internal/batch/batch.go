@@ -210,12 +210,30 @@ func New(o Options) (*Service, error) {
 	}
 	s.life, s.stop = context.WithCancel(context.Background())
 	if s.shared() {
-		s.wg.Go(s.tend)
+		s.every(s.opts.Limits.lease/4, "the leases could not be looked after; another gateway takes over what is not renewed", s.tend)
 	} else if err := s.resume(); err != nil {
 		return nil, err
 	}
-	s.wg.Go(s.sweeps)
+	s.every(time.Hour, "expired files could not be deleted", s.sweep)
 	return s, nil
+}
+
+// every does something at once and then at an interval, until the service ends; trouble is what the log says where that fails.
+func (s *Service) every(interval time.Duration, trouble string, do func(context.Context) error) {
+	s.wg.Go(func() {
+		tick := time.NewTicker(interval)
+		defer tick.Stop()
+		for {
+			if err := do(s.life); err != nil && s.life.Err() == nil {
+				s.opts.Log.Warn("batches: "+trouble, "error", err)
+			}
+			select {
+			case <-s.life.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	})
 }
 
 // resume goes on with every batch of this folder that has not ended.

@@ -233,22 +233,7 @@ func (s *Service) removeHere(name string) error {
 	return nil
 }
 
-// sweeps deletes what has expired, once an hour.
-func (s *Service) sweeps() {
-	tick := time.NewTicker(time.Hour)
-	defer tick.Stop()
-	for {
-		if err := s.sweep(s.life); err != nil && s.life.Err() == nil {
-			s.opts.Log.Warn("batches: expired files could not be deleted", "error", err)
-		}
-		select {
-		case <-s.life.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
+// sweep deletes what has expired.
 func (s *Service) sweep(ctx context.Context) error {
 	now := s.opts.Now()
 	files, err := s.files(ctx, "", true)

@@ -19,13 +19,9 @@ import (
 type openAIBatches struct{ remote }
 
 func (r openAIBatches) line(dst []byte, l *stored, api openai.API) ([]byte, error) {
-	t, err := r.Translate(api, l.Sent)
+	body, err := r.body(api, l)
 	if err != nil {
 		return dst, err
-	}
-	body := l.Sent
-	if t != nil {
-		body = t.Body
 	}
 	text, err := json.Marshal(map[string]any{"custom_id": l.Request, "method": "POST", "url": r.endpoint(api), "body": body})
 	return append(append(dst, text...), '\n'), err

@@ -124,6 +124,15 @@ func said(body []byte) string {
 	return strings.ToValidUTF8(string(body[:min(len(body), 200)]), "")
 }
 
+// body is what a line asks, in the provider's words.
+func (r remote) body(api openai.API, l *stored) (json.RawMessage, error) {
+	t, err := r.Translate(api, l.Sent)
+	if err != nil || t == nil {
+		return l.Sent, err
+	}
+	return t.Body, nil
+}
+
 // words: see bureau. A reply that cannot be read is an error to the app; what it cost is then between nothing and its bound.
 func (r remote) words(l *stored, got *result, api openai.API) {
 	if got.Response == nil {

@@ -79,22 +79,7 @@ func (s *Service) release(id string) {
 }
 
 // tend renews the leases of the batches that run here, and takes on those that nobody works on.
-func (s *Service) tend() {
-	tick := time.NewTicker(s.opts.Limits.lease / 4)
-	defer tick.Stop()
-	for {
-		if err := s.tendOnce(s.life); err != nil && s.life.Err() == nil {
-			s.opts.Log.Warn("batches: the leases could not be looked after; another gateway takes over what is not renewed", "error", err)
-		}
-		select {
-		case <-s.life.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-func (s *Service) tendOnce(ctx context.Context) error {
+func (s *Service) tend(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Limits.lease/4)
 	defer cancel()
 	s.mu.Lock()
