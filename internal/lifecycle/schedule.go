@@ -29,7 +29,8 @@ type Progress struct {
 
 const (
 	firstRows   = 400  // labelled rows before the first run
-	growth      = 1.5  // a run that certified nothing is repeated when there is so much more
+	growth      = 1.5  // a run that certified nothing is repeated when there is so much more,
+	mostGrowth  = 2    // and at the latest at so much more: with more to learn from the model is better too than its shortfall reckons
 	retrainMore = 1.25 // of rows: a live model of Task.Retrain's age is trained anew when there are so many, because every run spends confidence
 	newLabels   = 200  // by people, since the last run, for a live model to be retrained at once
 	restTime    = time.Minute
@@ -63,7 +64,7 @@ func WantsTraining(r Record, t *task.Task, p Progress, s store.ExampleCount, now
 	if r.State == Live {
 		return wantsRetraining(t.Retrain, p, s, now)
 	}
-	need := max(int64(growth*float64(p.Rows)), p.Needed)
+	need := max(int64(growth*float64(p.Rows)), min(p.Needed, mostGrowth*p.Rows))
 	if s.Uniform < need && s.ByPerson < p.ByPerson+newLabels {
 		return waiting(s, need), false
 	}
