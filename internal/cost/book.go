@@ -241,7 +241,13 @@ func (c Change) String() string {
 	add("cached", usd(c.Old.Cached), usd(c.New.Cached))
 	add("cache write", usd(c.Old.CacheWrite), usd(c.New.CacheWrite))
 	add("output", usd(c.Old.Output), usd(c.New.Output))
-	add("batch ‰", c.Old.BatchPermille, c.New.BatchPermille)
+	batch := func(p Price) string {
+		if p.BatchPermille == 0 {
+			return "none"
+		}
+		return fmt.Sprintf("×%g", float64(p.BatchPermille)/1000)
+	}
+	add("batch API", batch(*c.Old), batch(*c.New))
 	add("shutdown", dateOrNone(c.Old.Shutdown), dateOrNone(c.New.Shutdown))
 	if len(parts) == 0 {
 		parts = append(parts, "bands by length or time of day")
