@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -91,8 +92,8 @@ reviews: {needed: %q, answered: %q, secret: s3cret, url: "https://occam.example.
 		Request string `json:"request_id"`
 		Fields  []task.Field
 	}
-	if err := c.get(t.Context(), "/api/review?task=triage", &next); err != nil || next.Request != held[0] {
-		t.Fatalf("the first that waits: %+v, %v", next, err)
+	if err := c.get(t.Context(), "/api/review?task=triage", &next); err != nil || !slices.Contains(held, next.Request) { // the most valuable of those that wait by now
+		t.Fatalf("what waits: %+v, %v", next, err)
 	}
 	form := url.Values{"do": {"accept"}}
 	for _, field := range next.Fields {
@@ -105,7 +106,7 @@ reviews: {needed: %q, answered: %q, secret: s3cret, url: "https://occam.example.
 	}
 	wait(t, "word for the app", func() bool { return len(client.got()) > 0 })
 	var said personAnswer
-	if err := json.Unmarshal([]byte(client.got()[0]), &said); err != nil || said.Event != "answered" || said.RequestID != held[0] || said.Task != "triage" ||
+	if err := json.Unmarshal([]byte(client.got()[0]), &said); err != nil || said.Event != "answered" || said.RequestID != next.Request || said.Task != "triage" ||
 		!strings.HasPrefix(said.Answer, "{") || said.Labels["category"].IsNull() || said.At.IsZero() {
 		t.Errorf("the app gets %+v, %v", said, err)
 	}
