@@ -154,14 +154,19 @@ func abcdWorld(t *testing.T) *world {
 	return w
 }
 
-// fromRows sends rows in a random order, each once; later ones, where there are any, after the shift.
+// fromRows sends rows in a random order, each once; later ones, where there are any, after the shift. What is left at the shift is mixed
+// anew: in the old order the classes that were sent before it would come back only at the end.
 func fromRows(rows, later []task.Example, truth func(e task.Example, shifted bool) (task.Output, bool)) func(bool) (string, task.Output, bool) {
 	mix := rand.New(rand.NewPCG(5, 5))
 	for _, all := range [][]task.Example{rows, later} {
 		mix.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	}
-	used := map[string]bool{}
+	used, mixed := map[string]bool{}, false
 	return func(shifted bool) (string, task.Output, bool) {
+		if shifted && !mixed {
+			mix.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
+			mixed = true
+		}
 		from := rows
 		if shifted && later != nil {
 			from = later
