@@ -7,7 +7,7 @@ import (
 
 // besideServing runs f so that it takes no place from those that serve: on a thread of its own and of the lowest priority (on Linux),
 // while one more goroutine may run at once than before. The system then shares the cores, and prefers whoever serves.
-func besideServing(f func()) {
+func besideServing[T any](f func() (T, error)) (result T, err error) {
 	before := runtime.GOMAXPROCS(0)
 	runtime.GOMAXPROCS(before + 1)
 	done := make(chan struct{})
@@ -15,7 +15,7 @@ func besideServing(f func()) {
 		defer close(done)
 		runtime.LockOSThread() // for good: the thread ends with the goroutine, and its priority with it
 		lowerPriority()
-		f()
+		result, err = f()
 	}()
 	<-done
 	if os.Getenv("GOMAXPROCS") != "" {
@@ -23,4 +23,5 @@ func besideServing(f func()) {
 	} else {
 		runtime.SetDefaultGOMAXPROCS()
 	}
+	return result, err
 }

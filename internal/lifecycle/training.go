@@ -230,9 +230,7 @@ func (c *Controller) startTraining(ctx context.Context) {
 // train does one run: every step before the last can be repeated, and the last is one transaction. The error says why that came to nothing.
 func (c *Controller) train(ctx context.Context, r *run) error {
 	stop := c.keepLease(ctx, r)
-	var made made
-	var err error
-	besideServing(func() { made, err = c.makeModel(ctx, r) })
+	made, err := besideServing(func() (made, error) { return c.makeModel(ctx, r) })
 	stop()
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, context.Canceled):
