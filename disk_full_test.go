@@ -62,7 +62,6 @@ func TestServingOnAFullDisk(t *testing.T) {
 // fullDisk is a server with a specialist whose data stands on a small disk.
 type fullDisk struct {
 	t        *testing.T
-	build    occamtest.Build
 	server   *occamtest.Process
 	provider *sim.Provider
 	config   string
@@ -80,8 +79,7 @@ func newFullDisk(t *testing.T) *fullDisk {
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) }) // the test's own mount
 	f := &fullDisk{t: t, filler: filepath.Join(disk, "filler"), answered: map[string]bool{}}
-	f.build.Need(t)
-	t.Cleanup(func() { _ = os.RemoveAll(f.build.Dir) })
+	built.Need(t)
 	var err error
 	if f.provider, err = sim.New(sim.Options{Seed: 1, Oracle: func(in string) task.Output { return task.Output{"colour": task.String(colourIn(in))} }}); err != nil {
 		t.Fatal(err)
@@ -105,11 +103,11 @@ func newFullDisk(t *testing.T) *fullDisk {
 		"    audit: 0\n    target: {promise: served, accuracy: 0.95, confidence: 0.9}\n", disk, listening.URL, model)
 	taskFile := "name: colours\nschema: {type: object, properties: {colour: {type: string, enum: [red, green, blue]}}}\ntarget: {promise: served, accuracy: 0.95, confidence: 0.9}\n"
 	err = errors.Join(os.WriteFile(f.config, []byte(text), 0o600), os.WriteFile(data, rows.Bytes(), 0o600), os.WriteFile(filepath.Join(dir, "task.yaml"), []byte(taskFile), 0o600),
-		occamtest.Command(f.build.Program, "train", "--task", filepath.Join(dir, "task.yaml"), "--data", data, "--out", model))
+		occamtest.Command(built.Program, "train", "--task", filepath.Join(dir, "task.yaml"), "--data", data, "--out", model))
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.server = occamtest.Serve(t, f.build.Program, f.config)
+	f.server = occamtest.Serve(t, built.Program, f.config)
 	t.Cleanup(func() { f.server.Stop(t) })
 	return f
 }
@@ -257,7 +255,7 @@ func (f *fullDisk) account() {
 	t.Helper()
 	served := f.provider.Served()
 	f.server.Stop(t)
-	if out, err := exec.Command(f.build.Program, "ledger", "verify", "--config", f.config).CombinedOutput(); err != nil {
+	if out, err := exec.Command(built.Program, "ledger", "verify", "--config", f.config).CombinedOutput(); err != nil {
 		t.Errorf("verify: %v\n%s", err, out)
 	}
 	s, err := store.Open(t.Context(), "sqlite:"+filepath.Dir(f.filler), store.Options{Mode: store.ReadOnly})

@@ -21,10 +21,8 @@ func TestInterrupt(t *testing.T) {
 		t.Skip("builds the program")
 	}
 	dir := t.TempDir()
-	program := filepath.Join(dir, "occam")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	built.Need(t)
+	program := built.Program
 	config := filepath.Join(dir, "occam.yaml")
 	text := "listen: 127.0.0.1:0\ndata_dir: data\nproviders: {up: {type: openai, base_url: http://127.0.0.1:9/v1}}\n"
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {

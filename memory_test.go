@@ -32,10 +32,8 @@ func TestF31MemoryCap(t *testing.T) {
 	}
 	const bound = 256 << 20
 	dir := t.TempDir()
-	program := filepath.Join(dir, "occam")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	built.Need(t)
+	program := built.Program
 	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		time.Sleep(200 * time.Millisecond)

@@ -64,7 +64,6 @@ func TestTwoReplicas(t *testing.T) {
 
 type replicas struct {
 	t       *testing.T
-	build   occamtest.Build
 	configs [2]string
 	running [2]*occamtest.Process
 	asked   int
@@ -75,8 +74,7 @@ func newReplicas(t *testing.T) *replicas {
 	r := &replicas{t: t}
 	server := storetest.StartPostgres(t)
 	r.dsn, _ = server.Backend().New(t)
-	r.build.Need(t)
-	t.Cleanup(func() { _ = os.RemoveAll(r.build.Dir) })
+	built.Need(t)
 	provider, err := sim.New(sim.Options{Seed: 1, Write: func(truth task.Output) string { return truth["colour"].Text() }, Oracle: func(in string) task.Output {
 		for word, colour := range colourWords {
 			if strings.Contains(in, word) {
@@ -100,7 +98,7 @@ func newReplicas(t *testing.T) *replicas {
 		if err := os.WriteFile(r.configs[i], []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r.running[i] = occamtest.Serve(t, r.build.Program, r.configs[i])
+		r.running[i] = occamtest.Serve(t, built.Program, r.configs[i])
 		t.Cleanup(func() { r.running[i].Stop(t) })
 	}
 	return r
@@ -112,7 +110,7 @@ var colourWords = map[string]string{"crimson": "red", "scarlet": "red", "ruby": 
 // replace kills a process and starts it again.
 func (r *replicas) replace(i int) {
 	r.running[i].Kill(r.t)
-	r.running[i] = occamtest.Serve(r.t, r.build.Program, r.configs[i])
+	r.running[i] = occamtest.Serve(r.t, built.Program, r.configs[i])
 }
 
 // ask asks one process for the colour of a new text, and returns why it answered as it did.
@@ -141,7 +139,7 @@ func (r *replicas) ask(i int) (reason string) {
 // document runs a command on one process's configuration.
 func (r *replicas) document(into any, i int, args ...string) {
 	r.t.Helper()
-	out, err := exec.Command(r.build.Program, append(args, "--config", r.configs[i])...).Output()
+	out, err := exec.Command(built.Program, append(args, "--config", r.configs[i])...).Output()
 	if err == nil {
 		err = json.Unmarshal(out, into)
 	}

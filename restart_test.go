@@ -29,10 +29,8 @@ func TestF35Restart(t *testing.T) {
 		restarts, requests = 10, 10_000
 	}
 	dir := t.TempDir()
-	program := filepath.Join(dir, "occam")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	built.Need(t)
+	program := built.Program
 	var calls atomic.Int64
 	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
