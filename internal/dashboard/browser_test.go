@@ -87,6 +87,8 @@ func openTab(t testing.TB, browser context.Context) context.Context {
 	tab, cancel := chromedp.NewContext(browser)
 	tab, stop := context.WithTimeout(tab, 5*time.Minute)
 	t.Cleanup(func() { stop(); cancel() })
+	_, err := chromedp.Call(tab, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true}) // whatever other tabs are open
+	must(t, err)
 	return tab
 }
 

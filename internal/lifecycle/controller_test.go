@@ -363,7 +363,7 @@ func TestByHand(t *testing.T) {
 			if err := do(Promote, ""); err == nil || !strings.Contains(err.Error(), "cross-fitted") {
 				t.Fatalf("promoted before new requests confirmed it: %v", err)
 			}
-			b.askUntil("confirmed", nil, func(s Status) bool { return s.Models[0].Evidence.HighAtWorst <= .03 })
+			b.askUntil("confirmed", nil, func(s Status) bool { return !strings.Contains(s.Next, "cross-fitted") })
 		}
 	}
 	model := b.status().Lead
