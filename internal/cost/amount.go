@@ -2,7 +2,7 @@
 // arithmetic of breaking even. An unknown price is never zero: it is unpriced.
 package cost
 
-import "fmt"
+import "strconv"
 
 // An Amount is money in nano-dollars (1e-9 USD). Sums are exact.
 type Amount int64
@@ -23,11 +23,15 @@ func (a Amount) USD() float64 { return float64(a) / float64(USD) }
 
 // String writes the amount exactly, with all nine decimals, as "$12.345678901".
 func (a Amount) String() string {
-	sign, n := "", uint64(a)
+	text, n := make([]byte, 0, 24), uint64(a)
 	if a < 0 {
-		sign, n = "-", -n // two's complement: right for the smallest amount too
+		text, n = append(text, '-'), -n // two's complement: right for the smallest amount too
 	}
-	return fmt.Sprintf("%s$%d.%09d", sign, n/uint64(USD), n%uint64(USD))
+	text = strconv.AppendUint(append(text, '$'), n/uint64(USD), 10)
+	point := len(text)
+	text = strconv.AppendUint(text, uint64(USD)+n%uint64(USD), 10) // a one and nine digits
+	text[point] = '.'
+	return string(text)
 }
 
 // Usage is what a provider says it billed, in tokens. Cached and CacheWrite are parts of Input; Reasoning is part of Output.

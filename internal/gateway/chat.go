@@ -177,7 +177,9 @@ func (x *exchange) own(answer *openai.Answer, a *store.Attempt) {
 	}
 	x.wrote = true
 	x.deadline()
-	_, _ = x.w.Write(answer.Append(make([]byte, 0, 2048), x.request))
+	buffer := buffers.Get().(*[]byte)
+	defer buffers.Put(buffer)
+	_, _ = x.w.Write(answer.Append((*buffer)[:0], x.request))
 	x.done(a)
 }
 
