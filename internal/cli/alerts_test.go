@@ -193,7 +193,7 @@ func TestServeTellsOfBudgets(t *testing.T) {
 		return opened.Finish(t.Context(), a)
 	})
 	_, log, stop := serve(t, s.config)
-	for deadline := time.Now().Add(20 * time.Second); len(h.told()) < 3 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); len(h.told()) < 3 && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	stop()

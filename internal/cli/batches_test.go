@@ -28,7 +28,7 @@ func TestBatches(t *testing.T) {
 	base, stderr, stop := serve(t, path)
 	id := makeBatch(t, base)
 	show := func() string { return mustRun(t, "", "batches", "show", id, "--config", path) }
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(show(), "batch_sim000000"); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(show(), "batch_sim000000"); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the provider's batch is not shown:\n%s\n%s", show(), stderr)
 		}
@@ -52,7 +52,7 @@ func TestBatches(t *testing.T) {
 	}
 	mustRun(t, "", "batches", "cancel", id, "--config", path)
 	_, stderr, _ = serve(t, path)
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(show(), "cancelling"); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(show(), "cancelling"); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the batch goes on:\n%s\n%s", show(), stderr)
 		}

@@ -215,7 +215,7 @@ func tryCell(t *testing.T, c *http.Client, base string, r Route, role Role) {
 		return // would end the sessions of this test; TestLogin tries it
 	}
 	path := strings.NewReplacer("{$}", "", "{id}", "none", "{name}", "ticket-triage", "{file}", "none").Replace(r.Path)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, r.Method, base+path, nil)
 	must(t, err)

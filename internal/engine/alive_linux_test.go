@@ -114,7 +114,7 @@ func ip(arguments string) error {
 // provideOverLine is the provider: one path streams a piece and goes on for ever, one is silent, one answers. It cuts its end of the
 // cable when it is told to.
 func provideOverLine(t *testing.T) {
-	for deadline := time.Now().Add(10 * time.Second); ip("addr add 10.77.0.2/24 dev far") != nil; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ip("addr add 10.77.0.2/24 dev far") != nil; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("no cable came")
 		}

@@ -28,7 +28,7 @@ func dice(numbers ...float64) func() float64 {
 
 func (w *world) waitCompared(t *testing.T, n int) []Comparison {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); len(w.compared()) < n && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); len(w.compared()) < n && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 	}
 	return w.compared()
 }

@@ -478,7 +478,7 @@ func writeError(t *testing.T, op faultdisk.Op, code int32, nth int64) {
 func refusesForGood(t *testing.T, s *store.Store, syncs *atomic.Int64) {
 	t.Helper()
 	tries := 0
-	eventually(t, "intents are refused", 10*time.Second, func() bool {
+	eventually(t, "intents are refused", time.Minute, func() bool {
 		tries++
 		return errors.Is(s.Intend(ctx, storetest.Paid(fmt.Sprint("after", tries), time.Now())), store.ErrUnavailable)
 	})
@@ -610,7 +610,7 @@ func TestCutAndOldFiles(t *testing.T) {
 	dir := t.TempDir()
 	s := openDir(t, dir, store.Options{})
 	small(t, s, 10)
-	eventually(t, "everything is in the database", 10*time.Second, func() bool {
+	eventually(t, "everything is in the database", time.Minute, func() bool {
 		c, err := s.Counts(ctx)
 		return err == nil && c.Free == 10
 	})

@@ -31,7 +31,7 @@ func TestForgottenBytes(t *testing.T) {
 	}))
 	caught := store.Example{ID: "caught", Task: "triage", RequestID: "r-caught", At: time.Now(), Text: canary}
 	must(t, s.Capture(ctx, caught))
-	eventually(t, "the example is kept", 10*time.Second, func() bool {
+	eventually(t, "the example is kept", time.Minute, func() bool {
 		return s.View(ctx, func(tx *store.Tx) error { _, err := tx.Examples().ByRequest(caught.RequestID); return err }) == nil
 	})
 	if found := filesWith(t, s.Dir(), "canary"); len(found) == 0 {

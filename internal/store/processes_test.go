@@ -79,7 +79,7 @@ func TestProcesses(t *testing.T) {
 		t.Errorf("%d attempts of 1000 fitted into a budget of 100000", n)
 	}
 	s := stores[1]
-	eventually(t, "all free rows are there", 10*time.Second, func() bool {
+	eventually(t, "all free rows are there", time.Minute, func() bool {
 		c, err := s.Counts(ctx)
 		return err == nil && c.Free == processes*workers*each
 	})
@@ -99,7 +99,7 @@ func TestProcesses(t *testing.T) {
 	}))
 	select {
 	case <-changed:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("another process was not told of a change")
 	}
 	// A model trained by one process can be loaded by another one, which has another disk.
@@ -129,7 +129,7 @@ func TestProcessesKilled(t *testing.T) {
 			kill()
 		}
 	}
-	took := eventually(t, "nothing is open", 20*time.Second, func() bool {
+	took := eventually(t, "nothing is open", time.Minute, func() bool {
 		c, err := survivor.Counts(ctx)
 		return err == nil && c.Open == 0
 	})
@@ -176,7 +176,7 @@ func TestDatabaseAway(t *testing.T) {
 		t.Errorf("a budget while the database is away: %v", err)
 	}
 	server.Start(t)
-	took := eventually(t, "the spill file is empty", 30*time.Second, func() bool {
+	took := eventually(t, "the spill file is empty", time.Minute, func() bool {
 		info, err := os.Stat(spill)
 		return err == nil && info.Size() == 0
 	})
@@ -275,7 +275,7 @@ func TestSpillFull(t *testing.T) {
 	}
 	b.billed["pending"] = 10
 	server.Start(t)
-	eventually(t, "the pending attempt is settled", 20*time.Second, func() bool {
+	eventually(t, "the pending attempt is settled", time.Minute, func() bool {
 		r, ok, err := s.Request(ctx, "r-pending")
 		return err == nil && ok && r.Attempts[0].State == store.Settled
 	})
@@ -310,12 +310,12 @@ func TestCommitUnanswered(t *testing.T) {
 	for cut := int64(1); cut <= want; cut++ {
 		time.Sleep(50 * time.Millisecond)
 		proxy.cutNext.Store(true)
-		eventually(t, "a commit was cut", 20*time.Second, func() bool { return proxy.cuts.Load() == cut })
+		eventually(t, "a commit was cut", time.Minute, func() bool { return proxy.cuts.Load() == cut })
 	}
 	close(stopLoad)
 	group.Wait()
 	calls := int64(len(b.billed)) // the load has ended
-	eventually(t, "everything is in the database, nothing only in the spill file", 20*time.Second, func() bool {
+	eventually(t, "everything is in the database, nothing only in the spill file", time.Minute, func() bool {
 		c, err := s.Counts(ctx)
 		return err == nil && c.Open == 0 && c.Settled == calls && c.Free == calls
 	})
@@ -405,7 +405,7 @@ func TestFenced(t *testing.T) {
 	_, err := raw.Exec(`UPDATE lanes SET epoch = epoch + 1, owner = 'somebody', beat = 0`)
 	must(t, err)
 	other := join(t, dsn, opts)
-	eventually(t, "the attempt is closed", 20*time.Second, func() bool {
+	eventually(t, "the attempt is closed", time.Minute, func() bool {
 		c, err := other.Counts(ctx)
 		return err == nil && c.Open == 0
 	})
@@ -417,7 +417,7 @@ func TestFenced(t *testing.T) {
 		amounts += 5
 	}
 	_ = s.Finish(ctx, storetest.Settle(late, 500))
-	eventually(t, "the rows are in the database", 20*time.Second, func() bool {
+	eventually(t, "the rows are in the database", time.Minute, func() bool {
 		c, err := other.Counts(ctx)
 		return err == nil && c.Settled == 10
 	})

@@ -235,7 +235,7 @@ func TestNewBudgetOnSlowDisk(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	eventually(t, "the outcome is being synced", 10*time.Second, func() bool { return syncs.Load() == 1 })
+	eventually(t, "the outcome is being synced", time.Minute, func() bool { return syncs.Load() == 1 })
 	group.Go(func() {
 		if err := errors.Join(s.IntendWithin(ctx, second, budget), s.Finish(ctx, storetest.Settle(second, 100))); err != nil {
 			t.Error(err)
@@ -298,7 +298,7 @@ func overlap(t *testing.T, results [2]int32) {
 	disk, dir := newDisk(t), t.TempDir()
 	s := openDir(t, dir, store.Options{FreeDelay: time.Hour}.WithDisk(disk))
 	must(t, s.Intend(ctx, storetest.Paid("before", time.Now())))
-	eventually(t, "it is in the database", 10*time.Second, func() bool { c, err := s.Counts(ctx); return err == nil && c.Open == 1 })
+	eventually(t, "it is in the database", time.Minute, func() bool { c, err := s.Counts(ctx); return err == nil && c.Open == 1 })
 	var syncs, over, writes atomic.Int64
 	var lost faultdisk.Call // the first batch
 	gate := make(chan struct{})
@@ -324,9 +324,9 @@ func overlap(t *testing.T, results [2]int32) {
 	for i := range told {
 		told[i] = make(chan error, 1)
 		go func() { told[i] <- s.Intend(ctx, storetest.Paid(fmt.Sprint("a", i), time.Now())) }()
-		eventually(t, "it is being synced", 10*time.Second, func() bool { return syncs.Load() == int64(i+1) })
+		eventually(t, "it is being synced", time.Minute, func() bool { return syncs.Load() == int64(i+1) })
 	}
-	eventually(t, "the second sync is over", 10*time.Second, func() bool { return over.Load() == 1 })
+	eventually(t, "the second sync is over", time.Minute, func() bool { return over.Load() == 1 })
 	time.Sleep(100 * time.Millisecond) // whoever is told too early is told by then
 	for i := range told {
 		if len(told[i]) > 0 {
