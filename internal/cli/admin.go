@@ -85,23 +85,32 @@ func (c *admin) send(ctx context.Context, method, route string, form url.Values,
 	if form != nil {
 		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
-	response, err := c.http.Do(request)
+	status, data, err := askServer(c.http, request)
 	if err != nil {
-		return fmt.Errorf("the running server does not answer: %w", err)
+		return err
 	}
-	defer response.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(response.Body, 64<<20))
-	if err != nil {
-		return fmt.Errorf("the running server's answer broke off: %w", err)
-	}
-	if response.StatusCode >= 300 {
-		return refusalOf(response.StatusCode, data)
+	if status >= 300 {
+		return refusalOf(status, data)
 	}
 	if raw, ok := out.(*json.RawMessage); ok {
 		*raw = data
 		return nil
 	}
 	return json.Unmarshal(data, out)
+}
+
+// askServer sends a request to the running server and returns its whole answer.
+func askServer(client *http.Client, request *http.Request) (status int, data []byte, err error) {
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, nil, fmt.Errorf("the running server does not answer: %w", err)
+	}
+	defer response.Body.Close()
+	data, err = io.ReadAll(io.LimitReader(response.Body, 64<<20))
+	if err != nil {
+		return 0, nil, fmt.Errorf("the running server's answer broke off: %w", err)
+	}
+	return response.StatusCode, data, nil
 }
 
 // refusalOf puts an error of the API into one line.

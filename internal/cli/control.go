@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -359,19 +358,14 @@ func command(ctx context.Context, client *http.Client, method, path string, in, 
 	if err != nil {
 		return err
 	}
-	response, err := client.Do(request)
+	status, data, err := askServer(client, request)
 	if err != nil {
-		return fmt.Errorf("the running server does not answer: %w", err)
+		return err
 	}
-	defer response.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(response.Body, 64<<20))
-	if err != nil {
-		return fmt.Errorf("the running server's answer broke off: %w", err)
-	}
-	if response.StatusCode != http.StatusOK {
+	if status != http.StatusOK {
 		var refusal controlError
 		if err := json.Unmarshal(data, &refusal); err != nil || refusal.Message == "" {
-			return fmt.Errorf("the running server answered with status %d", response.StatusCode)
+			return fmt.Errorf("the running server answered with status %d", status)
 		}
 		return errors.New(refusal.Message)
 	}

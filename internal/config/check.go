@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -21,17 +22,17 @@ func (c *Config) check() error {
 	if len(c.Providers) == 0 {
 		return errors.New(providerHint)
 	}
-	for _, name := range sortedKeys(c.Providers) {
+	for _, name := range slices.Sorted(maps.Keys(c.Providers)) {
 		if err := c.Providers[name].check(); err != nil {
 			return fmt.Errorf("providers.%s: %w", name, err)
 		}
 	}
-	for _, name := range sortedKeys(c.Models) {
+	for _, name := range slices.Sorted(maps.Keys(c.Models)) {
 		if err := c.checkModel(c.Models[name]); err != nil {
 			return fmt.Errorf("models.%s: %w", name, err)
 		}
 	}
-	for _, name := range sortedKeys(c.Tasks) {
+	for _, name := range slices.Sorted(maps.Keys(c.Tasks)) {
 		t := c.Tasks[name]
 		if err := errors.Join(t.check(), t.checkTiers(c.Models)); err != nil {
 			return fmt.Errorf("tasks.%s: %w", name, err)
@@ -103,7 +104,7 @@ func (c *Config) checkModel(m Model) error {
 	}
 	for _, at := range append([]Place{m.Place}, m.Fallbacks...) {
 		if c.Providers[at.Provider].Type == "" {
-			return fmt.Errorf("provider %q is not among providers (%s)", at.Provider, strings.Join(sortedKeys(c.Providers), ", "))
+			return fmt.Errorf("provider %q is not among providers (%s)", at.Provider, strings.Join(slices.Sorted(maps.Keys(c.Providers)), ", "))
 		}
 		if at.MaxOutput < 0 {
 			return errors.New("max_output is negative")
@@ -228,7 +229,7 @@ func (t Task) checkTiers(models map[string]Model) error {
 		case tier == linearTier && i > 0:
 			return errors.New("tiers: linear costs nothing, so it comes first")
 		case tier != linearTier && !known:
-			return fmt.Errorf("tiers: %q is neither linear nor among models (%s)", tier, strings.Join(sortedKeys(models), ", "))
+			return fmt.Errorf("tiers: %q is neither linear nor among models (%s)", tier, strings.Join(slices.Sorted(maps.Keys(models)), ", "))
 		}
 	}
 	return nil

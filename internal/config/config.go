@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -339,7 +340,7 @@ func (c *Config) expand(getenv func(string) string) {
 	fill("reviews.answered", &c.Reviews.Answered)
 	fill("reviews.secret", &c.Reviews.Secret)
 	fill("reviews.url", &c.Reviews.URL)
-	for _, name := range sortedKeys(c.Providers) {
+	for _, name := range slices.Sorted(maps.Keys(c.Providers)) {
 		p := c.Providers[name]
 		fill("providers."+name+".base_url", &p.BaseURL)
 		fill("providers."+name+".api_key", &p.APIKey)
@@ -394,15 +395,6 @@ func from(dir, path string) string {
 		return path
 	}
 	return filepath.Join(dir, path)
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 func validURL(address string) bool {

@@ -3,8 +3,10 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"occam/internal/task"
@@ -22,7 +24,7 @@ const defaultCalibration = 1.00
 // TaskList builds the domain's tasks, sorted by name.
 func (c *Config) TaskList() ([]*task.Task, error) {
 	tasks := make([]*task.Task, 0, len(c.Tasks))
-	for _, name := range sortedKeys(c.Tasks) {
+	for _, name := range slices.Sorted(maps.Keys(c.Tasks)) {
 		t, err := c.Tasks[name].Build(name)
 		if err != nil {
 			return nil, fmt.Errorf("tasks.%s: %w", name, err)

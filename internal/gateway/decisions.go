@@ -141,7 +141,7 @@ func (q *question) match(fields []task.Field) int {
 	found := -1
 	for i, f := range fields {
 		switch {
-		case (q.Type == "choice" && !q.flags || q.Type == "score") && f.Kind == task.Category && sameMembers(q.options, f.Values):
+		case (q.Type == "choice" && !q.flags || q.Type == "score") && f.Kind == task.Category && task.SameMembers(q.options, f.Values):
 		case (q.Type == "predicate" || q.Type == "noul" || q.Type == "choice" && q.flags) && f.Kind == task.Boolean:
 		default:
 			continue
@@ -156,16 +156,6 @@ func (q *question) match(fields []task.Field) int {
 		found = i
 	}
 	return found
-}
-
-func sameMembers(a, b []string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	a, b = slices.Clone(a), slices.Clone(b)
-	slices.Sort(a)
-	slices.Sort(b)
-	return slices.Equal(a, b)
 }
 
 // distribute asks the tiers in order until one with a distribution may answer. Without one it returns a nil tier and the

@@ -170,7 +170,7 @@ func (c *curator) capKeys() {
 		}
 	}
 	limit := max(keyFloor, int(keyShare*float64(labelled)))
-	for _, key := range sortedKeys(byKey) {
+	for _, key := range slices.Sorted(maps.Keys(byKey)) {
 		of := byKey[key]
 		if len(of) <= limit {
 			continue
@@ -270,15 +270,6 @@ func (c *curator) contradict(a, b *voices) bool {
 		}
 	}
 	return false
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 func hash64(s string) uint64 {

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"encoding/json"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -118,7 +119,7 @@ func (s *sighting) asLabel() (shape, bool) {
 	if !nearly(n, len(s.Samples)) || len(counts) > labelKinds || len(counts)*leastRepeat > max(n, 2*leastRepeat) {
 		return shape{}, false
 	}
-	field := task.Field{Name: "label", Kind: task.Category, Values: sortedKeys(counts)}
+	field := task.Field{Name: "label", Kind: task.Category, Values: slices.Sorted(maps.Keys(counts))}
 	return shape{labelShape, "{{label}}", []task.Field{field}}, true
 }
 

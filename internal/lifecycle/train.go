@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -391,7 +392,7 @@ func (opt TrainOptions) sources(rows []task.Example) []calibration.Source {
 		counts[cmp.Or(e.Source, fromImport)]++
 	}
 	var all []calibration.Source
-	for _, name := range sortedKeys(counts) {
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
 		s := calibration.Source{Name: name, Rows: counts[name]}
 		if name == opt.Teacher {
 			s.Prompt = opt.PromptHash

@@ -3,6 +3,7 @@ package task
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -129,7 +130,7 @@ func (c *column) field(name string) (Field, error) {
 	case c.bools > 0:
 		return Field{Name: name, Kind: Boolean}, nil
 	case c.sets > 0:
-		return Field{Name: name, Kind: Labels, Values: sortedKeys(c.values)}, nil
+		return Field{Name: name, Kind: Labels, Values: slices.Sorted(maps.Keys(c.values))}, nil
 	case c.dates.of(c):
 		return Field{Name: name, Kind: Span, Nullable: true, Normalize: "date"}, nil
 	case c.amounts.of(c):
@@ -140,21 +141,12 @@ func (c *column) field(name string) (Field, error) {
 		return Field{}, fmt.Errorf("task: label %q has %d different values in %d rows, of which %d stand in their text: it is neither a category nor something to extract; correct the values (what is to be extracted must stand in its text), or say what the field is by a task file with a schema",
 			name, len(c.values)+c.overflow, c.strings, c.inText)
 	}
-	return Field{Name: name, Kind: Category, Values: sortedKeys(c.values)}, nil
+	return Field{Name: name, Kind: Category, Values: slices.Sorted(maps.Keys(c.values))}, nil
 }
 
 // looksLikeSpan: nearly all values stand in their text, and they seldom repeat.
 func (c *column) looksLikeSpan() bool {
 	return c.inText*10 >= c.strings*8 && (len(c.values)+c.overflow)*5 >= c.strings
-}
-
-func sortedKeys(counts map[string]int) []string {
-	keys := make([]string, 0, len(counts))
-	for k := range counts {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // Labelled reports whether an example has a label of this field: a null is one only where null is a legal value.

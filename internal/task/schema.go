@@ -326,14 +326,15 @@ func SameFields(a, b []Field) bool {
 	}
 	for _, f := range a {
 		i := slices.IndexFunc(b, func(g Field) bool { return g.Name == f.Name })
-		if i < 0 || b[i].Kind != f.Kind || b[i].Nullable != f.Nullable || !sameMembers(f.Values, b[i].Values) {
+		if i < 0 || b[i].Kind != f.Kind || b[i].Nullable != f.Nullable || !SameMembers(f.Values, b[i].Values) {
 			return false
 		}
 	}
 	return true
 }
 
-func sameMembers(a, b []string) bool {
+// SameMembers reports whether two lists hold the same texts, in whatever order.
+func SameMembers(a, b []string) bool {
 	if len(a) != len(b) {
 		return false
 	}

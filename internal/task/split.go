@@ -2,6 +2,8 @@ package task
 
 import (
 	"hash/fnv"
+	"maps"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -64,7 +66,7 @@ func (o Output) key() string {
 		names[name] = 1
 	}
 	var b []byte
-	for _, name := range sortedKeys(names) {
+	for _, name := range slices.Sorted(maps.Keys(names)) {
 		b = append(b, name...)
 		b = append(b, '=')
 		b = o[name].AppendJSON(b)
