@@ -32,6 +32,11 @@ func (s *Store) connectSQLite(ctx context.Context, mode Mode) (err error) {
 	} else if err != nil {
 		return fmt.Errorf("store: the data folder %s cannot be read: %w", s.dir, err)
 	}
+	if mode == ReadWrite {
+		if err := makePrivate(path); err != nil {
+			return fmt.Errorf("store: create the database: %w", err)
+		}
+	}
 	if s.heads, err = openHeadFile(headPath(s.dir), mode == ReadOnly); err != nil {
 		return err
 	}
@@ -52,6 +57,19 @@ func (s *Store) connectSQLite(ctx context.Context, mode Mode) (err error) {
 	// SQLite does not sync the folder. Without it, after a power loss the journal of the database's first moments could be back
 	// and undo everything that came after.
 	return syncDir(s.dir)
+}
+
+// makePrivate creates a database's file where there is none, for its owner only: SQLite gives the files beside it the same rights. One
+// that is there keeps the rights that its owner gave it, and is not opened: closing it would give up SQLite's locks.
+func makePrivate(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // ledger returns where this store's transactions go.

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"database/sql"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -30,4 +31,26 @@ var sqliteBackend = storetest.Backend{
 func TestSQLite(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, sqliteBackend)
+}
+
+// TestFilesArePrivate: what the ledger writes can be read by its owner only, whatever the folder allows.
+func TestFilesArePrivate(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.Chmod(dir, 0o755))
+	s := openDir(t, dir, store.Options{})
+	small(t, s, 5)
+	files, err := os.ReadDir(dir)
+	must(t, err)
+	seen := map[string]bool{}
+	for _, f := range files {
+		info, err := f.Info()
+		must(t, err)
+		if seen[f.Name()] = true; !f.IsDir() && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has the rights %v", f.Name(), info.Mode().Perm())
+		}
+	}
+	if !seen["occam.db"] || !seen["occam.db-wal"] {
+		t.Errorf("the folder holds %v", seen)
+	}
+	must(t, s.Close())
 }
