@@ -132,20 +132,12 @@ func (a *app) showBatch(ctx context.Context, path, id string) error {
 }
 
 func (a *app) cancelBatch(ctx context.Context, path, id string) error {
-	cfg, err := config.Load(path, a.getenv)
+	c, err := a.admin(ctx, path)
 	if err != nil {
 		return err
 	}
-	if client := running(ctx, cfg.DataDir); client != nil {
-		err = command(ctx, client, http.MethodPost, "/batches/cancel?id="+url.QueryEscape(id), nil, &struct{}{})
-	} else {
-		err = a.cancelStopped(ctx, cfg, id)
-	}
-	var blame *openai.Error
-	if errors.As(err, &blame) {
-		err = errors.New(blame.Message)
-	}
-	if err != nil {
+	defer c.close()
+	if err := c.post(ctx, "/api/batches/"+url.PathEscape(id), url.Values{}, &struct{}{}); err != nil {
 		return err
 	}
 	if a.json {
@@ -156,13 +148,19 @@ func (a *app) cancelBatch(ctx context.Context, path, id string) error {
 }
 
 // cancelStopped cancels a batch of a server that does not run: it stops when the server starts.
-func (a *app) cancelStopped(ctx context.Context, cfg *config.Config, id string) error {
-	s, err := openStore(ctx, cfg, slog.New(slog.NewTextHandler(a.stderr, nil)))
-	if err != nil {
-		return err
-	}
-	if _, err = batch.Get(ctx, s, id); err == nil {
+func cancelStopped(ctx context.Context, s *store.Store, id string) error {
+	_, err := batch.Get(ctx, s, id)
+	if err == nil {
 		err = batch.MarkCancelled(ctx, s, id)
 	}
-	return errors.Join(err, s.Close())
+	return inWords(err)
+}
+
+// inWords leaves of an error that an app would get what it says to people.
+func inWords(err error) error {
+	var blame *openai.Error
+	if errors.As(err, &blame) {
+		return errors.New(blame.Message)
+	}
+	return err
 }

@@ -189,9 +189,6 @@ func (s *server) controlRoutes(a *app) http.Handler {
 		reply(w, done, err)
 	})
 	mux.HandleFunc("POST /self-test", func(w http.ResponseWriter, r *http.Request) { reply(w, s.selfTest(r.Context(), a.now), nil) })
-	mux.HandleFunc("POST /batches/cancel", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, struct{}{}, s.batches.Load().Cancel(r.Context(), r.URL.Query().Get("id")))
-	})
 	mux.HandleFunc("POST /forget", s.controlForget)
 	mux.HandleFunc("POST /redact", s.controlRedact)
 	mux.HandleFunc("POST /do", func(w http.ResponseWriter, r *http.Request) {

@@ -215,7 +215,7 @@ func (s *server) cancelBatch(ctx context.Context, id string) error {
 	if service == nil {
 		return errors.New("the batches do not run yet")
 	}
-	return service.Cancel(ctx, id)
+	return inWords(service.Cancel(ctx, id))
 }
 
 // explain says what spoke for what a model, as the ledger names it, answers to a text.
