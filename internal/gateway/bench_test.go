@@ -399,7 +399,11 @@ func TestBenchGateway(t *testing.T) {
 	}
 	tickets := sample.Tickets(7, 2000)
 	task := sample.Task()
-	triage := func(i int64) []byte { return taskRequest(&task, tickets[i%2000].Text) }
+	texts := make([]string, 2000)
+	for i := range texts {
+		texts[i] = ticketOf(60, tickets, i)
+	}
+	triage := func(i int64) []byte { return taskRequest(&task, texts[i%2000]) }
 	loads := []load{
 		{name: "pass-through, 32 at once", body: pass(false), workers: 32, window: window},
 		{name: "stream, 32 at once", body: pass(true), stream: true, workers: 32, window: window},
@@ -425,6 +429,15 @@ func TestBenchGateway(t *testing.T) {
 			}
 		}
 	}
+}
+
+// ticketOf is a ticket of so many words: the i-th and those after it.
+func ticketOf(words int, tickets []task.Example, i int) string {
+	var all []string
+	for ; len(all) < words; i++ {
+		all = append(all, strings.Fields(tickets[i%len(tickets)].Text)...)
+	}
+	return strings.Join(all[:words], " ")
 }
 
 // taskRequest is what an app sends that has its tickets classified by a general model.
