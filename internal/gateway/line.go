@@ -102,6 +102,10 @@ func (s *Server) Sort(ctx context.Context, l *Line) Sorted {
 	if cascade.Audited(x.task.Audit, x.opts.Rand()) {
 		x.reason = cascade.Auditing
 		done.Ask = x.asking(nil, &call{route: x.task.paid, edit: x.teach(), tier: generalist, audit: true, share: x.task.Audit}).Ask
+		if done.Ask == nil { // the generalist cannot be asked that
+			x.compare(&watched{tier: tier, p: clone(p), accepted: true, rare: tier.Rare.Holds(p)}, said{}, true, x.task.Audit)
+			return done
+		}
 		done.Ask.Audited = tier.Identity.Specialist
 	}
 	return done

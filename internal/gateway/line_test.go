@@ -1,0 +1,31 @@
+package gateway
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"occam/internal/engine"
+	"occam/internal/openai"
+	"occam/internal/store"
+)
+
+// line is one line of a batch.
+func line(body string) *Line {
+	now := time.Now()
+	return &Line{ID: store.NewID(now), Began: now, API: openai.Chat, Body: []byte(body)}
+}
+
+// A line that a specialist answers and that cannot be put to the generalist for an audit keeps its answer; the audit counts as missing.
+func TestALineThatCannotBeAudited(t *testing.T) {
+	w := newWorld(t, speaking(engine.Anthropic), func(w *world, _ *Options) { w.snap.Tasks[0].Audit = 1 })
+	done := w.server.Sort(context.Background(), line(strings.Replace(taskBody, "{", `{"seed":7,`, 1))) // Anthropic has no word for a seed
+	if done.Refused != nil || !strings.Contains(string(done.Answer), "refund") || done.Ask != nil {
+		t.Errorf("%+v", done)
+	}
+	if c := w.compared(); len(c) != 1 || !c[0].Missing || !c[0].Answered {
+		t.Errorf("%+v", c)
+	}
+}
+
