@@ -136,7 +136,9 @@ func (x *exchange) attend() (_ *Tier, _ *trial, _ *task.Prediction, rows []store
 			reason = step.Reason
 		}
 		x.reason, t.Reason = reason, string(reason)
-		rows = append(rows, t.Attempt)
+		if t.ID != "" { // it was asked: an input that crashed it too often is not shown to it
+			rows = append(rows, t.Attempt)
+		}
 		x.decided(tier, p, false, reason)
 		if reason != cascade.Failed {
 			x.watch(tier, p, accepted)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"occam/internal/cascade"
 	"occam/internal/engine"
 	"occam/internal/openai"
 	"occam/internal/store"
@@ -26,6 +27,27 @@ func TestALineThatCannotBeAudited(t *testing.T) {
 	}
 	if c := w.compared(); len(c) != 1 || !c[0].Missing || !c[0].Answered {
 		t.Errorf("%+v", c)
+	}
+}
+
+// F40 in a batch: an input that crashes the specialist goes to the generalist, also when it is not shown to the specialist any more,
+// and every row that is written has an ID.
+func TestF40PoisonInABatch(t *testing.T) {
+	model := &fragile{}
+	w := newWorld(t, func(w *world, _ *Options) { w.tier.Specialist = model })
+	for i := range crashesAllowed + 2 {
+		done := w.server.Sort(context.Background(), line(strings.Replace(taskBody, "refund A-1 please", "poison", 1)))
+		if done.Ask == nil {
+			t.Fatalf("%+v", done)
+		}
+		for _, a := range done.Rows {
+			if !store.IsLine(a.ID) || a.Reason != string(cascade.Failed) {
+				t.Errorf("time %d: %+v", i, a)
+			}
+		}
+	}
+	if n := model.crashes.Load(); n != crashesAllowed {
+		t.Errorf("%d crashes", n)
 	}
 }
 
