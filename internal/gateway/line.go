@@ -92,7 +92,7 @@ func (s *Server) Sort(ctx context.Context, l *Line) Sorted {
 	if tier == nil {
 		return x.unsettled(rows)
 	}
-	text := task.AppendAnswer(make([]byte, 0, 128), x.task.Fields, p.Values)
+	text := x.task.Answer.Append(make([]byte, 0, 128), x.task.Fields, p.Values)
 	t.Reason, t.Answered, t.Status = string(cascade.Certified), true, http.StatusOK
 	t.Reference = x.reference(len(text))
 	answer := openai.Answer{ID: x.id, Created: x.began.Unix(), Model: x.request.Model, Content: string(text)}

@@ -10,6 +10,7 @@ import (
 	"occam/internal/engine"
 	"occam/internal/openai"
 	"occam/internal/store"
+	"occam/internal/task"
 )
 
 // line is one line of a batch.
@@ -51,3 +52,20 @@ func TestF40PoisonInABatch(t *testing.T) {
 	}
 }
 
+// A specialist's answer to a line has the form of its task's answers, as it has outside of batches.
+func TestALineIsAnsweredInItsTasksForm(t *testing.T) {
+	w := newWorld(t)
+	form, err := task.ParseForm("{{category}}", ticketFields[:1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.model.p.Values, w.model.p.FieldConfidence = w.model.p.Values[:1], w.model.p.FieldConfidence[:1]
+	w.snap.Tasks[0].Task = &task.Task{Name: "triage", Fields: ticketFields[:1], Generalist: "gpt-4o", Answer: form}
+	w.publish()
+	body := `{"model":"triage","messages":[{"role":"user","content":"refund A-1 please"}]}`
+	_, online := w.post(body)
+	done := w.server.Sort(context.Background(), line(body))
+	if said := `"content":"refund"`; !strings.Contains(online, said) || !strings.Contains(string(done.Answer), said) {
+		t.Errorf("online %s, in a batch %s", online, done.Answer)
+	}
+}
