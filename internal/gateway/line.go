@@ -130,7 +130,7 @@ func (x *exchange) attend() (_ *Tier, _ *trial, _ *task.Prediction, rows []store
 		if reason == cascade.Certified && step.Role == cascade.Answer {
 			return tier, t, p, rows
 		}
-		x.way = append(x.way, cascade.Passed{Tier: tier.Name, Score: tier.left(p, reason)})
+		x.way = append(x.way, cascade.Passed{Tier: tier.Identity.Specialist, Score: tier.left(p, reason)})
 		accepted := reason == cascade.Certified
 		if accepted {
 			reason = step.Reason

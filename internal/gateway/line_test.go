@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"occam/internal/calibration"
 	"occam/internal/cascade"
 	"occam/internal/engine"
 	"occam/internal/openai"
@@ -67,5 +68,26 @@ func TestALineIsAnsweredInItsTasksForm(t *testing.T) {
 	done := w.server.Sort(context.Background(), line(body))
 	if said := `"content":"refund"`; !strings.Contains(online, said) || !strings.Contains(string(done.Answer), said) {
 		t.Errorf("online %s, in a batch %s", online, done.Answer)
+	}
+}
+
+// behind puts a second specialist behind the first, certified on what that scores below 1.5.
+func (w *world) behind(second engine.Predictor) {
+	id := calibration.Identity{Task: "triage", Specialist: "beef456789", Score: "s"}
+	w.snap.Tasks[0].Tiers = append(w.snap.Tasks[0].Tiers, Tier{Specialist: second, Tier: cascade.Tier{Name: "encoder", Mode: cascade.Live, Identity: id,
+		Certificate: &calibration.Certificate{Task: id.Task, Specialist: id.Specialist, Score: id.Score, Threshold: 2, Accepted: 100, N: 100, Upper: .02, Risk: .03,
+			Below: map[string]float64{"abcdef0123": 1.5}}}})
+	w.tier = &w.snap.Tasks[0].Tiers[0]
+	w.publish()
+}
+
+// What the first specialist of a task leaves is answered by the second one in a batch too.
+func TestALineGoesDownTheCascade(t *testing.T) {
+	w := newWorld(t)
+	w.behind(&parrot{p: w.model.p})
+	w.model.p.Score = 1
+	done := w.server.Sort(context.Background(), line(taskBody))
+	if done.Answer == nil || done.Row.Tier != "encoder" || len(done.Rows) != 2 {
+		t.Errorf("%+v", done)
 	}
 }
