@@ -122,3 +122,22 @@ func TestModelsOfAnthropic(t *testing.T) {
 		t.Errorf("%+v; %d pages were asked for", task, pages)
 	}
 }
+
+// The list of a provider is kept for the next requests: what one of them adds for its app is not written into it. Requests come at once.
+func TestTheKeptListOfModelsIsNotChanged(t *testing.T) {
+	w := newWorld(t)
+	w.handle = func(rw http.ResponseWriter, _ *http.Request) {
+		io.WriteString(rw, `{"object":"list","data":[{"id":"gpt-4o-mini","object":"model"}]}`)
+	}
+	res, err := http.Get(w.web.URL + "/v1/models")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if text, _ := io.ReadAll(res.Body); !strings.Contains(string(text), `"shutdown_date":"2027-01-14"`) { // as the price book says
+		t.Errorf("%s", text)
+	}
+	if kept := w.server.listed.Load().models; len(kept) != 1 || len(kept[0]) != 2 {
+		t.Errorf("%v", kept)
+	}
+}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -36,7 +37,7 @@ func (s *Server) models(x *exchange) {
 	byID := map[string]model{}
 	for _, m := range s.offered(x) {
 		if id, ok := m["id"].(string); ok {
-			byID[id] = m
+			byID[id] = maps.Clone(m) // the list is kept for other requests
 		}
 	}
 	entry := func(id, owner string) model {
