@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -139,5 +140,24 @@ func TestTheKeptListOfModelsIsNotChanged(t *testing.T) {
 	}
 	if kept := w.server.listed.Load().models; len(kept) != 1 || len(kept[0]) != 2 {
 		t.Errorf("%v", kept)
+	}
+}
+
+// An app that goes away while the provider is asked for its models leaves no empty list to the others.
+func TestAnAppThatLeavesDoesNotEmptyTheListOfModels(t *testing.T) {
+	w := newWorld(t)
+	w.handle = func(rw http.ResponseWriter, _ *http.Request) {
+		io.WriteString(rw, `{"object":"list","data":[{"id":"gpt-4o-mini","object":"model"}]}`)
+	}
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	w.server.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/v1/models", nil).WithContext(gone))
+	res, err := http.Get(w.web.URL + "/v1/models")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if text, _ := io.ReadAll(res.Body); !strings.Contains(string(text), "gpt-4o-mini") {
+		t.Errorf("%s", text)
 	}
 }

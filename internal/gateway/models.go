@@ -134,6 +134,8 @@ func (s *Server) offered(x *exchange) []model {
 	}
 	if fresh, err := fetchModels(x.r.Context(), u); err == nil {
 		next.models = fresh
+	} else if x.r.Context().Err() != nil {
+		return next.models // the app went away: that says nothing of the provider
 	} else {
 		x.opts.Log.Warn("a provider does not list its models", "provider", u.Name, "error", err)
 	}
