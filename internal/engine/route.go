@@ -51,7 +51,7 @@ type Trip struct {
 	at      int           // index of the target that is called, or was called last
 	gate    *gate         // of that target
 	counted int           // targets at which this request is counted as active
-	retries int           // made
+	retries []*gate       // made, each with whose it is: nil when it was given back
 	wait    time.Duration // before the next call
 	inside  bool          // it has a place at the gate: a call is out, or may be made
 
@@ -182,13 +182,13 @@ func (t *Trip) Settle(second, failed bool) {
 func (t *Trip) again(after time.Duration) bool {
 	wait := after
 	if wait == 0 {
-		wait = firstBackOff << t.retries
+		wait = firstBackOff << len(t.retries)
 	}
 	wait += time.Duration(t.rand() * spread * float64(wait)) // never early, and not all at once
-	if t.retries >= t.patience.Retries || wait > t.patience.Wait || !t.gate.retry(t.patience.Share) {
+	if len(t.retries) >= t.patience.Retries || wait > t.patience.Wait || !t.gate.retry(t.patience.Share) {
 		return false
 	}
-	t.retries++
+	t.retries = append(t.retries, t.gate)
 	t.wait = wait
 	return true
 }
@@ -205,8 +205,10 @@ func (t *Trip) End() {
 	}
 	for i := range t.counted {
 		g, retries := t.visit(i), 0
-		if g == t.gate {
-			retries, t.retries = t.retries, 0
+		for k, of := range t.retries { // targets may share a gate
+			if of == g {
+				retries, t.retries[k] = retries+1, nil
+			}
 		}
 		g.end(retries)
 	}

@@ -420,3 +420,28 @@ func TestCancelDuringBackOff(t *testing.T) {
 		}
 	})
 }
+
+// A retry is given back where it was taken, also when the request went on elsewhere after its wait: a model does not lose its retries.
+func TestARetryIsGivenBackWhereItWasTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := fakeUpstreams(t, "a", "b")
+		a, b := r.Targets[0].Upstream.gate("m"), r.Targets[1].Upstream.gate("m")
+		one := r.Start(Patience{}, time.Now, half)
+		if at, err := one.Next(context.Background()); err != nil || at.Upstream.Name != "a" {
+			t.Fatal(at, err)
+		}
+		b.pause(time.Now().Add(100*time.Millisecond), true) // so the request is tried again at a, in 0.3 s
+		if !one.Report(reply(500), nil) || a.retrying != 1 {
+			t.Fatal("no retry")
+		}
+		a.pause(time.Now().Add(time.Minute), true)
+		if at, err := one.Next(context.Background()); err != nil || at.Upstream.Name != "b" {
+			t.Fatal(at, err)
+		}
+		one.Report(reply(200), nil)
+		one.End()
+		if a.retrying != 0 || b.retrying != 0 || a.active != 0 || b.active != 0 {
+			t.Errorf("%d and %d retries are counted after the end, %d and %d requests", a.retrying, b.retrying, a.active, b.active)
+		}
+	})
+}
