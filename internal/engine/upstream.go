@@ -293,6 +293,10 @@ func (u *Upstream) exchange(ctx context.Context, c *Call) (*Reply, error) {
 	if u.kind == Anthropic && req.Header["Anthropic-Version"] == nil {
 		req.Header["Anthropic-Version"] = []string{anthropicVersion}
 	}
+	if key, ok := req.Header["Idempotency-Key"]; ok { // spelled so, the transport would send the call again by itself: one that no row stands for
+		delete(req.Header, "Idempotency-Key")
+		req.Header["idempotency-key"] = key
+	}
 	res, err := u.transport.RoundTrip(req)
 	if err != nil {
 		failure := u.failure(ctx, err)

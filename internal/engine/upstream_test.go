@@ -301,3 +301,35 @@ func TestCancelling(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A call whose connection breaks is not sent a second time by itself, whatever its headers say: each call stands in the ledger once.
+func TestNoCallIsSentTwiceByItself(t *testing.T) {
+	var calls atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if calls.Add(1) == 1 {
+			return // the connection is kept
+		}
+		if got := r.Header.Get("Idempotency-Key"); got != "k" {
+			t.Errorf("the header arrived as %q", got)
+		}
+		panic(http.ErrAbortHandler) // after the call was read, and perhaps billed
+	}))
+	defer server.Close()
+	u := newUpstream(t, server.URL, Timeouts{})
+	for i, want := range []Kind{"", Broken} {
+		reply, err := u.Send(context.Background(), &Call{Path: "/x", Header: http.Header{"Idempotency-Key": {"k"}}, Body: []byte(`{}`)})
+		if want != "" {
+			wantFailure(t, err, want)
+			continue
+		}
+		if err != nil {
+			t.Fatal(i, err)
+		}
+		_, _ = io.Copy(io.Discard, reply.Body)
+		_ = reply.Body.Close()
+	}
+	if n := calls.Load(); n != 2 {
+		t.Errorf("the provider was called %d times", n)
+	}
+}
