@@ -4,9 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	neturl "net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -642,4 +648,44 @@ func TestForget(t *testing.T) {
 	}
 	close(slow)
 	app.await(id)
+}
+
+// A provider that was asked for a batch may have made it, whatever it says to the question which batches there are: nothing is taken
+// for void, and nothing is asked anew, before that is known.
+func TestALostBatchIsNotGivenUp(t *testing.T) {
+	p, url := provide(t, sim.Options{Batches: func(int) sim.BatchPlan { return sim.BatchPlan{LoseReply: true} }})
+	there, err := neturl.Parse(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass := httputil.NewSingleHostReverseProxy(there)
+	pass.ErrorLog = log.New(io.Discard, "", 0)
+	var made, refused atomic.Bool
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method + " " + r.URL.Path {
+		case "POST /v1/batches":
+			made.Store(true)
+		case "GET /v1/batches":
+			if made.Load() && !refused.Swap(true) {
+				w.WriteHeader(http.StatusUnauthorized) // a key that is being replaced
+				return
+			}
+		}
+		pass.ServeHTTP(w, r)
+	}))
+	t.Cleanup(front.Close)
+	o, app := work(t, front.URL, Limits{Calls: true})
+	o.task.Audit = 0
+	b := app.await(app.begin(tickets(60), "/v1/chat/completions"))
+	if good, bad := app.results(b); len(good) != 60 || !refused.Load() {
+		t.Errorf("%d good, %v", len(good), bad)
+	}
+	for _, a := range o.reconcile(t, p) {
+		if a.State == store.Void {
+			t.Errorf("the provider ran %s, the ledger says it was never sent", a.ID)
+		}
+	}
+	if n := len(p.Bill()); n != 20 {
+		t.Errorf("%d lines were billed", n)
+	}
 }

@@ -273,6 +273,9 @@ func (r *run) create(ctx context.Context, p *Part) error {
 	}
 	o := r.order(ctx, p, path)
 	made, err := there.find(ctx, o)
+	if err != nil && !p.Asked.IsZero() {
+		return err // also a refusal: it may have made the batch, so nothing is given up before that is known
+	}
 	if err == nil && made == nil {
 		if r.opts.Now().Sub(p.Asked) < r.opts.Limits.listLag {
 			return errWait // what was made a moment ago may not be listed yet
