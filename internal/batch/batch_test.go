@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"occam/internal/cost"
+	"occam/internal/gateway"
 	"occam/internal/sim"
 	"occam/internal/store"
 )
@@ -687,5 +688,54 @@ func TestALostBatchIsNotGivenUp(t *testing.T) {
 	}
 	if n := len(p.Bill()); n != 20 {
 		t.Errorf("%d lines were billed", n)
+	}
+}
+
+// Of a batch whose key is revoked nothing more is sent: neither a part that was not sent yet, nor one of the lines that are asked one by one.
+func TestNothingIsSentForARevokedKey(t *testing.T) {
+	for name, c := range map[string]struct {
+		options sim.Options
+		limits  Limits
+		at      string // the request to the provider during which the key is revoked
+		billed  int
+	}{
+		"parts": {limits: Limits{PartLines: 4}, at: "POST /v1/files", billed: 4},
+		"calls": {sim.Options{NoBatches: true}, Limits{Calls: true, CallsAtOnce: 1}, "POST /v1/chat/completions", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, url := provide(t, c.options)
+			there, err := neturl.Parse(url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pass, revoke := httputil.NewSingleHostReverseProxy(there), func() {}
+			front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method+" "+r.URL.Path == c.at {
+					revoke()
+				}
+				pass.ServeHTTP(w, r)
+			}))
+			t.Cleanup(front.Close)
+			o, app := work(t, front.URL, c.limits, store.Key{ID: "key", Role: "app", Hash: store.HashSecret("sk-occam-a"), Limits: store.KeyLimits{Budget: cost.USD, Period: "month"}})
+			revoke = func() {
+				if err := o.desk.Publish(&gateway.Snapshot{Book: cost.Default(), Fallback: o.up, Keys: gateway.NewKeyring([]store.Key{{ID: "other", Role: "app"}})}); err != nil {
+					t.Error(err)
+				}
+			}
+			app.key = "sk-occam-a"
+			id := app.begin(lines(10, func(i int) string { return request(fmt.Sprint("l-", i), "gpt-4o", "hello", false) }), "/v1/chat/completions")
+			b, err := Get(context.Background(), o.store, id)
+			for deadline := time.Now().Add(patience); err == nil && !b.over() && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+				b, err = Get(context.Background(), o.store, id)
+			}
+			if err != nil || b.Status != Completed || b.Counts.Completed != int64(c.billed) || b.Counts.Failed != int64(10-c.billed) {
+				t.Errorf("%+v %v", b, err)
+			}
+			failed, _ := os.ReadFile(o.service.path(b.Errors))
+			if n := strings.Count(string(failed), `"invalid_api_key"`); n != 10-c.billed || len(p.Bill()) != c.billed {
+				t.Errorf("%d lines are told, %d were billed: %s", n, len(p.Bill()), failed)
+			}
+			o.reconcile(t, p)
+		})
 	}
 }

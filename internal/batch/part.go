@@ -72,12 +72,16 @@ func (r *run) intend(ctx context.Context, p *Part) error {
 	if r.stopping() {
 		return r.skip(ctx, p)
 	}
+	key, revoked := r.key()
+	if revoked {
+		return r.abandon(ctx, p, keyRevoked, keyWasRevoked)
+	}
 	kept, err := r.grow(ctx, r.partFiles(p)[1], 0)
 	if err != nil {
 		return err
 	}
 	defer kept.Close()
-	budgets := gateway.Budgets(r.opts.Desk.KeyOf(r.b.KeyID), r.opts.Now())
+	budgets := gateway.Budgets(key, r.opts.Now())
 	var failed []byte
 	left := int64(0)
 	instead := &Part{Number: len(r.b.Parts), State: sealed} // for the key's cheaper model

@@ -284,7 +284,6 @@ func (r *run) callSome(ctx context.Context, p *Part, some []stored) error {
 	defer stop()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastCalls, stop) })()
 	answers := make([]result, len(some))
-	key := r.opts.Desk.KeyOf(r.b.KeyID)
 	var taken atomic.Int64 // lines are taken in order, so that those that were not taken are the last ones
 	var wg sync.WaitGroup
 	for range r.opts.Limits.CallsAtOnce {
@@ -294,7 +293,7 @@ func (r *run) callSome(ctx context.Context, p *Part, some []stored) error {
 				if i >= len(some) {
 					return
 				}
-				answers[i] = r.callOne(patient, &some[i], key)
+				answers[i] = r.callOne(patient, &some[i])
 			}
 		})
 	}
@@ -328,7 +327,7 @@ const (
 
 // callOne asks one line, unless a process that died was at it: then nobody knows what the provider did, and nothing is
 // billed twice.
-func (r *run) callOne(ctx context.Context, l *stored, key *store.Key) result {
+func (r *run) callOne(ctx context.Context, l *stored) result {
 	out := result{ID: resultPrefix + l.Request, CustomID: l.CustomID}
 	if l.Audited != "" {
 		return out // an audit is worth a batch's price only
@@ -336,6 +335,11 @@ func (r *run) callOne(ctx context.Context, l *stored, key *store.Key) result {
 	had, _, err := r.opts.Store.Request(ctx, l.Request)
 	if err == nil && wasCalled(had.Attempts) {
 		out.Error = &problem{Code: "interrupted", Message: "The gateway was stopped while the provider was asked. Send the request again.", Line: l.Line}
+		return out
+	}
+	key, revoked := r.key()
+	if revoked {
+		out.Error = &problem{Code: keyRevoked, Message: keyWasRevoked, Line: l.Line}
 		return out
 	}
 	line := &gateway.Line{ID: l.Request, Began: l.Began, Key: key, API: apiOf(r.b.Endpoint), Body: l.Body}

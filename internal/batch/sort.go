@@ -230,6 +230,17 @@ func (b *Batch) parse(l *lineIn) {
 	}
 }
 
+const (
+	keyRevoked    = "invalid_api_key"
+	keyWasRevoked = "The API key that made the batch was revoked."
+)
+
+// key is the key that made the batch, nil where the API asked for none. One that was revoked pays for nothing more.
+func (r *run) key() (key *store.Key, revoked bool) {
+	key = r.opts.Desk.KeyOf(r.b.KeyID)
+	return key, key == nil && r.b.KeyID != ""
+}
+
 // answer finds out what becomes of each line of a chunk, on all cores.
 func (r *run) answer(ctx context.Context, chunk []lineIn, seen map[[10]byte]struct{}) error {
 	share := func(work func(*lineIn)) {
@@ -268,13 +279,13 @@ func (r *run) answer(ctx context.Context, chunk []lineIn, seen map[[10]byte]stru
 		}
 		return nil
 	}
-	key := r.opts.Desk.KeyOf(r.b.KeyID)
+	key, revoked := r.key()
 	api, began := apiOf(r.b.Endpoint), r.opts.Now()
 	share(func(l *lineIn) {
 		switch {
 		case l.fault != nil || len(l.text) == 0:
-		case key == nil && r.b.KeyID != "":
-			l.Refused = &openai.Error{Status: 401, Code: "invalid_api_key", Message: "The API key that made the batch was revoked."}
+		case revoked:
+			l.Refused = &openai.Error{Status: 401, Code: keyRevoked, Message: keyWasRevoked}
 		default:
 			l.Sorted = r.opts.Desk.Sort(ctx, &gateway.Line{ID: l.request, Began: began, Key: key, API: api, Body: l.body})
 		}
