@@ -13,13 +13,15 @@ import (
 // bound is the most that a call can bill: no token is shorter than a byte of text.
 func (x *exchange) bound(target engine.Target, body int) cost.Usage {
 	output := cmp.Or(x.request.MaxOutput, target.MaxOutput, engine.MaxOutput(target.Model), x.snap.Limits.MaxOutput)
+	output = min(output, mostWritten) // an app may ask for any number, and the ledger adds up bounds
 	return cost.Usage{Input: int64(body) + overheadTokens + opaqueTokens*x.request.Opaque, Output: output * x.request.N}
 }
 
 const (
-	overheadTokens = 64     // what a provider adds to a prompt around its messages
-	opaqueTokens   = 40_000 // most that one image, sound or file bills; the largest known is some 37,000 for an image
-	messageTokens  = 3      // what the public chat format adds to each message
+	mostWritten    = 10_000_000 // more tokens than any model writes in one answer
+	overheadTokens = 64         // what a provider adds to a prompt around its messages
+	opaqueTokens   = 40_000     // most that one image, sound or file bills; the largest known is some 37,000 for an image
+	messageTokens  = 3          // what the public chat format adds to each message
 )
 
 // guess is the likely usage of a call whose bill was not seen.

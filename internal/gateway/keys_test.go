@@ -293,3 +293,28 @@ func TestABudgetIsNotSpentOnAModelWithoutAPrice(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 }
+
+// S20: an app may ask for any number of tokens. It neither fits into a budget for that, nor breaks the ledger's sums.
+func TestS20TokensBeyondAllNumbers(t *testing.T) {
+	var ledger *store.Store
+	w := newWorld(t, realStore(&ledger))
+	w.handle = func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(500) } // so that the bounds are what is known of the cost
+	k, rich := newTenant("poor", store.KeyLimits{Budget: cost.USD / 10, Period: "month"}), newTenant("rich", store.KeyLimits{})
+	w.ring(k, rich)
+	for _, members := range []string{`"max_tokens":4611686018427387904,"n":4`, `"max_tokens":9223372036854775807,"n":3`, `"max_tokens":9223372036854775807`} {
+		body := strings.Replace(plainBody, "{", "{"+members+",", 1)
+		if res, text := w.send(k.secret, body); res.StatusCode != 429 || !strings.Contains(text, "insufficient_quota") {
+			t.Errorf("%s: %d %s", members, res.StatusCode, text)
+		}
+		if res, text := w.send(rich.secret, body); res.StatusCode != 500 {
+			t.Errorf("%s: %d %s", members, res.StatusCode, text)
+		}
+	}
+	totals, err := ledger.Totals(context.Background(), store.TotalsQuery{})
+	if err != nil || len(totals) != 1 || totals[0].CostHigh <= 0 {
+		t.Errorf("%+v %v", totals, err)
+	}
+	if report, err := ledger.Verify(context.Background()); err != nil || !report.OK() {
+		t.Errorf("%+v %v", report.Problems, err)
+	}
+}
