@@ -44,7 +44,7 @@ func (c *Controller) review(p *policy, cmp *Comparison, worth float64, reason st
 	if !c.opts.Capture || len(cmp.Input) > store.MaxText {
 		return
 	}
-	e := store.Example{ID: cmp.RequestID, RequestID: cmp.RequestID, Task: cmp.Task, At: cmp.At, Text: cmp.Input, InputHash: hash64(cmp.Input), Uniform: cmp.Answered}
+	e := store.Example{ID: cmp.RequestID, RequestID: cmp.RequestID, Task: cmp.Task, At: cmp.At, Text: cmp.Input, InputHash: hash64(cmp.Input), Uniform: cmp.Answered && !cmp.Extra}
 	c.queueReview(e, store.Review{ID: cmp.RequestID, Task: cmp.Task, RequestID: cmp.RequestID, Example: cmp.RequestID, At: cmp.At, Priority: worth,
 		Reason: reason, Suggestion: suggestion(output(p.task.Fields, cmp.Predicted.Values))})
 }

@@ -69,3 +69,16 @@ func TestTheOrderOfReviews(t *testing.T) {
 		t.Errorf("shown  %v\nwanted %v\n%s", got, want, strings.Join(reasons, "\n"))
 	}
 }
+
+// An audit that was drawn for a rare class alone stays out of the uniform sample, also where it is disputed and a person shall see it.
+func TestAnAuditOfARareClassIsNoPartOfTheSample(t *testing.T) {
+	for _, extra := range []bool{true, false} {
+		c := &Controller{opts: Options{Capture: true}, reviews: make(chan queuedReview, 1)}
+		cmp := Comparison{RequestID: "r", Task: "colours", Input: "the blue thing", Answered: true, Rare: true, Extra: extra}
+		worth, reason := reviewWorth(&cmp)
+		c.review(&policy{task: colours()}, &cmp, worth, reason)
+		if got := (<-c.reviews).example.Uniform; got == extra {
+			t.Errorf("drawn for a rare class alone: %v; kept as drawn at random: %v", extra, got)
+		}
+	}
+}
