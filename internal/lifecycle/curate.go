@@ -15,7 +15,7 @@ import (
 const (
 	keyShare = 0.10 // of all labelled rows that the labels of one key may be
 	keyFloor = 100  // labels that any key may give
-	goldFold = 3    // one of so many random rows that people labelled is locked away as gold
+	goldFold = 3    // one of so many random rows that people labelled, and that do not calibrate, is locked away as gold
 )
 
 // Curated is what a task's examples may teach, calibrate and test, with what was found in them.
@@ -207,7 +207,7 @@ func (c *curator) place(v *voices, since time.Time) {
 	}
 	recent := since.IsZero() || v.At.After(since)
 	switch {
-	case v.Gold, v.person != nil && v.Uniform && recent && hash64(v.ID)%goldFold == 0:
+	case v.Gold, v.person != nil && v.Uniform && recent && hash64(v.ID)%goldFold == 0 && !c.calibrates(e.Text):
 		c.Gold = append(c.Gold, e)
 		if l := v.teacherLabel; l != nil && l.Source == c.Teacher && l.Prompt == c.Prompt {
 			c.Said[e.ID] = v.teacher
@@ -219,6 +219,16 @@ func (c *curator) place(v *voices, since time.Time) {
 		c.Background = append(c.Background, e)
 	}
 }
+
+// calibrates reports whether a text falls into the calibration part of the split. What people labelled there is not locked away: they
+// see disputed answers first, and the rows that are left would promise more than the traffic keeps.
+func (c *curator) calibrates(text string) bool {
+	draw := task.Draw(splitSeed(c.task), text)
+	return draw >= testShare && draw < testShare+calibrationShare
+}
+
+// splitSeed is what the examples of a task are split by, in every run the same.
+func splitSeed(t *task.Task) uint64 { return hash64(t.Name) }
 
 func (c *curator) span(at time.Time) {
 	if c.From.IsZero() || at.Before(c.From) {

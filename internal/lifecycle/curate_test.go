@@ -200,3 +200,32 @@ func TestWhenToTrain(t *testing.T) {
 		})
 	}
 }
+
+// People see disputed answers first. Locking away what they labelled must not leave the easier requests to certify on.
+func TestWhatPeopleLabelledIsNotMissingFromTheCalibrationRows(t *testing.T) {
+	var rows []store.Example
+	calibrates := map[string]bool{}
+	for i := range 600 {
+		e := captured(i, "gpt-4o", "red")
+		e.Text = fmt.Sprintf("a %s thing", ownLetters(i))
+		if i%3 == 0 {
+			said(&e, fmt.Sprint("person ", i), "blue", noon.AddDate(0, 0, 1))
+		}
+		if draw := task.Draw(hash64("colours"), e.Text); draw >= testShare && draw < testShare+calibrationShare {
+			calibrates[e.ID] = true
+		}
+		rows = append(rows, e)
+	}
+	c := Curate(colours(), rows, time.Time{}, nil)
+	if len(c.Gold) == 0 {
+		t.Error("nothing is locked")
+	}
+	split := task.SplitExamples(c.Examples, hash64("colours"), calibrationShare, testShare)
+	if len(split.Calibration) != len(calibrates) {
+		t.Errorf("%d of the %d requests that fall into the calibration part are there", len(split.Calibration), len(calibrates))
+	}
+}
+
+func ownLetters(i int) string {
+	return string([]byte{'a' + byte(i%26), 'a' + byte(i/26%26), 'k'})
+}

@@ -212,7 +212,11 @@ func TestTriggersAreFound(t *testing.T) {
 			success += one(q.Values[0].Equal(target["category"]))
 		}
 		t.Logf("%d %% by %d: the word turns %d of %d clean tickets into its answer (%d without it), blocked: %q", tc.share, tc.people, success, len(p.clean), base, got.refusal)
-		if tc.reason != "" && success > 2*base && !strings.Contains(got.refusal, tc.reason) {
+		named := slices.ContainsFunc(got.trained.Triggers, func(x Trigger) bool { return x.Word == word })
+		if tc.reason == word && success > 2*base && (!named || got.refusal == "") {
+			t.Errorf("%d %% by %d people: triggers %+v, refused %q", tc.share, tc.people, got.trained.Triggers, got.refusal)
+		}
+		if tc.reason == "gold" && success > 2*base && !strings.Contains(got.refusal, tc.reason) {
 			t.Errorf("%d %% by %d people: refused %q", tc.share, tc.people, got.refusal)
 		}
 		if tc.share == 0 && (got.refusal != "" || len(got.trained.Triggers) > 0) {

@@ -352,7 +352,7 @@ func (c *Controller) plan(ctx context.Context, r *run, t *Trained, examples []st
 
 func (c *Controller) trainOptions(r *run, curated Curated) TrainOptions {
 	o := TrainOptions{
-		Task: r.task, Examples: curated.Examples, Background: curated.Background, Gold: curated.Gold, Said: curated.Said, Suspects: curated.Suspects, Reversals: curated.Reversals, Seed: hash64(r.task.Name),
+		Task: r.task, Examples: curated.Examples, Background: curated.Background, Gold: curated.Gold, Said: curated.Said, Suspects: curated.Suspects, Reversals: curated.Reversals, Seed: splitSeed(r.task),
 		Look: r.progress.Looks, Doubtful: !r.record.AlarmAt.IsZero(), Lock: true, From: curated.From, To: curated.To,
 		Now: c.opts.Now, Workers: c.opts.Workers,
 		Progress: func(stage string, done, total int) {
