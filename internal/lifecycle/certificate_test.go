@@ -327,3 +327,18 @@ func TestBarredClassesAreEnteredInTheChain(t *testing.T) {
 		t.Errorf("verify: %+v, %v", report, err)
 	}
 }
+
+// The first answer after a start may be that of another provider, which stood in for a moment.
+func TestAFallbackAfterAStartIsNoOtherTeacher(t *testing.T) {
+	var who teacher
+	who.answered("fallback", "p")
+	for i := range 3 * teacherRun {
+		who.answered("gpt-4o", "p")
+		if who.settled() && who.model != "gpt-4o" {
+			t.Fatalf("after %d answers by gpt-4o, %s is taken for the generalist", i+1, who.model)
+		}
+	}
+	if !who.settled() {
+		t.Error("nobody is known to answer")
+	}
+}

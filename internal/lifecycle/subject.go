@@ -410,14 +410,19 @@ type teacher struct {
 	model, prompt string
 	next, nextTo  string
 	run           int
-	seen          int
+	seen          int // answers by model in a row, until it is settled
 }
 
 const teacherRun = 10
 
 func (t *teacher) answered(model, prompt string) (changed bool) {
-	if t.seen++; t.seen == 1 || model == t.model && prompt == t.prompt {
-		t.model, t.prompt, t.run = model, prompt, 0
+	same := model == t.model && prompt == t.prompt
+	switch {
+	case same:
+		t.seen, t.run = t.seen+1, 0
+		return false
+	case !t.settled(): // the first answer after a start may be a fallback's
+		t.model, t.prompt, t.seen = model, prompt, 1
 		return false
 	}
 	if model != t.next || prompt != t.nextTo {
