@@ -240,6 +240,7 @@ func (c *Controller) tick(ctx context.Context) {
 	} else {
 		c.follow(ctx)
 	}
+	c.republish()
 	c.passOn(ctx)
 	c.keepTraffic(ctx, false)
 	c.expire(ctx)
@@ -430,14 +431,26 @@ func (c *Controller) publish() error {
 		d := s.deployment()
 		deployments = append(deployments, d)
 		policies[name] = s.policy(d)
-		s.published = d.Task.Audit
 	}
 	if err := c.opts.Publish(deployments); err != nil {
 		return fmt.Errorf("lifecycle: the new state was refused, the old one stays: %w", err)
 	}
+	for i, name := range c.names {
+		c.subjects[name].published = deployments[i]
+	}
 	c.policies.Store(&policies)
 	c.show()
 	return nil
+}
+
+// republish publishes what changed without a step: evidence that the leader saw, or enough of it for fewer audits.
+func (c *Controller) republish() {
+	if !slices.ContainsFunc(c.names, func(name string) bool { return c.subjects[name].stale() }) {
+		return
+	}
+	if err := c.publish(); err != nil {
+		c.opts.Log.Error("publishing", "error", err)
+	}
 }
 
 // refresh takes in what was changed elsewhere: a newer state, a newer model, or what else the caller's Publish is made of.

@@ -126,7 +126,7 @@ func (c *Controller) show() {
 
 func (c *Controller) status(s *subject, d Dropped) Status {
 	st := Status{Task: s.task.Name, Version: s.version, Record: s.record, Auto: s.task.Auto, Target: s.task.Target, Generalist: s.task.Generalist, Fields: s.task.Fields, Answer: s.task.Answer.String(), OnDoubt: s.task.OnDoubt,
-		Audit: s.published, Examples: s.counts, Outside: s.outside, Dropped: d, Training: TrainingStatus{Progress: s.progress, Waiting: s.waiting}}
+		Audit: s.published.Task.Audit, Examples: s.counts, Outside: s.outside, Dropped: d, Training: TrainingStatus{Progress: s.progress, Waiting: s.waiting}}
 	if r := c.training.Load(); r != nil && r.job.Task == s.task.Name {
 		st.Training.Running, st.Training.Share, st.Training.Waiting = true, float64(r.share.Load())/100, ""
 		if stage := r.stage.Load(); stage != nil {

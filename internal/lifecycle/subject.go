@@ -30,7 +30,7 @@ type subject struct {
 	unrecorded string
 	teacher    teacher
 	outside    OutsideCount
-	published  float64                          // audit share in force
+	published  Deployment                       // that is in force
 	lost       *atomic.Int64                    // audits that found no room in the queue
 	model      func(name string) (Source, bool) // where the configuration's models are; may be nil
 }
@@ -53,7 +53,7 @@ const (
 
 // adopt reads a task's state from the store, or begins it.
 func (c *Controller) adopt(ctx context.Context, setup Setup) error {
-	s := &subject{task: setup.Task, held: map[string]*held{}, lost: new(atomic.Int64), model: c.opts.Model}
+	s := &subject{task: setup.Task, held: map[string]*held{}, lost: new(atomic.Int64), model: c.opts.Model, published: Deployment{Task: setup.Task}}
 	name := setup.Task.Name
 	if c.subjects[name] != nil {
 		return errors.New("there are two tasks of this name")
@@ -332,6 +332,14 @@ func (s *subject) deployment() Deployment {
 		d.Tiers = append(d.Tiers, s.cascadeTiers(h, p)...)
 	}
 	return d
+}
+
+// stale reports whether another deployment should be published than is in force.
+func (s *subject) stale() bool {
+	d := s.deployment()
+	return d.Task.Audit != s.published.Task.Audit || !slices.EqualFunc(d.Tiers, s.published.Tiers, func(a, b Tier) bool {
+		return a.Mode == b.Mode && a.Share == b.Share && a.Identity == b.Identity && (a.Rare != nil && a.Rare.Barred) == (b.Rare != nil && b.Rare.Barred)
+	})
 }
 
 const (

@@ -1,0 +1,87 @@
+package lifecycle
+
+import (
+	"context"
+	"testing"
+
+	"occam/internal/cascade"
+	"occam/internal/drift"
+	"occam/internal/store"
+)
+
+// benchWithModel is a bench whose configuration names a model, which is live at once.
+func benchWithModel(t *testing.T) *bench {
+	t.Helper()
+	path := t.TempDir() + "/colours.occam"
+	if err := trainColours(t, 900, nil).Save(path); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := LoadModel(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = loaded.Close() })
+	return newBench(t, func(s *Setup) { s.Model, s.Task.Auto = loaded, false })
+}
+
+// inside runs f where the controller's own work is done.
+func (b *bench) inside(f func(ctx context.Context, s *subject)) {
+	b.t.Helper()
+	if err := b.inLoop(b.t.Context(), func(ctx context.Context) { f(ctx, b.subjects["colours"]) }); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// A replica that does not lead takes its model out when the leader's evidence says so, though no step was taken.
+func TestAFollowerObeysTheLeadersEvidence(t *testing.T) {
+	trains(t)
+	b := benchWithModel(t)
+	var seen []Deployment
+	follower, err := Open(t.Context(), Options{Store: b.store, Tasks: []Setup{{Task: colours()}}, Now: b.now,
+		Publish: func(d []Deployment) error { seen = d; return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	follower.leading = false
+	defer follower.Close()
+	if seen[0].Tiers[0].Mode != cascade.Live {
+		t.Fatalf("%+v", seen)
+	}
+	b.inside(func(ctx context.Context, s *subject) { // the evidence alone: what is decided of it comes later, or never
+		g := s.held[s.record.Lead].gauge
+		for !g.Monitor.Observe(drift.Wrong) {
+		}
+		err = b.store.Update(ctx, func(tx *store.Tx) error {
+			have, err := tx.Records(kindGauge).Get(s.record.Lead)
+			if err == nil {
+				have.Value, err = g.encode()
+			}
+			have.Name = s.record.Lead
+			return tx.Records(kindGauge).Put(have)
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	follower.follow(t.Context())
+	follower.republish()
+	if got := seen[0].Tiers[0].Mode; got != cascade.Suspended {
+		t.Errorf("the follower's model is %s", got)
+	}
+}
+
+// Audits are frequent after an alarm until enough of them were made, and then as usual, whatever else happens.
+func TestAuditsCalmDown(t *testing.T) {
+	trains(t)
+	b := benchWithModel(t)
+	b.inside(func(_ context.Context, s *subject) { s.record.AlarmAt = b.now() })
+	b.until("more audits", func(Status) bool { return b.auditShare() > b.setup.Task.Audit })
+	b.inside(func(_ context.Context, s *subject) { s.held[s.record.Lead].gauge.Total = calmAudits })
+	b.until("fewer audits", func(Status) bool { return b.auditShare() == b.setup.Task.Audit })
+}
+
+func (b *bench) auditShare() float64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.published[0].Task.Audit
+}
