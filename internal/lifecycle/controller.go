@@ -390,7 +390,10 @@ func (c *Controller) move(ctx context.Context, s *subject, next Record, actor st
 	if err != nil {
 		undo()
 		if errors.Is(err, store.ErrConflict) {
-			err = errors.Join(err, c.reload(ctx, s))
+			before := s.version
+			if err = errors.Join(err, c.reload(ctx, s)); s.version == before { // it is the evidence that another process wrote
+				err = errors.Join(err, c.overwrite(ctx, s))
+			}
 		}
 		return err
 	}
@@ -526,6 +529,9 @@ func (c *Controller) flush(ctx context.Context) {
 			c.opts.Log.Error("writing the evidence about models; it is kept in memory and tried again", "error", err)
 		}
 		c.unwritten = true
+		if errors.Is(err, store.ErrConflict) {
+			c.yield(ctx, dirty)
+		}
 		return
 	}
 	c.unwritten = false

@@ -148,6 +148,38 @@ func (c *Controller) reloadGauges(ctx context.Context, s *subject) error {
 	})
 }
 
+// yield takes in evidence that another process has written, such as a former leader whose last write came late. What was seen here since
+// is lost; else nothing could ever be written any more.
+func (c *Controller) yield(ctx context.Context, names []string) {
+	for _, name := range names {
+		if err := c.reloadGauges(ctx, c.subjects[name]); err != nil {
+			c.opts.Log.Error("reading evidence about models", "task", name, "error", err)
+		}
+	}
+}
+
+// overwrite makes ready to write a task's evidence over what another process has written: a step rests on it.
+func (c *Controller) overwrite(ctx context.Context, s *subject) error {
+	return c.opts.Store.View(ctx, func(tx *store.Tx) error {
+		for _, h := range s.held {
+			err := h.gauges(func(name string, _ *gauge, version *int64) error {
+				stored, err := tx.Records(kindGauge).Get(name)
+				if err == nil {
+					*version = stored.Version
+				}
+				if errors.Is(err, store.ErrNotFound) {
+					err = nil
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // follow reads what the leader has seen since, so that people are shown the same by every process.
 func (c *Controller) follow(ctx context.Context) {
 	now := c.opts.Now()

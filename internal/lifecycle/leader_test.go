@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"occam/internal/cascade"
@@ -51,23 +52,55 @@ func TestAFollowerObeysTheLeadersEvidence(t *testing.T) {
 		g := s.held[s.record.Lead].gauge
 		for !g.Monitor.Observe(drift.Wrong) {
 		}
-		err = b.store.Update(ctx, func(tx *store.Tx) error {
-			have, err := tx.Records(kindGauge).Get(s.record.Lead)
-			if err == nil {
-				have.Value, err = g.encode()
-			}
-			have.Name = s.record.Lead
-			return tx.Records(kindGauge).Put(have)
-		})
+		b.elsewhere(ctx, s.record.Lead, g)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	follower.follow(t.Context())
 	follower.republish()
 	if got := seen[0].Tiers[0].Mode; got != cascade.Suspended {
 		t.Errorf("the follower's model is %s", got)
 	}
+}
+
+// elsewhere writes evidence as another process would.
+func (b *bench) elsewhere(ctx context.Context, model string, g *gauge) {
+	b.t.Helper()
+	err := b.store.Update(ctx, func(tx *store.Tx) error {
+		records := tx.Records(kindGauge)
+		have, err := records.Get(model)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		if have.Value, err = g.encode(); err != nil {
+			return err
+		}
+		have.Name = model
+		return records.Put(have)
+	})
+	if err != nil {
+		b.t.Error(err)
+	}
+}
+
+// A former leader whose last write came late stops neither what is written after it, nor a withdrawal.
+func TestALateWriteOfEvidenceStopsNothing(t *testing.T) {
+	trains(t)
+	b := benchWithModel(t)
+	late := func(f func(g *gauge)) {
+		b.inside(func(ctx context.Context, s *subject) {
+			g := s.held[s.record.Lead].gauge
+			b.elsewhere(ctx, s.record.Lead, g)
+			f(g)
+			g.dirty = true
+		})
+	}
+	late(func(g *gauge) { g.Total++ })
+	before := b.document(kindGauge, b.status().Lead)
+	b.until("evidence that is written", func(Status) bool { b.audit(true); return b.document(kindGauge, b.status().Lead) != before })
+	late(func(g *gauge) {
+		for !g.Monitor.Observe(drift.Wrong) {
+		}
+	})
+	b.until("a withdrawal", in(Suspended))
 }
 
 // Audits are frequent after an alarm until enough of them were made, and then as usual, whatever else happens.
