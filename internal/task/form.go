@@ -199,14 +199,16 @@ func JSONForm(fields []Field, answer []byte) (string, error) {
 	var form strings.Builder
 	form.Write(answer[:at])
 	for _, m := range members {
-		i := bytes.Index(object, append(appendString(nil, m.key), ':'))
+		key := appendString(nil, m.key)
+		i := bytes.Index(object, append(key, ':'))
 		if i < 0 {
-			i = bytes.Index(object, append(appendString(nil, m.key), ' '))
+			i = bytes.Index(object, append(key, ' '))
 		}
 		if i < 0 || fieldIndex(fields, m.key) < 0 {
 			return "", fmt.Errorf("task: the answer's member %q is no field, or is written in an odd way", m.key)
 		}
-		end := i + bytes.Index(object[i:], m.value)
+		end := i + len(key) // the key may read like the value
+		end += bytes.Index(object[end:], m.value)
 		form.Write(object[:end])
 		form.WriteString("{{json " + m.key + "}}")
 		object = object[end+len(m.value):]

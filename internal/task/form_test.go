@@ -80,6 +80,24 @@ func TestFormsAreStrict(t *testing.T) {
 	}
 }
 
+// A member whose name holds what its value looks like is written as it stands.
+func TestJSONFormOfKeysThatReadLikeValues(t *testing.T) {
+	fields := []Field{{Name: "x1", Kind: Category, Values: []string{"1", "2"}}, {Name: "spam", Kind: Category, Values: []string{"spam", "ham"}},
+		{Name: "annulled", Kind: Span, Nullable: true}, {Name: "istrue", Kind: Boolean}}
+	text, err := JSONForm(fields, []byte(`{"x1": 1, "spam": "spam", "annulled": null, "istrue": true}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	form, err := ParseForm(text, fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"x1": "2", "spam": "ham", "annulled": "AB-1", "istrue": false}`
+	if got := string(form.Append(nil, fields, []Value{String("2"), String("ham"), String("AB-1"), Bool(false)})); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 // FuzzForm: whatever an answer holds, reading does not crash, and what is read is written so that it is read again.
 func FuzzForm(f *testing.F) {
 	fields := formFields()
