@@ -41,8 +41,11 @@ type Recognizer struct {
 	seen    atomic.Int64
 }
 
-// maxSchemasRemembered bounds the recogniser's memory; schemas beyond it are parsed each time.
-const maxSchemasRemembered = 1024
+// These bound the recogniser's memory; schemas beyond are parsed each time.
+const (
+	maxSchemasRemembered = 1024
+	maxSchemaRemembered  = 256 << 10 // bytes
+)
 
 // NewRecognizer returns a recogniser of these tasks.
 func NewRecognizer(tasks []*Task) *Recognizer {
@@ -172,7 +175,7 @@ func (r *Recognizer) withSchema(schema []byte) []*Task {
 			}
 		}
 	}
-	if r.seen.Add(1) <= maxSchemasRemembered {
+	if len(schema) <= maxSchemaRemembered && r.seen.Add(1) <= maxSchemasRemembered {
 		r.schemas.Store(string(schema), found)
 	}
 	return found

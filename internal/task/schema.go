@@ -13,7 +13,9 @@ import (
 const (
 	maxFields      = 64
 	maxEnumValues  = 10_000
-	maxSchemaDepth = 8 // of $ref and allOf
+	maxValues      = 2 * maxEnumValues // of all fields together
+	maxSchemaDepth = 8                 // of $ref and allOf
+	maxAlternative = 8                 // of anyOf and oneOf
 )
 
 // ParseSchema reads the fields of an answer from a JSON Schema of type object: string enums become Category fields,
@@ -34,11 +36,14 @@ func ParseSchema(schema []byte) ([]Field, error) {
 	if len(properties) > maxFields {
 		return nil, fmt.Errorf("task: the schema has %d properties, at most %d are supported", len(properties), maxFields)
 	}
-	fields := make([]Field, 0, len(properties))
+	fields, values := make([]Field, 0, len(properties)), 0
 	for _, p := range properties {
 		field, err := root.field(p.key, p.value)
 		if err != nil {
 			return nil, fmt.Errorf("task: schema property %q: %w", p.key, err)
+		}
+		if values += len(field.Values); values > maxValues {
+			return nil, fmt.Errorf("task: the schema's enums have more than %d values together", maxValues)
 		}
 		fields = append(fields, field)
 	}
@@ -149,6 +154,9 @@ func (root *schemaNode) resolve(raw json.RawMessage, depth int) (schemaNode, err
 }
 
 func (root *schemaNode) resolveAlternatives(alternatives []json.RawMessage, depth int) (schemaNode, error) {
+	if len(alternatives) > maxAlternative {
+		return schemaNode{}, fmt.Errorf("anyOf has %d alternatives: one schema and null are supported", len(alternatives))
+	}
 	var chosen *schemaNode
 	nullable := false
 	for _, raw := range alternatives {
@@ -204,6 +212,7 @@ func enumStrings(enum []json.RawMessage, nullable *bool) ([]string, error) {
 		return nil, fmt.Errorf("the enum has %d values, at most %d are supported", len(enum), maxEnumValues)
 	}
 	var values []string
+	seen := make(map[string]bool, len(enum))
 	for _, raw := range enum {
 		if string(raw) == "null" {
 			*nullable = true
@@ -213,9 +222,10 @@ func enumStrings(enum []json.RawMessage, nullable *bool) ([]string, error) {
 		if err := json.Unmarshal(raw, &value); err != nil {
 			return nil, fmt.Errorf("enum value %s is no string", raw)
 		}
-		if slices.Contains(values, value) {
+		if seen[value] {
 			return nil, fmt.Errorf("enum value %q stands twice", value)
 		}
+		seen[value] = true
 		values = append(values, value)
 	}
 	return values, nil

@@ -73,6 +73,36 @@ func TestParseSchemaRefusals(t *testing.T) {
 	}
 }
 
+// A small schema must not cost much to read: whoever may send requests sends schemas.
+func TestSchemasThatAreWorkToRead(t *testing.T) {
+	var values []string
+	for i := range maxEnumValues {
+		values = append(values, fmt.Sprintf(`"v%d"`, i))
+	}
+	large := `{"$defs":{"x":{"enum":[` + strings.Join(values, ",") + `]}},"properties":{"p":{"$ref":"#/$defs/x"}%s}}`
+	if fields, err := ParseSchema(fmt.Appendf(nil, large, "")); err != nil || len(fields[0].Values) != maxEnumValues {
+		t.Errorf("one large enum: %v", err)
+	}
+	var more string
+	for i := range maxFields - 1 {
+		more += fmt.Sprintf(`,"p%d":{"$ref":"#/$defs/x"}`, i)
+	}
+	for schema, want := range map[string]string{
+		fmt.Sprintf(large, more): "values together",
+		`{"$defs":{"x":{"type":"null"}},"properties":{"p":{"anyOf":[` + strings.Repeat(`{"$ref":"#/$defs/x"},`, 1000) + `{"type":"string"}]}}}`: "1001 alternatives",
+	} {
+		if _, err := ParseSchema([]byte(schema)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	r := NewRecognizer([]*Task{ticketTask("a")})
+	huge := fmt.Appendf(nil, `{"title":"%s",`, strings.Repeat("x", maxSchemaRemembered))
+	huge = append(huge, Schema(ticketFields)[1:]...)
+	if m, ok := r.Recognize(Query{Model: "gpt-4o", Messages: []Message{{Role: "user", Text: "hi"}}, Schema: huge}); !ok || m.By != "schema" || r.seen.Load() != 0 {
+		t.Errorf("a huge schema: %+v, %v; %d remembered", m, ok, r.seen.Load())
+	}
+}
+
 func TestAnswerRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		values := []Value{
