@@ -260,6 +260,9 @@ func orderedObject(raw json.RawMessage) ([]member, error) {
 		}
 		members = append(members, member{key, value})
 	}
+	if token, err := dec.Token(); err != nil || token != json.Delim('}') {
+		return nil, errors.New("it ends before its }")
+	}
 	return members, nil
 }
 

@@ -136,7 +136,10 @@ func TestParseAnswerRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	for answer, want := range map[string]string{
-		`refund`: "no JSON object",
+		`refund`:                             "no JSON object",
+		good[:len(good)-1]:                   "ends before",
+		good[:len(good)-1] + "]":             "ends before",
+		good[:len(good)-len(`null}`)] + `12`: "ends before", // of "order_id":12345}
 		`{"category":"refund","tags":[],"urgent":true}`:                          `lacks "order_id"`,
 		strings.Replace(good, `refund`, `other`, 1):                              "no legal value",
 		strings.Replace(good, `true`, `"yes"`, 1):                                "no legal value",
