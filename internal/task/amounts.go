@@ -21,7 +21,7 @@ const (
 var anyNumber = strings.NewReplacer("0-9.,", `\p{Nd}.,，．`, "0-9", `\p{Nd}`).Replace(number)
 
 var (
-	amountPatterns = []*regexp.Regexp{
+	amountPatterns = []*regexp.Regexp{ // with a code or a sign first
 		regexp.MustCompile(signBefore + gap + anyNumber),
 		regexp.MustCompile(anyNumber + gap + signAfter),
 		regexp.MustCompile(anyNumber + gap + wordAfter),
@@ -30,14 +30,6 @@ var (
 	grouping   = regexp.MustCompile(`^[0-9]{1,3}(?:(?:,[0-9]{3})+|(?:\.[0-9]{3})+|(?:['’][0-9]{3})+|(?:\x{a0}[0-9]{3})+|(?:\x{202f}[0-9]{3})+)$`)
 	isoCode    = regexp.MustCompile(`^[A-Z]{3}$`)
 )
-
-// amountStretches lists the parts of text that amountReadings may read: those with a code or a sign first.
-func amountStretches(text string) (found []string) {
-	for _, pattern := range amountPatterns {
-		found = append(found, pattern.FindAllString(text, -1)...)
-	}
-	return found
-}
 
 const (
 	thousands = "thousands"

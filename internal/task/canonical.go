@@ -1,6 +1,7 @@
 package task
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -134,15 +135,28 @@ func readingAs(form, text, value string) (reading, bool) {
 	return reading{}, false
 }
 
-// stretches lists the parts of text that look like a date or an amount, the surest kinds of writing first.
+// stretches lists the parts of text that look like a date or an amount, the surest kinds of writing first. What is cut out of a longer
+// number is none: "1 234,50 €" is not 234.50 EUR.
 func stretches(form, text string) (found []string) {
-	switch form {
-	case "date":
-		for _, pattern := range datePatterns {
-			found = append(found, pattern.FindAllString(text, -1)...)
+	patterns, before, after := datePatterns, digitsMeet, digitsMeet
+	if form == "amount" {
+		patterns, before, after = amountPatterns, numberGoesBack, numberGoesOn
+	}
+	const nearby = 20 // bytes on either side that tell
+	around := func(at int) string { return text[max(0, at-nearby):at] + "\x00" + text[at:min(len(text), at+nearby)] }
+	for _, pattern := range patterns {
+		for _, at := range pattern.FindAllStringIndex(text, -1) {
+			if !before.MatchString(around(at[0])) && !after.MatchString(around(at[1])) {
+				found = append(found, text[at[0]:at[1]])
+			}
 		}
-	case "amount":
-		return amountStretches(text)
 	}
 	return found
 }
+
+// What stands around the border of a stretch, which is \x00, where a number goes on beyond it: digits, or groups of three between spaces.
+var (
+	digitsMeet     = regexp.MustCompile(`\p{Nd}\x00\p{Nd}`)
+	numberGoesBack = regexp.MustCompile(`(?:\p{Nd}[.,'’]?|(?:^|[^\pL\p{Nd}])[.,])\x00\p{Nd}|(?:^|\P{Nd})\p{Nd}{1,3} \x00\p{Nd}{3}(?:\P{Nd}|$)`)
+	numberGoesOn   = regexp.MustCompile(`\p{Nd}\x00\p{Nd}|(?:^|\P{Nd})\p{Nd}{1,3}\x00 \p{Nd}{3}(?:\P{Nd}|$)`)
+)

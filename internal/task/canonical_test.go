@@ -134,3 +134,34 @@ func TestInferCanonicalSpans(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
+
+// A part of a longer number is neither an amount nor a date.
+func TestPartsOfNumbersAreNoValues(t *testing.T) {
+	amount, day := Field{Name: "total", Kind: Span, Normalize: "amount"}, Field{Name: "day", Kind: Span, Normalize: "date"}
+	for _, tc := range []struct {
+		field       Field
+		value, text string
+		stands      bool
+	}{
+		{amount, "234.5 EUR", "zusammen 1 234,50 €, bitte", false},
+		{amount, "234.5 EUR", "zusammen 1\u00a0234,50 €, bitte", false},
+		{amount, "1234.5 EUR", "zusammen 1\u00a0234,50 €, bitte", true},
+		{amount, "1 EUR", "EUR 1 234,50", false},
+		{amount, "234 EUR", "1 234 €", false},
+		{amount, "50 EUR", "it costs .50 €", false},
+		{amount, "50 EUR", "I paid that.50 € is too much", true},
+		{amount, "50 EUR", "Order 12: 50 €", true},
+		{amount, "50 EUR", "€ 50 for 3 days", true},
+		{amount, "12.5 EUR", "Widget 2 12.50 €", true},
+		{amount, "125 EUR", "invoice 20261234 125.00 €", true},
+		{day, "2026-03-12", "ref 4412 März 2026", false},
+		{day, "2026-03-12", "ref 44 12 März 2026", true},
+		{day, "2026-03-13", "13 März 20261", false},
+		{day, "2026-03-13", "13 März 2026 10:00", true},
+		{day, "2026-03-13", "at 13.03.2026", true},
+	} {
+		if got := tc.field.StandsIn(String(tc.value), tc.text); got != tc.stands {
+			t.Errorf("%q in %q: %v", tc.value, tc.text, got)
+		}
+	}
+}
