@@ -127,7 +127,7 @@ func (c *Controller) makeTask(ctx context.Context, m Making) (Status, error) {
 	if err := c.adopt(ctx, Setup{Task: t}); err != nil {
 		return Status{}, err
 	}
-	c.forgetTraffic(ctx, func(g *group) bool { return g.key == groupID })
+	c.forgetTraffic(ctx, groupID)
 	c.opts.Log.Info("a task was made from traffic", "task", name, "group", groupID, "by", m.By)
 	return c.status(c.subjects[name], Dropped{}), c.publish()
 }

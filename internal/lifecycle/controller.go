@@ -491,7 +491,7 @@ func (c *Controller) expire(ctx context.Context) {
 		return
 	}
 	c.expired = now
-	c.forgetTraffic(ctx, func(g *group) bool { return g.known.Last.Before(now.Add(-c.opts.Retention)) })
+	c.expireTraffic(ctx, now.Add(-c.opts.Retention))
 	const batch = 1000
 	for {
 		var n int64

@@ -31,10 +31,11 @@ const (
 	maxGroups     = 200
 	groupBytes    = 192 << 10 // of samples that a group keeps
 	sampleBytes   = 4 << 10
-	leastGroup    = 10  // requests before a group is worth showing, or keeping
-	leastTemplate = 8   // bytes of literal text that make a template
-	leastMarker   = 16  // bytes of it that alone mark a task's requests
-	leastSaving   = 5.0 // dollars a month below which nobody should bother
+	markerBytes   = 64 << 10 // of system prompt and schema, beyond which traffic is not looked at
+	leastGroup    = 10       // requests before a group is worth showing, or keeping
+	leastTemplate = 8        // bytes of literal text that make a template
+	leastMarker   = 16       // bytes of it that alone mark a task's requests
+	leastSaving   = 5.0      // dollars a month below which nobody should bother
 )
 
 // A finder groups traffic by answer schema, system prompt or the beginning of the prompt. Its memory is bounded: when there
@@ -64,9 +65,10 @@ type sighting struct {
 }
 
 type exchange struct {
-	Request string `json:"request,omitempty"` // whose it was, so that it can be forgotten
-	User    string `json:"user"`
-	Content string `json:"content"`
+	At      time.Time `json:"at,omitzero"`
+	Request string    `json:"request,omitempty"` // whose it was, so that it can be forgotten
+	User    string    `json:"user"`
+	Content string    `json:"content"`
 }
 
 func newFinder(redact func(string) string) *finder {
@@ -74,6 +76,9 @@ func newFinder(redact func(string) string) *finder {
 }
 
 func (f *finder) add(t Traffic) {
+	if len(t.System)+len(t.Schema) > markerBytes {
+		return
+	}
 	key := groupKey(&t)
 	if f.redact != nil {
 		t.User, t.Content, t.System = f.redact(t.User), f.redact(t.Content), f.redact(t.System)
@@ -98,7 +103,7 @@ func (f *finder) group(key string) *group {
 
 func sightingOf(t Traffic) sighting {
 	s := sighting{N: 1, Unplain: one(!t.Plain), Last: t.At, Cost: t.Cost, Unpriced: one(!t.Priced), Barred: t.Barred,
-		Samples: []exchange{{t.RequestID, cut(t.User), cut(t.Content)}}}
+		Samples: []exchange{{t.At, t.RequestID, cut(t.User), cut(t.Content)}}}
 	s.First = Traffic{At: t.At, Asked: t.Asked, System: t.System, Schema: t.Schema}
 	return s
 }
@@ -150,6 +155,13 @@ func (f *finder) evict() {
 		}
 	}
 	delete(f.groups, least.key)
+}
+
+// expire removes the samples from before a time.
+func (s *sighting) expire(before time.Time) (gone int) {
+	had := len(s.Samples)
+	s.Samples = slices.DeleteFunc(slices.Clone(s.Samples), func(x exchange) bool { return x.At.Before(before) })
+	return had - len(s.Samples)
 }
 
 // groupKey is the same for requests that ask for the same job.

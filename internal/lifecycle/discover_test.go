@@ -306,3 +306,86 @@ func TestOverheardTrafficIsKept(t *testing.T) {
 		t.Errorf("%d requests are kept of traffic that is a task", n)
 	}
 }
+
+// quietController is one without a loop, on a store of its own.
+func quietController(t *testing.T, change func(*Options)) *Controller {
+	t.Helper()
+	db, err := store.Open(t.Context(), "sqlite:"+t.TempDir(), store.Options{Durability: store.Normal})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	o := Options{Store: db, Tasks: []Setup{{Task: colours()}}, Capture: true, Publish: func([]Deployment) error { return nil }}
+	change(&o)
+	c, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (c *Controller) keptTraffic(t *testing.T) (names []string, all string) {
+	t.Helper()
+	err := c.opts.Store.View(t.Context(), func(tx *store.Tx) error {
+		records, err := tx.Records(kindTraffic).List()
+		for _, r := range records {
+			names, all = append(names, r.Name), all+string(r.Value)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names, all
+}
+
+// The retention of samples ends also where their group found no room in memory, and where it still grows; what another replica saw
+// since stays.
+func TestTheRetentionOfOverheardTraffic(t *testing.T) {
+	clock := noon
+	c := quietController(t, func(o *Options) { o.Retention, o.Now = 24*time.Hour, func() time.Time { return clock } })
+	hear := func(word string, n int) {
+		for range n {
+			c.finder.add(Traffic{At: clock, System: "You sort " + word, User: word + clock.Format(" on the 2"), Content: "a", Plain: true})
+		}
+	}
+	hear("evicted", leastGroup)
+	hear("slow", leastGroup)
+	hear("shared", leastGroup)
+	c.keepTraffic(t.Context(), true)
+	for key, g := range c.finder.groups {
+		if strings.HasSuffix(g.known.First.System, "evicted") {
+			delete(c.finder.groups, key)
+		}
+	}
+	clock = clock.Add(20 * time.Hour)
+	hear("slow", 1)
+	c.keepTraffic(t.Context(), true)
+	for key, g := range c.finder.groups { // another replica goes on with it
+		if strings.HasSuffix(g.known.First.System, "shared") {
+			other := &group{key: key, fresh: sightingOf(Traffic{At: clock, User: "shared elsewhere"})}
+			if err := c.keepGroup(t.Context(), other); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	clock = clock.Add(5 * time.Hour)
+	c.expire(t.Context())
+	names, all := c.keptTraffic(t)
+	if len(names) != 2 || strings.Contains(all, "on the 2\"") || !strings.Contains(all, "slow on the 3") || !strings.Contains(all, "shared elsewhere") {
+		t.Errorf("%d groups: %s", len(names), all)
+	}
+}
+
+// Traffic that no task could be made of, because what marks it is longer than a document may be, keeps nothing else from being kept.
+func TestOverheardTrafficWithAHugePrompt(t *testing.T) {
+	c := quietController(t, func(*Options) {})
+	for range 2 * leastGroup {
+		c.finder.add(Traffic{At: noon, System: strings.Repeat("sort this ", 200_000), User: "a", Content: "b", Plain: true})
+	}
+	traffic(c.finder, leastGroup, ticketTraffic)
+	c.keepTraffic(t.Context(), true)
+	if names, _ := c.keptTraffic(t); len(names) != 1 {
+		t.Errorf("%d groups are kept", len(names))
+	}
+}

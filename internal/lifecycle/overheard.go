@@ -146,16 +146,47 @@ func (c *Controller) ForgetOverheard(ctx context.Context, requests []string) (n 
 	return n, err
 }
 
-// forgetTraffic removes a group that became a task, or those whose retention has ended.
-func (c *Controller) forgetTraffic(ctx context.Context, gone func(*group) bool) {
+// forgetTraffic removes a group that became a task.
+func (c *Controller) forgetTraffic(ctx context.Context, key string) {
+	delete(c.finder.groups, key)
+	err := c.opts.Store.Update(ctx, func(tx *store.Tx) error { return tx.Records(kindTraffic).Delete(key) })
+	if err != nil {
+		c.opts.Log.Warn("what was seen of some traffic could not be removed", "group", key, "error", err)
+	}
+}
+
+// expireTraffic removes the groups and samples whose retention has ended, in memory and in the store: that also has groups that found no
+// room in memory, and knows what other replicas saw since.
+func (c *Controller) expireTraffic(ctx context.Context, before time.Time) {
 	for key, g := range c.finder.groups {
-		if !gone(g) {
-			continue
+		g.fresh.expire(before)
+		if g.known.expire(before); g.known.Last.Before(before) {
+			delete(c.finder.groups, key)
 		}
-		delete(c.finder.groups, key)
-		err := c.opts.Store.Update(ctx, func(tx *store.Tx) error { return tx.Records(kindTraffic).Delete(key) })
+	}
+	err := c.opts.Store.Update(ctx, func(tx *store.Tx) error {
+		records := tx.Records(kindTraffic)
+		all, err := records.List()
 		if err != nil {
-			c.opts.Log.Warn("what was seen of some traffic could not be removed", "group", key, "error", err)
+			return err
 		}
+		for _, r := range all {
+			var seen sighting
+			switch bad := json.Unmarshal(r.Value, &seen); {
+			case bad != nil && r.Updated.Before(before), bad == nil && seen.Last.Before(before):
+				err = records.Delete(r.Name)
+			case bad == nil && seen.expire(before) > 0:
+				if r.Value, err = encodeSighting(&seen); err == nil {
+					err = records.Put(r)
+				}
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		c.opts.Log.Warn("ending the retention of what was seen of traffic", "error", err)
 	}
 }
