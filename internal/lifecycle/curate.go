@@ -13,9 +13,11 @@ import (
 )
 
 const (
-	keyShare = 0.10 // of all labelled rows that the labels of one key may be
-	keyFloor = 100  // labels that any key may give
-	goldFold = 3    // one of so many random rows that people labelled, and that do not calibrate, is locked away as gold
+	keyShare      = 0.10 // of all labelled rows that the labels of one key may be
+	keyFloor      = 100  // labels that any key may give
+	teacherLooked = 200  // newest answers among which the teacher is looked for
+
+	goldFold = 3 // one of so many random rows that people labelled, and that do not calibrate, is locked away as gold
 )
 
 // Curated is what a task's examples may teach, calibrate and test, with what was found in them.
@@ -143,16 +145,27 @@ func agrees(a, b task.Output) bool {
 	return true
 }
 
-// findTeacher takes the model and prompt of the newest answer: what came before them was another teacher.
+// findTeacher takes the model and prompt that gave so many answers in a row last: what came before them was another teacher, and one
+// answer in between is that of a provider which stood in. Where the newest answers have no such row, the newest of all counts.
 func (c *curator) findTeacher() {
-	var newest *store.Label
+	var said []*store.Label
 	for _, v := range c.all {
-		if l := v.teacherLabel; l != nil && (newest == nil || !l.At.Before(newest.At)) {
-			newest = l
+		if v.teacherLabel != nil {
+			said = append(said, v.teacherLabel)
 		}
 	}
-	if newest != nil {
-		c.Teacher, c.Prompt = newest.Source, newest.Prompt
+	slices.SortStableFunc(said, func(a, b *store.Label) int { return a.At.Compare(b.At) })
+	said, run := said[max(0, len(said)-teacherLooked):], 0
+	for i, l := range slices.Backward(said) {
+		if run > 0 && (l.Source != said[i+1].Source || l.Prompt != said[i+1].Prompt) {
+			run = 0
+		}
+		if run++; run == teacherRun || c.Teacher == "" {
+			c.Teacher, c.Prompt = l.Source, l.Prompt
+		}
+		if run == teacherRun {
+			return
+		}
 	}
 }
 

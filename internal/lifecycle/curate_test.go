@@ -229,3 +229,24 @@ func TestWhatPeopleLabelledIsNotMissingFromTheCalibrationRows(t *testing.T) {
 func ownLetters(i int) string {
 	return string([]byte{'a' + byte(i%26), 'a' + byte(i/26%26), 'k'})
 }
+
+// One answer of a provider that stands in for a moment, or to another prompt, is no other teacher, also where it is the newest; ten in a
+// row are.
+func TestAFallbackIsNoOtherTeacher(t *testing.T) {
+	var rows []store.Example
+	for i := range 300 {
+		rows = append(rows, captured(i, "gpt-4o", "red"))
+		if i%50 == 49 {
+			rows[i].Labels[0].Source = "fallback"
+		}
+	}
+	if c := Curate(colours(), rows, time.Time{}, nil); c.Teacher != "gpt-4o" || len(c.Examples) != 294 {
+		t.Errorf("the teacher is %s, and %d requests may calibrate", c.Teacher, len(c.Examples))
+	}
+	for i := range teacherRun {
+		rows = append(rows, captured(300+i, "gpt-5", "red"))
+	}
+	if c := Curate(colours(), rows, time.Time{}, nil); c.Teacher != "gpt-5" || len(c.Examples) != teacherRun {
+		t.Errorf("the teacher is %s, and %d requests may calibrate", c.Teacher, len(c.Examples))
+	}
+}
