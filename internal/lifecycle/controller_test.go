@@ -594,6 +594,13 @@ func TestAFailedRun(t *testing.T) {
 	b.until("second try", func(Status) bool { b.pass(time.Minute); return calls.Load() >= 2 })
 }
 
+// A fault of the program in a training run fails the run, not the server.
+func TestARunThatPanics(t *testing.T) {
+	b := newBenchWith(t, func(context.Context, TrainOptions) (*Trained, error) { panic("index out of range") }, nil)
+	b.ask(500, nil)
+	b.until("failure", func(s Status) bool { return strings.Contains(s.Training.Result, "index out of range") })
+}
+
 // A run can be cancelled, and its successor sees the same account of looks.
 func TestACancelledRun(t *testing.T) {
 	if testing.Short() {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -230,7 +231,15 @@ func (c *Controller) startTraining(ctx context.Context) {
 // train does one run: every step before the last can be repeated, and the last is one transaction. The error says why that came to nothing.
 func (c *Controller) train(ctx context.Context, r *run) error {
 	stop := c.keepLease(ctx, r)
-	made, err := besideServing(func() (made, error) { return c.makeModel(ctx, r) })
+	made, err := besideServing(func() (m made, err error) {
+		defer func() { // a run must not end the process that answers requests
+			if fault := recover(); fault != nil {
+				c.opts.Log.Error("a training run ended by a fault of the program", "task", r.task.Name, "fault", fault, "stack", string(debug.Stack()))
+				err = fmt.Errorf("a fault of the program: %v", fault)
+			}
+		}()
+		return c.makeModel(ctx, r)
+	})
 	stop()
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, context.Canceled):
