@@ -174,12 +174,31 @@ func (c *Controller) Close() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storePatience)
 	defer cancel()
+	c.drain(ctx)
 	if c.leading {
 		c.flush(ctx)
 	}
 	c.passOn(ctx)
 	c.resign(ctx)
 	c.keepTraffic(ctx, true)
+}
+
+// drain takes in what still waits in the queues.
+func (c *Controller) drain(ctx context.Context) {
+	for ctx.Err() == nil {
+		select {
+		case comparison := <-c.comparisons:
+			c.judge(ctx, &comparison)
+		case t := <-c.traffic:
+			c.finder.add(t)
+		case e := <-c.captures:
+			c.recordExample(ctx, e)
+		case q := <-c.reviews:
+			c.recordReview(ctx, q)
+		default:
+			return
+		}
+	}
 }
 
 // loop is the one goroutine that touches the subjects.

@@ -601,6 +601,34 @@ func TestARunThatPanics(t *testing.T) {
 	b.until("failure", func(s Status) bool { return strings.Contains(s.Training.Result, "index out of range") })
 }
 
+// What waits in the queues when the server stops is taken in before it ends.
+func TestAStopTakesInWhatWaits(t *testing.T) {
+	c := quietController(t, func(*Options) {})
+	if !c.leading {
+		t.Fatal("a process alone does not lead")
+	}
+	const n = 40
+	for i := range n {
+		id := fmt.Sprint("r", i)
+		c.Compare(Comparison{RequestID: id, At: noon, Task: "colours", Input: "a thing " + id, Values: []task.Value{task.String("red"), task.Null},
+			Model: "gpt-4o", PromptHash: "p", Answered: true, Predicted: task.Prediction{Values: []task.Value{task.String("blue"), task.Null}}})
+	}
+	c.Close()
+	err := c.opts.Store.View(t.Context(), func(tx *store.Tx) error {
+		waiting, err := tx.Reviews().Waiting("colours")
+		if waiting != n {
+			t.Errorf("%d of %d reviews are there", waiting, n)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.comparisons)+len(c.captures) > 0 {
+		t.Errorf("%d comparisons and %d examples wait still", len(c.comparisons), len(c.captures))
+	}
+}
+
 // A run can be cancelled, and its successor sees the same account of looks.
 func TestACancelledRun(t *testing.T) {
 	if testing.Short() {

@@ -274,15 +274,23 @@ func (c *Controller) record(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case e := <-c.captures:
-			if err := c.opts.Store.Capture(ctx, e); err != nil && ctx.Err() == nil {
-				if c.dropped.captures.Add(1) == 1 {
-					c.opts.Log.Warn("an example could not be kept; later ones are counted only", "task", e.Task, "error", err)
-				}
-			}
+			c.recordExample(ctx, e)
 		case q := <-c.reviews:
-			if err := c.addReview(ctx, q); err != nil && ctx.Err() == nil {
-				c.opts.Log.Error("a request could not be put into the review queue", "task", q.review.Task, "error", err)
-			}
+			c.recordReview(ctx, q)
 		}
+	}
+}
+
+func (c *Controller) recordExample(ctx context.Context, e store.Example) {
+	if err := c.opts.Store.Capture(ctx, e); err != nil && ctx.Err() == nil {
+		if c.dropped.captures.Add(1) == 1 {
+			c.opts.Log.Warn("an example could not be kept; later ones are counted only", "task", e.Task, "error", err)
+		}
+	}
+}
+
+func (c *Controller) recordReview(ctx context.Context, q queuedReview) {
+	if err := c.addReview(ctx, q); err != nil && ctx.Err() == nil {
+		c.opts.Log.Error("a request could not be put into the review queue", "task", q.review.Task, "error", err)
 	}
 }
