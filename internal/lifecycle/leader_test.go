@@ -8,6 +8,7 @@ import (
 	"occam/internal/cascade"
 	"occam/internal/drift"
 	"occam/internal/store"
+	"occam/internal/task"
 )
 
 // benchWithModel is a bench whose configuration names a model, which is live at once.
@@ -52,7 +53,7 @@ func TestAFollowerObeysTheLeadersEvidence(t *testing.T) {
 		g := s.held[s.record.Lead].gauge
 		for !g.Monitor.Observe(drift.Wrong) {
 		}
-		b.elsewhere(ctx, s.record.Lead, g)
+		b.elsewhere(ctx, s.held[s.record.Lead].evidenceOf(""), g)
 	})
 	follower.follow(t.Context())
 	follower.republish()
@@ -62,18 +63,18 @@ func TestAFollowerObeysTheLeadersEvidence(t *testing.T) {
 }
 
 // elsewhere writes evidence as another process would.
-func (b *bench) elsewhere(ctx context.Context, model string, g *gauge) {
+func (b *bench) elsewhere(ctx context.Context, name string, g *gauge) {
 	b.t.Helper()
 	err := b.store.Update(ctx, func(tx *store.Tx) error {
 		records := tx.Records(kindGauge)
-		have, err := records.Get(model)
+		have, err := records.Get(name)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		if have.Value, err = g.encode(); err != nil {
 			return err
 		}
-		have.Name = model
+		have.Name = name
 		return records.Put(have)
 	})
 	if err != nil {
@@ -88,14 +89,14 @@ func TestALateWriteOfEvidenceStopsNothing(t *testing.T) {
 	late := func(f func(g *gauge)) {
 		b.inside(func(ctx context.Context, s *subject) {
 			g := s.held[s.record.Lead].gauge
-			b.elsewhere(ctx, s.record.Lead, g)
+			b.elsewhere(ctx, s.held[s.record.Lead].evidenceOf(""), g)
 			f(g)
 			g.dirty = true
 		})
 	}
 	late(func(g *gauge) { g.Total++ })
-	before := b.document(kindGauge, b.status().Lead)
-	b.until("evidence that is written", func(Status) bool { b.audit(true); return b.document(kindGauge, b.status().Lead) != before })
+	before := b.document(kindGauge, "colours/"+b.status().Lead)
+	b.until("evidence that is written", func(Status) bool { b.audit(true); return b.document(kindGauge, "colours/"+b.status().Lead) != before })
 	late(func(g *gauge) {
 		for !g.Monitor.Observe(drift.Wrong) {
 		}
@@ -117,4 +118,42 @@ func (b *bench) auditShare() float64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.published[0].Task.Audit
+}
+
+// Two tasks that name the same model file have evidence of their own each.
+func TestTwoTasksWithOneModel(t *testing.T) {
+	trains(t)
+	path := t.TempDir() + "/colours.occam"
+	if err := trainColours(t, 900, nil).Save(path); err != nil {
+		t.Fatal(err)
+	}
+	other := colours()
+	other.Name = "other"
+	var tasks []Setup
+	for _, of := range []*task.Task{colours(), other} {
+		loaded, err := LoadModel(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer loaded.Close()
+		tasks = append(tasks, Setup{Task: of, Model: loaded})
+	}
+	c := quietController(t, func(o *Options) { o.Tasks = tasks })
+	counts := map[string]int{}
+	for i := range 30 {
+		s := c.subjects[tasks[min(1, i%3)].Task.Name]
+		counts[s.task.Name]++
+		c.judge(t.Context(), &Comparison{Task: s.task.Name, Specialist: s.held[s.record.Lead].Model.Hash(), Answered: true, Agreed: true})
+		c.flush(t.Context())
+	}
+	again, err := Open(t.Context(), c.opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, setup := range tasks {
+		s := again.subjects[setup.Task.Name]
+		if got := s.held[s.record.Lead].gauge.Total; got != counts[s.task.Name] || s.record.State != Live {
+			t.Errorf("task %s is %s, and has evidence of %d of %d comparisons", setup.Task.Name, s.record.State, got, counts[s.task.Name])
+		}
+	}
 }

@@ -79,16 +79,25 @@ func (h *held) first() (*calibration.Certificate, *gauge) {
 // gauges visits the evidence about every tier, with the name under which it is stored.
 func (h *held) gauges(visit func(name string, g *gauge, version *int64) error) error {
 	if h.gauge != nil {
-		if err := visit(h.hash, h.gauge, &h.version); err != nil {
+		if err := visit(h.evidenceOf(""), h.gauge, &h.version); err != nil {
 			return err
 		}
 	}
 	for _, r := range h.rungs {
-		if err := visit(h.hash+"/"+r.Name, r.gauge, &r.version); err != nil {
+		if err := visit(h.evidenceOf(r.Name), r.gauge, &r.version); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// evidenceOf is the name under which the evidence about a tier is stored; "" is the specialist.
+func (h *held) evidenceOf(tier string) string {
+	name := h.task + "/" + h.hash
+	if tier != "" {
+		name += "/" + tier
+	}
+	return name
 }
 
 // alarmed reports whether a tier after the first is under an alarm.
@@ -101,7 +110,7 @@ func (c *Controller) loadRungs(ctx context.Context, s *subject, h *held) error {
 	for _, planned := range h.Tiers {
 		r := &rung{PlannedTier: planned}
 		var err error
-		if r.gauge, r.version, err = c.storedGauge(ctx, h.hash+"/"+r.Name); err != nil {
+		if r.gauge, r.version, err = c.storedGauge(ctx, h.evidenceOf(r.Name)); err != nil {
 			return err
 		}
 		if r.gauge == nil {

@@ -39,6 +39,7 @@ type subject struct {
 type held struct {
 	*LoadedModel
 	hash    string
+	task    string  // that it is held for: another task may name the same file
 	broken  string  // why it cannot be used at all; LoadedModel is nil then
 	gauge   *gauge  // nil without a certificate
 	version int64   // of the stored evidence
@@ -47,7 +48,7 @@ type held struct {
 
 // kinds of small documents in the store.
 const (
-	kindGauge    = "gauge"    // by content hash of the model
+	kindGauge    = "gauge"    // by task and content hash of the model
 	kindProgress = "training" // by task
 )
 
@@ -153,7 +154,7 @@ func (c *Controller) hold(ctx context.Context, s *subject, r Record) error {
 }
 
 func (c *Controller) load(ctx context.Context, s *subject, hash string) (*held, error) {
-	h := &held{hash: hash}
+	h := &held{hash: hash, task: s.task.Name}
 	data, err := c.opts.Store.LoadModel(ctx, hash)
 	if err == nil {
 		h.LoadedModel, err = decodeModel(data)
@@ -168,7 +169,7 @@ func (c *Controller) load(ctx context.Context, s *subject, hash string) (*held, 
 	}
 	h.Bytes, h.unmap = len(data), func() error { return nil }
 	if h.Certificate != nil {
-		if h.gauge, h.version, err = c.storedGauge(ctx, hash); err != nil {
+		if h.gauge, h.version, err = c.storedGauge(ctx, h.evidenceOf("")); err != nil {
 			return nil, err
 		}
 		if h.gauge == nil {
