@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"occam/internal/cost"
+	"occam/internal/store"
 	"occam/internal/task"
 )
 
@@ -79,12 +80,22 @@ func (f *finder) add(t Traffic) {
 	if len(t.System)+len(t.Schema) > markerBytes {
 		return
 	}
-	key := groupKey(&t)
-	if f.redact != nil {
-		t.User, t.Content, t.System = f.redact(t.User), f.redact(t.Content), f.redact(t.System)
+	g := f.group(groupKey(&t))
+	long := len(t.User) > store.MaxText || len(t.Content) > store.MaxText // could be no example, and redaction would hold up the loop
+	switch {
+	case f.redact == nil:
+	case g.known.N > 0:
+		t.System = g.known.First.System
+	default:
+		t.System = f.redact(t.System)
 	}
-	g := f.group(key)
+	if f.redact != nil && !long {
+		t.User, t.Content = f.redact(t.User), f.redact(t.Content)
+	}
 	one := sightingOf(t)
+	if long {
+		one.Samples = nil
+	}
 	g.known.merge(one)
 	g.fresh.merge(one)
 }

@@ -389,3 +389,19 @@ func TestOverheardTrafficWithAHugePrompt(t *testing.T) {
 		t.Errorf("%d groups are kept", len(names))
 	}
 }
+
+// Long texts could be no examples: they are counted, and not redacted, which would hold up everything else.
+func TestOverheardTrafficOfLongTexts(t *testing.T) {
+	redacted := 0
+	f := newFinder(func(text string) string { redacted += len(text); return text })
+	for range 100 {
+		f.add(Traffic{At: noon, System: strings.Repeat("summarise ", 100), User: strings.Repeat("x", store.MaxText+1), Content: "short", Plain: true})
+	}
+	traffic(f, 10, func(int) Traffic { return Traffic{System: strings.Repeat("summarise ", 100), User: "a", Content: "b"} })
+	if g := only(t, f); g.Requests != 110 {
+		t.Errorf("%+v", g)
+	}
+	if redacted > 2000 {
+		t.Errorf("%d bytes were redacted", redacted)
+	}
+}
