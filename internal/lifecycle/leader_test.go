@@ -12,10 +12,10 @@ import (
 )
 
 // benchWithModel is a bench whose configuration names a model, which is live at once.
-func benchWithModel(t *testing.T) *bench {
+func benchWithModel(t *testing.T, change func(*TrainOptions)) *bench {
 	t.Helper()
 	path := t.TempDir() + "/colours.occam"
-	if err := trainColours(t, 900, nil).Save(path); err != nil {
+	if err := trainColours(t, 1500, change).Save(path); err != nil {
 		t.Fatal(err)
 	}
 	loaded, err := LoadModel(path)
@@ -37,7 +37,7 @@ func (b *bench) inside(f func(ctx context.Context, s *subject)) {
 // A replica that does not lead takes its model out when the leader's evidence says so, though no step was taken.
 func TestAFollowerObeysTheLeadersEvidence(t *testing.T) {
 	trains(t)
-	b := benchWithModel(t)
+	b := benchWithModel(t, nil)
 	var seen []Deployment
 	follower, err := Open(t.Context(), Options{Store: b.store, Tasks: []Setup{{Task: colours()}}, Now: b.now,
 		Publish: func(d []Deployment) error { seen = d; return nil }})
@@ -85,7 +85,7 @@ func (b *bench) elsewhere(ctx context.Context, name string, g *gauge) {
 // A former leader whose last write came late stops neither what is written after it, nor a withdrawal.
 func TestALateWriteOfEvidenceStopsNothing(t *testing.T) {
 	trains(t)
-	b := benchWithModel(t)
+	b := benchWithModel(t, nil)
 	late := func(f func(g *gauge)) {
 		b.inside(func(ctx context.Context, s *subject) {
 			g := s.held[s.record.Lead].gauge
@@ -107,7 +107,7 @@ func TestALateWriteOfEvidenceStopsNothing(t *testing.T) {
 // Audits are frequent after an alarm until enough of them were made, and then as usual, whatever else happens.
 func TestAuditsCalmDown(t *testing.T) {
 	trains(t)
-	b := benchWithModel(t)
+	b := benchWithModel(t, nil)
 	b.inside(func(_ context.Context, s *subject) { s.record.AlarmAt = b.now() })
 	b.until("more audits", func(Status) bool { return b.auditShare() > b.setup.Task.Audit })
 	b.inside(func(_ context.Context, s *subject) { s.held[s.record.Lead].gauge.Total = calmAudits })

@@ -304,6 +304,9 @@ func (c *Controller) choose(ctx context.Context, s *subject, prefix, by string) 
 		return fmt.Errorf("model %s is a canary now: roll it back first", short(s.record.Lead))
 	}
 	hash := models[0].Hash
+	if hash == s.record.incumbent() {
+		return fmt.Errorf("model %s is live already", short(hash))
+	}
 	h, err := c.load(ctx, s, hash)
 	if err != nil {
 		return err
