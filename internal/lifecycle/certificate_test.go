@@ -130,6 +130,20 @@ func TestAnotherScoreVoids(t *testing.T) {
 	refusedWith(t, "score definition", func(c *calibration.Certificate) { c.Score = "margin, version 0" })
 }
 
+// A tier without a certificate, in a file that somebody made, is refused; it ended the server.
+func TestAPlannedTierWithoutACertificate(t *testing.T) {
+	trains(t)
+	trained := trainColours(t, 900, nil)
+	trained.Tiers = []PlannedTier{{Name: "mini", Provider: "openai", Upstream: "gpt-4o-mini"}}
+	data, err := trained.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decodeModel(data); err == nil || !strings.Contains(err.Error(), "mini has no certificate") {
+		t.Errorf("read: %v", err)
+	}
+}
+
 func refusedWith(t *testing.T, what string, change func(*calibration.Certificate)) {
 	trains(t)
 	trained := trainColours(t, 900, nil)

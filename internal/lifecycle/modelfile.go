@@ -166,6 +166,11 @@ func decodeModel(data []byte) (*LoadedModel, error) {
 	if !task.SameFields(meta.Task.Fields, model.Fields()) {
 		return nil, errors.New("its task and its weights are for different fields")
 	}
+	for _, tier := range meta.Tiers {
+		if tier.Certificate == nil {
+			return nil, fmt.Errorf("its tier %s has no certificate", tier.Name)
+		}
+	}
 	loaded := &LoadedModel{
 		Task:  &task.Task{Name: meta.Task.Name, Fields: model.Fields(), Target: meta.Task.Target},
 		Model: model, Certificate: meta.Certificate, Shortfall: meta.Shortfall,
