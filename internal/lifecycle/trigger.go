@@ -84,13 +84,16 @@ func (c *curator) suspects() []Suspect {
 	var found []Suspect
 	for word, by := range counts {
 		for of, n := range by {
+			if n < suspectRows || float64(n) < suspectShare*float64(with[word]) { // so few are left that each may be compared with all
+				continue
+			}
 			others := 0
 			for same, m := range by {
 				if same.key != of.key && same.field == of.field && same.value == of.value {
 					others += m
 				}
 			}
-			if n >= suspectRows && float64(n) >= suspectShare*float64(with[word]) && others < secondPerson {
+			if others < secondPerson {
 				found = append(found, Suspect{word, of.key, of.field, values[of], n})
 			}
 		}
