@@ -247,6 +247,9 @@ func TrainLarge(ctx context.Context, opt TrainOptions, data *DataFile, memory in
 	if err != nil {
 		return nil, use, err
 	}
+	if len(calibrationRows) == 0 || len(testRows) == 0 {
+		return nil, use, fmt.Errorf("of the rows held out %d to calibrate and %d to test have every label: label more of the file", len(calibrationRows), len(testRows))
+	}
 	t.Model = model
 	t.Counts.Train, t.Counts.Calibration, t.Counts.Test = train.Len(), len(calibrationRows), len(testRows)
 	opt.Examples = calibrationRows // whose labels the certificate names the source of

@@ -74,6 +74,35 @@ func TestTrainLarge(t *testing.T) {
 	}
 }
 
+// Where few rows of a large file are labelled, none may be left to test or to calibrate on.
+func TestTrainLargeOnFewLabels(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tickets.jsonl")
+	tickets := generator.Tickets(3, 400)
+	for _, spare := range []float64{testShare, testShare + calibrationShare} {
+		writeRows(t, path, len(tickets), func(i int) task.Example {
+			e := tickets[i]
+			if draw := task.Draw(1, e.Text); draw < spare+.1 && (spare == testShare || draw > testShare-.03) {
+				e.Labels = nil
+			}
+			return e
+		})
+		data, err := OpenData(path, 1, func(string, int, int) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer data.Close()
+		fields, err := data.Fields()
+		if err != nil {
+			t.Fatal(err)
+		}
+		triage := &task.Task{Name: "triage", Fields: fields, Target: task.DefaultTarget}
+		_, _, err = TrainLarge(context.Background(), TrainOptions{Task: triage, Seed: 1, Now: time.Now}, data, 2<<20)
+		if err == nil || !strings.Contains(err.Error(), "have every label") {
+			t.Errorf("without labels below %v: %v", spare, err)
+		}
+	}
+}
+
 func TestOpenDataFindsBadLines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rows.jsonl")
 	lines := []string{`{"id":"a","text":"one","labels":{"c":"x"}}`, ``, `{"id":"a","text":"two","labels":{"c":"y"}}`, `no json`,
