@@ -410,7 +410,7 @@ func (c *Controller) move(ctx context.Context, s *subject, next Record, actor st
 		undo()
 		if errors.Is(err, store.ErrConflict) {
 			before := s.version
-			if err = errors.Join(err, c.reload(ctx, s)); s.version == before { // it is the evidence that another process wrote
+			if err = errors.Join(err, c.reload(ctx, s)); s.version == before && c.leading { // it is the evidence that another process wrote
 				err = errors.Join(err, c.overwrite(ctx, s))
 			}
 		}

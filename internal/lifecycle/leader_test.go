@@ -104,6 +104,37 @@ func TestALateWriteOfEvidenceStopsNothing(t *testing.T) {
 	b.until("a withdrawal", in(Suspended))
 }
 
+// A command that a follower takes gives way to what the leader has seen meanwhile.
+func TestACommandToAFollowerKeepsTheLeadersEvidence(t *testing.T) {
+	trains(t)
+	b := benchWithModel(t, nil)
+	follower, err := Open(t.Context(), Options{Store: b.store, Tasks: []Setup{{Task: colours()}}, Now: b.now, Publish: func([]Deployment) error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	follower.leading = false
+	defer follower.Close()
+	s := follower.subjects["colours"]
+	mine := s.held[s.record.Lead].gauge
+	b.inside(func(ctx context.Context, s *subject) { // twice: the first may be what the follower read
+		h := s.held[s.record.Lead]
+		for range 2 {
+			h.gauge.Total += 50
+			h.gauge.dirty = true
+			b.flush(ctx)
+		}
+	})
+	if err := follower.obey(t.Context(), s, RollBack, "", "ann", s.version); !errors.Is(err, ErrStale) {
+		t.Fatalf("obeyed on old evidence: %v", err)
+	}
+	if err := follower.reloadGauges(t.Context(), s); err != nil || mine.Total != 100 {
+		t.Errorf("%d of 100 comparisons are known: %v", mine.Total, err)
+	}
+	if err := follower.obey(t.Context(), s, RollBack, "", "ann", s.version); err != nil || s.record.State != Suspended {
+		t.Errorf("%v, %+v", err, s.record)
+	}
+}
+
 // Audits are frequent after an alarm until enough of them were made, and then as usual, whatever else happens.
 func TestAuditsCalmDown(t *testing.T) {
 	trains(t)
