@@ -169,8 +169,8 @@ func (a *applier) apply() (more bool, err error) {
 	}
 	a.store.heads.sync(to)
 	a.end = to
-	a.waiting = slices.Clone(a.waiting[len(links):])
-	a.beside = slices.Clone(a.beside[len(beside):])
+	a.waiting = slices.Delete(a.waiting, 0, len(links))
+	a.beside = slices.Delete(a.beside, 0, len(beside))
 	return len(a.waiting)+len(a.beside) > 0, nil
 }
 
@@ -178,13 +178,13 @@ func (a *applier) apply() (more bool, err error) {
 func (s *Store) applyLinks(ctx context.Context, l ledgerDB, from head, epoch int64, links []*link, beside []*event) (head, error) {
 	to := from
 	_, err := l.apply(ctx, nil, func(map[accountID]Balance) []statement {
-		t := newTransaction()
+		t := newTransaction(len(links))
 		for _, link := range links {
 			t.add(link)
 			to = link.end
 		}
 		for _, e := range beside {
-			t.statements = append(t.statements, e.statements...)
+			t.beside = append(t.beside, e.statements...)
 		}
 		return t.finish(from, to, epoch)
 	})

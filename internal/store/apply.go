@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"strings"
@@ -30,10 +31,9 @@ var (
 
 // A sqliteLedger applies transactions on the store's one write connection, and looks attempts up beside them.
 type sqliteLedger struct {
-	db       *sql.DB
-	read     *sql.DB
-	prepared map[string]*sql.Stmt
-	args     []any // scratch
+	db   *sql.DB
+	read *sql.DB
+	bulk bulk
 }
 
 var _ ledgerDB = (*sqliteLedger)(nil)
@@ -71,13 +71,24 @@ func (l *sqliteLedger) end(ctx context.Context, mine lane) (lane, error) {
 	return have, err
 }
 
-func (l *sqliteLedger) close() {} // the connection is the store's
+func (l *sqliteLedger) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	conn, err := l.db.Conn(ctx)
+	if err != nil {
+		return // what was prepared is lost with the connection
+	}
+	defer conn.Close()
+	_ = conn.Raw(func(c any) error { l.bulk.close(c); return nil })
+}
 
 func (l *sqliteLedger) apply(ctx context.Context, accounts []account, build func(map[accountID]Balance) []statement) (bool, error) {
-	if err := l.prepare(ctx); err != nil {
+	conn, err := l.db.Conn(ctx)
+	if err != nil {
 		return false, err
 	}
-	tx, err := l.db.BeginTx(ctx, nil)
+	defer conn.Close()
+	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
 		return false, err
 	}
@@ -88,89 +99,11 @@ func (l *sqliteLedger) apply(ctx context.Context, accounts []account, build func
 			return false, err
 		}
 	}
-	for all := build(balances); len(all) > 0; {
-		n := alike(all)
-		if err := l.exec(ctx, tx, all[:n]); err != nil {
-			return false, classify(err)
-		}
-		all = all[n:]
+	all := build(balances)
+	if err := conn.Raw(func(c any) error { return l.bulk.run(ctx, c.(driver.ConnPrepareContext), all) }); err != nil {
+		return false, classify(err)
 	}
 	return true, classify(tx.Commit())
-}
-
-// together is how many rows go into a table with one statement.
-const together = 32
-
-// alike returns how many statements at the front can be run as one.
-func alike(all []statement) int {
-	query := all[0].query
-	if len(all) < together || query != insertAttempt && query != insertEntry {
-		return 1
-	}
-	for _, s := range all[1:together] {
-		if s.query != query {
-			return 1
-		}
-	}
-	return together
-}
-
-// manyRows returns the insertion of one row as the insertion of several. A conflict undoes the whole transaction: it fails
-// anyway, and SQLite need not copy every page that it touches in order to undo one statement.
-func manyRows(query string) string {
-	values := strings.LastIndex(query, "(?")
-	return strings.Replace(query, "INSERT", "INSERT OR ROLLBACK", 1) + strings.Repeat(", "+query[values:], together-1)
-}
-
-// prepare compiles the statements that every commit uses. It needs the connection, so it comes before the transaction.
-func (l *sqliteLedger) prepare(ctx context.Context) error {
-	if l.prepared != nil {
-		return nil
-	}
-	prepared := map[string]*sql.Stmt{}
-	for _, query := range []string{moveHead, insertAttempt, closeAttempt, insertEntry, insertRollup, insertLatency, insertRate,
-		insertDay, insertHold, deleteHolds, insertBalance, insertExample, insertLabel, insertAttempts, insertEntries} {
-		p, err := l.db.PrepareContext(ctx, query)
-		if err != nil {
-			return err
-		}
-		prepared[query] = p
-	}
-	l.prepared = prepared
-	return nil
-}
-
-var insertAttempts, insertEntries = manyRows(insertAttempt), manyRows(insertEntry)
-
-// exec runs statements that are alike.
-func (l *sqliteLedger) exec(ctx context.Context, tx *sql.Tx, some []statement) error {
-	s := some[0]
-	if len(some) > 1 {
-		l.args = l.args[:0]
-		for _, one := range some {
-			l.args = append(l.args, one.args...)
-		}
-		s.args = l.args
-		if s.query = insertEntries; some[0].query == insertAttempt {
-			s.query = insertAttempts
-		}
-	}
-	run := tx.ExecContext
-	if p := l.prepared[s.query]; p != nil {
-		p = tx.StmtContext(ctx, p)
-		run = func(ctx context.Context, _ string, args ...any) (sql.Result, error) {
-			return p.ExecContext(ctx, args...)
-		}
-	}
-	result, err := run(ctx, s.query, s.args...)
-	if err != nil {
-		return err
-	}
-	n, err := result.RowsAffected()
-	if err != nil {
-		return err
-	}
-	return s.check(n)
 }
 
 // check judges how many rows a statement changed.

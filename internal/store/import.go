@@ -146,7 +146,7 @@ func (i *importer) line(ctx context.Context, l *exportLine) error {
 		}
 	}
 	if i.q == nil {
-		i.q, i.t = newSequence(i.from, i.now, nil), newTransaction()
+		i.q, i.t = newSequence(i.from, i.now, nil, maxBatch), newTransaction(maxBatch)
 	}
 	if l.Seq != i.q.end.seq+1 {
 		return fmt.Errorf("entry %d follows entry %d", l.Seq, i.q.end.seq)

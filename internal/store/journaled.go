@@ -48,7 +48,7 @@ func (w *writer) enter(ctx context.Context, batch []*event) (left []*event, err 
 		return nil, nil
 	}
 	from := w.written()
-	q := newSequence(from, w.store.now(), balances)
+	q := newSequence(from, w.store.now(), balances, len(batch))
 	q.covered = j.covered[:0]
 	f := &flight{batch: batch, made: appended{links: make([]*link, len(batch)), end: from, durable: j.journal.sync}, sync: synced()}
 	for i, e := range batch {
@@ -107,7 +107,7 @@ func (w *writer) standing(ctx context.Context, batch []*event) (map[accountID]Ba
 // only be that of a recent attempt; others are looked up.
 func (w *writer) doubtful(ctx context.Context, batch []*event) (map[string]State, error) {
 	recent := &w.journaled.recent
-	states := map[string]State{}
+	states := make(map[string]State, len(batch))
 	var unknown []string
 	for _, e := range batch {
 		line := e.row != nil && strings.HasPrefix(e.ID, linePrefix)
@@ -155,7 +155,7 @@ func newRecent() (r recent) {
 func (r *recent) add(links []*link, applied int64) {
 	if time.Since(r.began) > time.Second && r.turns[1].last <= applied {
 		r.turns[1] = r.turns[0]
-		r.turns[0].states, r.turns[0].since = map[string]State{}, NewIDOf(time.Now(), [10]byte{})
+		r.turns[0].states, r.turns[0].since = make(map[string]State, len(r.turns[1].states)), NewIDOf(time.Now(), [10]byte{})
 		r.began = time.Now()
 	}
 	for _, l := range links {
@@ -197,6 +197,7 @@ func (s *Store) openJournaled(ctx context.Context, opts Options, mine *lane) (er
 		return err
 	}
 	ledger := s.ledger()
+	defer ledger.close()
 	links, err := following(all, mine.head, func(n int64) (*row, error) {
 		rows, err := s.queryRows(ctx, s.write, `n = ?`, n)
 		if err == nil && len(rows) == 0 {

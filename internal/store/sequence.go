@@ -9,6 +9,7 @@ type sequence struct {
 	balances map[accountID]Balance // of all accounts that the events touch
 	begun    map[string]int64      // positions of the intents that it began
 	covered  []byte                // what the hashes of the new entries cover, one after the other
+	free     []link                // room for links
 }
 
 // A link is an event with its place in the chain: everything that is to be written about it.
@@ -21,13 +22,19 @@ type link struct {
 	covered []byte // what the entry's hash covers; belongs to the sequence
 }
 
-func newSequence(from head, now time.Time, balances map[accountID]Balance) *sequence {
-	return &sequence{end: from, now: now, balances: balances, begun: map[string]int64{}}
+// newSequence begins a sequence of about so many events.
+func newSequence(from head, now time.Time, balances map[accountID]Balance, events int) *sequence {
+	return &sequence{end: from, now: now, balances: balances, begun: map[string]int64{}, free: make([]link, events)}
 }
 
 // add links an event. An intent that does not fit into its budgets is refused and leaves no trace.
 func (q *sequence) add(e *event) (*link, error) {
-	l := &link{kind: e.kind, note: e.note}
+	if len(q.free) == 0 {
+		q.free = make([]link, 16)
+	}
+	l := &q.free[0]
+	q.free = q.free[1:]
+	l.kind, l.note = e.kind, e.note
 	if e.row != nil {
 		l.row = *e.row
 	}
@@ -40,7 +47,9 @@ func (q *sequence) add(e *event) (*link, error) {
 		if r.n == 0 { // imported rows have their position
 			r.n = q.position()
 		}
-		q.begun[r.ID] = r.n
+		if e.kind == kindIntent {
+			q.begun[r.ID] = r.n
+		}
 	case kindOutcome:
 		if n := q.begun[r.ID]; n != 0 { // a replay may hold both
 			r.n = n

@@ -127,6 +127,9 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 		return s, err
 	}
 	if err := s.start(ctx, opts); err != nil {
+		if s.writer != nil {
+			s.writer.ledger.close()
+		}
 		return nil, errors.Join(s.hint(err), s.closeFiles())
 	}
 	return s, nil

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"math/bits"
 	"slices"
 	"time"
@@ -23,21 +22,26 @@ const (
 	mustBeOurs              // another process owns the lane
 )
 
-// A transaction is what one group commit writes: the rows, the chain over them, and the sums that keep queries fast.
+// A transaction is what one group commit writes: the rows, the chain over them, and the sums that keep queries fast. What goes into
+// one table stands together, so that it can go there at once.
 type transaction struct {
-	statements []statement
-	balances   map[accountID]Balance // of the accounts that the entries touch, after the last one
-	inserted   map[int64]int         // by position, the statements that insert attempts
+	rows     []statement           // that insert attempts
+	closes   []statement           // that add outcomes to them
+	entries  []statement           // of the chain
+	beside   []statement           // the others, in the order in which they came
+	free     []any                 // room for arguments
+	balances map[accountID]Balance // of the accounts that the entries touch, after the last one
+	inserted map[int64]int         // by position, which of rows insert an intent
 
-	rollups   map[rollupKey]*sums
-	latencies map[latencyKey]int64
-	rates     map[rateKey]int64
-	days      map[int64][2]int64
+	hours map[rollupKey]*hourSums
+	rates map[rateKey]int64
+	days  map[int64][2]int64
 }
 
-func newTransaction() *transaction {
-	return &transaction{balances: map[accountID]Balance{}, inserted: map[int64]int{}, rollups: map[rollupKey]*sums{},
-		latencies: map[latencyKey]int64{}, rates: map[rateKey]int64{}, days: map[int64][2]int64{}}
+// newTransaction begins a transaction of about so many entries.
+func newTransaction(entries int) *transaction {
+	return &transaction{rows: make([]statement, 0, entries), entries: make([]statement, 0, entries), balances: map[accountID]Balance{}, inserted: map[int64]int{}, hours: map[rollupKey]*hourSums{},
+		rates: map[rateKey]int64{}, days: map[int64][2]int64{}}
 }
 
 const (
@@ -49,7 +53,9 @@ const (
 		reference = ?, input = ?, cached = ?, cache_write = ?, output = ?, reasoning = ?, reason = ?, answered = ?,
 		confidence = ?, status = ?, latency = ? WHERE n = ? AND state = 'open'`
 	insertEntry  = `INSERT INTO chain (lane, seq, kind, n, note, hash) VALUES (?,?,?,?,?,?)`
-	insertRollup = `INSERT INTO rollups VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+	insertRollup = `INSERT INTO rollups (span, bucket, lane, task, tier, provider, model, key_id, state, flags, attempts, cost, cost_low,
+		cost_high, reference, input, cached, cache_write, output, reasoning, latency)
+		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (span, bucket, lane, task, tier, provider, model, key_id, state, flags) DO UPDATE SET
 		attempts = rollups.attempts + excluded.attempts, cost = rollups.cost + excluded.cost,
 		cost_low = rollups.cost_low + excluded.cost_low, cost_high = rollups.cost_high + excluded.cost_high,
@@ -57,7 +63,7 @@ const (
 		cached = rollups.cached + excluded.cached, cache_write = rollups.cache_write + excluded.cache_write,
 		output = rollups.output + excluded.output, reasoning = rollups.reasoning + excluded.reasoning,
 		latency = rollups.latency + excluded.latency`
-	insertLatency = `INSERT INTO latencies VALUES (?,?,?,?,?,?,?)
+	insertLatency = `INSERT INTO latencies (day, lane, task, tier, model, step, attempts) VALUES (?,?,?,?,?,?,?)
 		ON CONFLICT (day, lane, task, tier, model, step) DO UPDATE SET attempts = latencies.attempts + excluded.attempts`
 	insertRate = `INSERT INTO rates VALUES (?,?,?,?)
 		ON CONFLICT (minute, lane, task) DO UPDATE SET requests = rates.requests + excluded.requests`
@@ -84,9 +90,9 @@ func (t *transaction) add(l *link) {
 		}
 	case kindOutcome:
 		if at, ok := t.inserted[r.n]; ok { // both halves come together
-			r.outcomeArgs(t.statements[at].args[:intentColumns])
+			r.outcomeArgs(t.rows[at].args[:intentColumns])
 		} else {
-			t.do(mustTouch, closeAttempt, append(r.outcomeArgs(make([]any, 0, outcomeColumns+1)), r.n)...)
+			t.closes = append(t.closes, statement{closeAttempt, append(r.outcomeArgs(t.room(outcomeColumns+1)), r.n), mustTouch})
 		}
 		if len(r.holds) > 0 {
 			t.do(mustTouch, deleteHolds, r.n)
@@ -98,22 +104,36 @@ func (t *transaction) add(l *link) {
 	if l.kind == kindOutcome || l.kind == kindFree {
 		t.countClosed(r)
 	}
-	t.do(mustTouch, insertEntry, l.end.lane, l.end.seq, int64(l.kind), r.n, l.note, l.end.hash[:])
+	t.entries = append(t.entries, statement{insertEntry,
+		append(t.room(entryColumns), l.end.lane, l.end.seq, int64(l.kind), r.n, l.note, l.end.hash[:]), mustTouch})
 }
 
 // insert adds the row of an attempt.
 func (t *transaction) insert(r *row) {
-	t.inserted[r.n] = len(t.statements)
-	t.do(mustTouch, insertAttempt, r.outcomeArgs(r.intentArgs(make([]any, 0, intentColumns+outcomeColumns)))...)
+	if r.State != Free { // which is complete
+		t.inserted[r.n] = len(t.rows)
+	}
+	t.rows = append(t.rows, statement{insertAttempt, r.outcomeArgs(r.intentArgs(t.room(intentColumns + outcomeColumns))), mustTouch})
 }
 
 func (t *transaction) do(must touch, query string, args ...any) {
-	t.statements = append(t.statements, statement{query, args, must})
+	t.beside = append(t.beside, statement{query, args, must})
+}
+
+// room returns room for so many arguments.
+func (t *transaction) room(n int) []any {
+	if len(t.free) < n {
+		t.free = make([]any, 1<<12)
+	}
+	args := t.free[:0:n]
+	t.free = t.free[n:]
+	return args
 }
 
 const (
 	intentColumns  = 16
 	outcomeColumns = 17
+	entryColumns   = 6
 )
 
 func (r *row) intentArgs(args []any) []any {
@@ -153,6 +173,18 @@ const (
 // sums are the columns of a rollup, in their order.
 type sums [11]int64
 
+func (s *sums) add(other *sums) {
+	for i, v := range other {
+		s[i] += v
+	}
+}
+
+// hourSums are what is kept of the attempts of one kind that begin in one hour; the sums of a day follow from those of its hours.
+type hourSums struct {
+	sums
+	latencies map[int64]int64 // how many had a latency of this step
+}
+
 type latencyKey struct {
 	day               int64
 	task, tier, model string
@@ -181,32 +213,42 @@ func (t *transaction) countDay(r *row) {
 	t.days[day] = [2]int64{min(span[0], r.n), max(span[1], r.n)}
 }
 
-// countClosed adds a row that has its outcome to the sums of its hour, broken down and not, and of its day.
+// countClosed adds a row that has its outcome to the sums of its hour.
 func (t *transaction) countClosed(r *row) {
-	at := r.At.Unix()
 	flags := flag(r.Audit)*flagAudit | flag(r.Answered)*flagAnswered | flag(r.Simulated)*flagSimulated |
 		flag(r.Status >= 400)*flagFailed
-	u := r.Usage
-	add := sums{1, int64(r.Cost), int64(r.CostLow), int64(r.CostHigh), int64(r.Reference), u.Input, u.Cached, u.CacheWrite,
-		u.Output, u.Reasoning, int64(r.Latency)}
-	for _, key := range []rollupKey{
-		{hour, floor(at, hour), r.Task, r.Tier, r.Provider, r.Model, r.KeyID, string(r.State), flags},
-		{span: hourTotals, bucket: floor(at, hour), state: string(r.State), flags: flags},
-		{day, floor(at, day), r.Task, r.Tier, r.Provider, r.Model, r.KeyID, string(r.State), flags},
-	} {
-		have := t.rollups[key]
-		if have == nil {
-			have = new(sums)
-			t.rollups[key] = have
-		}
-		for i, v := range add {
-			have[i] += v
-		}
+	key := rollupKey{hour, floor(r.At.Unix(), hour), r.Task, r.Tier, r.Provider, r.Model, r.KeyID, string(r.State), flags}
+	have := t.hours[key]
+	if have == nil {
+		have = &hourSums{latencies: map[int64]int64{}}
+		t.hours[key] = have
 	}
+	u := r.Usage
+	have.add(&sums{1, int64(r.Cost), int64(r.CostLow), int64(r.CostHigh), int64(r.Reference), u.Input, u.Cached, u.CacheWrite,
+		u.Output, u.Reasoning, int64(r.Latency)})
 	overnight := IsLine(r.ID) && r.State != Free // nobody waited for it
 	if (r.State == Settled || r.State == Free || r.State == Unpriced) && !overnight {
-		t.latencies[latencyKey{floor(at, day), r.Task, r.Tier, r.Model, latencyStep(r.Latency)}]++
+		have.latencies[latencyStep(r.Latency)]++
 	}
+}
+
+// addUp returns the sums of hours, broken down and not, and of days, and the latencies of days.
+func (t *transaction) addUp() (rollups map[rollupKey]*sums, latencies map[latencyKey]int64) {
+	rollups, latencies = make(map[rollupKey]*sums, 3*len(t.hours)), map[latencyKey]int64{}
+	for k, have := range t.hours {
+		ofDay := k
+		ofDay.span, ofDay.bucket = day, floor(k.bucket, day)
+		for _, key := range []rollupKey{k, {span: hourTotals, bucket: k.bucket, state: k.state, flags: k.flags}, ofDay} {
+			if rollups[key] == nil {
+				rollups[key] = new(sums)
+			}
+			rollups[key].add(&have.sums)
+		}
+		for step, attempts := range have.latencies {
+			latencies[latencyKey{ofDay.bucket, k.task, k.tier, k.model, step}] += attempts
+		}
+	}
+	return rollups, latencies
 }
 
 // floor rounds down to a multiple of unit, also below zero.
@@ -237,25 +279,19 @@ func stepLatency(step int64) time.Duration {
 	return time.Duration((step%8+8+1)<<octave-1) * time.Microsecond
 }
 
-// tableOrder says which statements come first; the others come in the order in which they were added.
-var tableOrder = map[string]int{moveHead: -4, insertAttempt: -3, closeAttempt: -2, insertEntry: -1}
-
 // finish returns all statements: first the move of the head, which fails when another process owns the lane by now, then the
 // rows and the chain, then the sums. Every row of the sums belongs to one lane, so processes never wait for each other.
 func (t *transaction) finish(from, to head, epoch int64) []statement {
 	lane := from.lane
-	move := statement{moveHead, []any{to.seq, to.n, to.hash[:], lane, epoch, from.seq}, mustBeOurs}
-	t.statements = slices.Insert(t.statements, 0, move)
-	// What goes into one table stands together, so that it can go there at once. An intent's holds still come before they go.
-	slices.SortStableFunc(t.statements, func(a, b statement) int { return cmp.Compare(tableOrder[a.query], tableOrder[b.query]) })
-	for k, add := range t.rollups {
+	rollups, latencies := t.addUp()
+	for k, add := range rollups {
 		args := []any{k.span, k.bucket, lane, k.task, k.tier, k.provider, k.model, k.key, k.state, k.flags}
 		for _, v := range add {
 			args = append(args, v)
 		}
 		t.do(mayTouch, insertRollup, args...)
 	}
-	for k, attempts := range t.latencies {
+	for k, attempts := range latencies {
 		t.do(mayTouch, insertLatency, k.day, lane, k.task, k.tier, k.model, k.step, attempts)
 	}
 	for k, requests := range t.rates {
@@ -267,5 +303,6 @@ func (t *transaction) finish(from, to head, epoch int64) []statement {
 	for id, have := range t.balances {
 		t.do(mayTouch, insertBalance, id.name, id.start, int64(have.Spent), int64(have.Reserved))
 	}
-	return t.statements
+	move := statement{moveHead, []any{to.seq, to.n, to.hash[:], lane, epoch, from.seq}, mustBeOurs}
+	return slices.Concat([]statement{move}, t.rows, t.closes, t.entries, t.beside)
 }

@@ -49,7 +49,7 @@ func (s *Store) Verify(ctx context.Context) (Report, error) {
 		return Report{}, fmt.Errorf("store: verify: %w", err)
 	}
 	defer tx.Rollback() //nolint:errcheck // it only read
-	v := &verifier{store: s, tx: tx, open: map[int64]bool{}, early: map[int64]string{}, certificates: map[string]Notice{}, days: newTransaction()}
+	v := &verifier{store: s, tx: tx, open: map[int64]bool{}, early: map[int64]string{}, certificates: map[string]Notice{}, days: newTransaction(0)}
 	for _, check := range []func(context.Context) error{v.database, v.lanes, v.checkCertificates, v.rowsMissed, v.checkSums, v.checkBudgets} {
 		if err := check(ctx); err != nil && ctx.Err() != nil {
 			return v.report, fmt.Errorf("store: verify: %w", err)
@@ -309,12 +309,13 @@ func (v *verifier) checkDays(ctx context.Context, days []int64, from, to int64) 
 	for _, d := range days {
 		first, last = min(first, v.days.days[d][0]), max(last, v.days.days[d][1])
 	}
-	want := newTransaction()
+	want := newTransaction(0)
 	if err := v.addUp(ctx, want, first, last, from, to); err != nil {
 		return err
 	}
+	rollups, latencies := want.addUp()
 	return errors.Join(
-		compareSums(ctx, v, "rollups", want.rollups, `SELECT span, bucket, task, tier, provider, model, key_id, state, flags,
+		compareSums(ctx, v, "rollups", rollups, `SELECT span, bucket, task, tier, provider, model, key_id, state, flags,
 			SUM(attempts), SUM(cost), SUM(cost_low), SUM(cost_high), SUM(reference), SUM(input), SUM(cached), SUM(cache_write),
 			SUM(output), SUM(reasoning), SUM(latency) FROM rollups WHERE bucket >= ? AND bucket < ?
 			GROUP BY span, bucket, task, tier, provider, model, key_id, state, flags`, from, to,
@@ -326,7 +327,7 @@ func (v *verifier) checkDays(ctx context.Context, days []int64, from, to int64) 
 				}
 				return k, &s, into
 			}, func(a, b *sums) bool { return a != nil && b != nil && *a == *b }),
-		compareSums(ctx, v, "latencies", want.latencies, `SELECT day, task, tier, model, step, SUM(attempts) FROM latencies
+		compareSums(ctx, v, "latencies", latencies, `SELECT day, task, tier, model, step, SUM(attempts) FROM latencies
 			WHERE day >= ? AND day < ? GROUP BY day, task, tier, model, step`, from, to,
 			func() (*latencyKey, *int64, []any) {
 				k, n := &latencyKey{}, new(int64)

@@ -561,11 +561,11 @@ func (w *writer) locate(ctx context.Context, batch []*event) error {
 // append commits a batch to a lane that ends at from.
 func (s *Store) append(ctx context.Context, l ledgerDB, from head, epoch int64, batch []*event) (made appended, err error) {
 	made.durable, err = l.apply(ctx, accountsOf(batch), func(balances map[accountID]Balance) []statement {
-		q, t := newSequence(from, s.now(), balances), newTransaction()
+		q, t := newSequence(from, s.now(), balances, len(batch)), newTransaction(len(batch))
 		made.links = make([]*link, len(batch))
 		for i, e := range batch {
 			if e.kind == kindCapture {
-				t.statements = append(t.statements, e.statements...)
+				t.beside = append(t.beside, e.statements...)
 			} else if made.links[i], e.refused = q.add(e); e.refused == nil {
 				t.add(made.links[i])
 			}
