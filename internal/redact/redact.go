@@ -14,25 +14,30 @@ import (
 type rule struct {
 	kind    string
 	pattern *regexp.Regexp
-	is      func(found string) bool // nil: everything that the pattern finds
+	reach   func(text string, n int) int // how many of the n bytes that the pattern found at text's beginning are it, negative: are not; nil: all are
 	by      string
 }
+
+// secretWord finds what follows a word such as password.
+var secretWord = regexp.MustCompile(`(?i)((?:\b|_)(?:password|passwd|pwd|passphrase|secret|api[_ -]?key|access[_ -]?token|bearer)["']?(?:\s*[:=]\s*|\s+is\s*:?\s+|\s+)["']?)([^\s"',;]{8,})`)
+
+// phone finds what may be a telephone number.
+var phone = regexp.MustCompile(`(^|[^\w-])(?:\+|00|\(|0)[0-9][0-9 ()./-]{6,18}[0-9]\b`)
 
 // builtin holds the kinds in the order in which they are looked for: what is longer and surer comes first.
 var builtin = []rule{
 	{"key", regexp.MustCompile(`(?s)-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|$)`), nil, "[key]"},
 	{"key", regexp.MustCompile(`\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+`), nil, "[key]"}, // JSON web tokens
-	{"key", regexp.MustCompile(`\b(?:sk|pk|rk|gsk|hf|whsec|glpat|xai|npm|occam)[-_][A-Za-z0-9][\w-]{15,}`), hasDigit, "[key]"},
+	{"key", regexp.MustCompile(`\b(?:sk|pk|rk|gsk|hf|whsec|glpat|xai|npm|occam)[-_][A-Za-z0-9][\w-]{15,}`), all(hasDigit), "[key]"},
 	{"key", regexp.MustCompile(`\b(?:gh[opsru]_|github_pat_|xox[abeoprs]-|AIza|ya29\.)[\w-]{12,}`), nil, "[key]"},
 	{"key", regexp.MustCompile(`\b(?:AKIA|ASIA)[A-Z0-9]{16}\b`), nil, "[key]"},
-	{"key", regexp.MustCompile(`(?i)\b((?:password|passwd|pwd|passphrase|secret|api[_ -]?key|access[_ -]?token|bearer)["']?(?:\s*[:=]\s*|\s+is\s*:?\s+|\s+)["']?)([^\s"',;]{8,})`),
-		func(found string) bool { return hasDigit(lastWord(found)) }, "${1}[key]"},
+	{"key", secretWord, all(func(found string) bool { return hasDigit(secretWord.FindStringSubmatch(found)[2]) }), "${1}[key]"},
 	{"email", regexp.MustCompile(`[\pL\pN._%+-]+@[\pL\pN-]+(?:\.[\pL\pN-]+)+`), nil, "[email]"},
-	{"iban", regexp.MustCompile(`\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}\b`), isIBAN, "[iban]"},
+	{"iban", regexp.MustCompile(`\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}\b`), reachIBAN, "[iban]"},
 	// In the lengths and groups that cards are written in, of the industries that issue them.
 	{"card", regexp.MustCompile(`\b(?:[2-6][0-9]{15}|3[47][0-9]{13}|3[068][0-9]{12}|[46][0-9]{18}|4[0-9]{12}|` +
-		`[2-6][0-9]{3}[ -][0-9]{4}[ -][0-9]{4}[ -][0-9]{4}(?:[ -][0-9]{3})?|3[47][0-9]{2}[ -][0-9]{6}[ -][0-9]{5})\b`), isCard, "[card]"},
-	{"phone", regexp.MustCompile(`(^|[^\w-])(?:\+|00|\(|0)[0-9][0-9 ()./-]{6,18}[0-9]\b`), isPhone, "${1}[phone]"},
+		`[2-6][0-9]{3}[ -][0-9]{4}[ -][0-9]{4}[ -][0-9]{4}(?:[ -][0-9]{3})?|3[47][0-9]{2}[ -][0-9]{6}[ -][0-9]{5})\b`), all(isCard), "[card]"},
+	{"phone", phone, reachPhone, "${1}[phone]"},
 }
 
 // Kinds are the names of what is known without a pattern of one's own: "card" (payment cards with a valid check digit),
@@ -92,23 +97,75 @@ func New(kinds []string, own map[string]string) (*Rules, error) {
 
 // Text returns the text with everything replaced. Text that was redacted before does not change again.
 func (r *Rules) Text(text string) string {
-	for _, rule := range r.rules {
-		text = rule.pattern.ReplaceAllStringFunc(text, func(found string) string {
-			if rule.is != nil && !rule.is(found) {
-				return found
-			}
-			if strings.HasPrefix(rule.by, "$") {
-				return rule.pattern.ReplaceAllString(found, rule.by)
-			}
-			return rule.by
-		})
+	for i := range r.rules {
+		text = r.rules[i].replace(text)
 	}
 	return text
 }
 
-func hasDigit(text string) bool { return strings.ContainsAny(text, "0123456789") }
+// replace goes on behind what is it, and behind what is not.
+func (r *rule) replace(text string) string {
+	if r.reach == nil {
+		return r.pattern.ReplaceAllLiteralString(text, r.by)
+	}
+	var done []byte
+	for m := r.pattern.FindStringSubmatchIndex(text); m != nil; m = r.pattern.FindStringSubmatchIndex(text) {
+		n := r.reach(text[m[0]:], m[1]-m[0])
+		if n > 0 {
+			done = r.pattern.ExpandString(append(done, text[:m[0]]...), r.by, text, m)
+		} else {
+			n = -n
+			done = append(done, text[:m[0]+n]...)
+		}
+		text = text[m[0]+n:]
+	}
+	return string(append(done, text...))
+}
 
-func lastWord(text string) string { return text[strings.LastIndexAny(text, " \t\n:=\"'")+1:] }
+// all is the reach of what is what the pattern found, or is not.
+func all(is func(found string) bool) func(text string, n int) int {
+	return func(text string, n int) int {
+		if is(text[:n]) {
+			return n
+		}
+		return -n
+	}
+}
+
+// reachIBAN is the longest valid number, without the words in capitals behind it. Where there is none, one may begin in the next word.
+func reachIBAN(text string, n int) int {
+	word := n
+	for ; n >= shortestIBAN; n = strings.LastIndexByte(text[:n], ' ') {
+		if isIBAN(text[:n]) {
+			return n
+		}
+	}
+	if i := strings.IndexByte(text[:word], ' '); i > 0 {
+		word = i
+	}
+	return -word
+}
+
+const (
+	shortestIBAN = 15
+	longestPhone = 32 // with what stands before it
+)
+
+// reachPhone is what was found, or what of it stands before a second number: "030 1234567 / 0171 1234567".
+func reachPhone(text string, n int) int {
+	for i := 1; i < n; i++ {
+		if !strings.ContainsRune(" /", rune(text[i])) || !isPhone(text[:i]) {
+			continue
+		}
+		next := phone.FindStringIndex(text[i:min(len(text), i+longestPhone)])
+		if next != nil && strings.Trim(text[i:i+next[0]], " /") == "" && isPhone(text[i+next[0]:i+next[1]]) {
+			return i
+		}
+	}
+	return all(isPhone)(text, n)
+}
+
+func hasDigit(text string) bool { return strings.ContainsAny(text, "0123456789") }
 
 // isCard is the check of ISO/IEC 7812: doubling every second digit from the right, the digits' sum is a multiple of ten.
 func isCard(text string) bool {

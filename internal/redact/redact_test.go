@@ -64,6 +64,34 @@ func TestText(t *testing.T) {
 	}
 }
 
+// TestNeighbours redacts what stands beside more of its kind, beside words in capitals, and values with signs in them.
+func TestNeighbours(t *testing.T) {
+	all := rules(t, nil, redact.Kinds()...)
+	for text, want := range map[string]string{
+		"DE89 3704 0044 0532 0130 00 BIC COBADEFFXXX":      "[iban] BIC COBADEFFXXX",
+		"GB82WEST12345698765432 EUR 500":                   "[iban] EUR 500",
+		"DE89370400440532013000 OR GB82WEST12345698765432": "[iban] OR [iban]",
+		"AB12 CDEFGHIJKLMNOPQ GB82WEST12345698765432":      "AB12 CDEFGHIJKLMNOPQ [iban]",
+		"AB12 CDEFGHIJKLMNOPQ IS AN ORDER":                 "AB12 CDEFGHIJKLMNOPQ IS AN ORDER",
+		"api_key=c2VjcmV0a2V5MTIzNDU2Nzg5MA==":             "api_key=[key]",
+		"password: 9f8e7d6c:abcdefgh":                      "password: [key]",
+		"DB_PASSWORD=hunter22pass":                         "DB_PASSWORD=[key]",
+		"030 1234567 / 0171 1234567":                       "[phone] / [phone]",
+		"030 123456789 / 0171 23456789":                    "[phone] / [phone]",
+		"+49 30 1234567 030 9876543":                       "[phone] [phone]",
+		"+44 20 7946 0958":                                 "[phone]",
+		"+49 30 1234567 078":                               "[phone]",
+	} {
+		got := all.Text(text)
+		if got != want {
+			t.Errorf("%q\n got %q\nwant %q", text, got, want)
+		}
+		if again := all.Text(got); again != got {
+			t.Errorf("%q changes again, into %q", got, again)
+		}
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	for want, try := range map[string]func() error{
 		"no kind":         func() error { _, err := redact.New([]string{"e-mail"}, nil); return err },
