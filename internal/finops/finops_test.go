@@ -176,7 +176,7 @@ func TestInvoiceAmounts(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"", ".", "abc", "1.2.3", "12345678901", "9999999999", "1e99", "1e", "NaN", "0x10",
-		"1,0,0e5x"} {
+		"1,0,0e5x", "0,50", "0,123", "1.234,56", "12,34", "1,2345", "5.00-", "(5", "--5", "1,234,56"} {
 		if got, _, err := readUSD(text); err == nil {
 			t.Errorf("%q is read as %v", text, got)
 		}

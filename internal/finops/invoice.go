@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -92,12 +93,22 @@ func ReadInvoice(r io.Reader) ([]InvoiceLine, error) {
 	}
 }
 
+// thousands is an amount with commas where they part thousands. Elsewhere they would be decimal points, which read as 100 times as much.
+var thousands = regexp.MustCompile(`^[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.|$)`)
+
 // readUSD reads "1,234.5678", "$0.01", "-3.20" or "(3.20)" exactly. Digits beyond the nano-dollar round half up.
 func readUSD(s string) (cost.Amount, int, error) {
-	bad := fmt.Errorf("%q is no amount in dollars", s)
-	text := strings.NewReplacer("$", "", ",", "", " ", "", "USD", "").Replace(s)
-	negative := strings.HasPrefix(text, "-") || strings.HasPrefix(text, "(") && strings.HasSuffix(text, ")")
-	text = strings.Trim(text, "-+()")
+	bad := fmt.Errorf("%q is no amount in dollars such as 1,234.56", s)
+	text := strings.NewReplacer("$", "", " ", "", "USD", "").Replace(s)
+	negative := strings.HasPrefix(text, "-")
+	if inside, ok := strings.CutPrefix(text, "("); ok && strings.HasSuffix(inside, ")") {
+		text, negative = inside[:len(inside)-1], true
+	} else if text != "" && (text[0] == '-' || text[0] == '+') {
+		text = text[1:]
+	}
+	if thousands.MatchString(text) {
+		text = strings.ReplaceAll(text, ",", "")
+	}
 	if mantissa, exponent, scientific := strings.Cut(strings.ToLower(text), "e"); scientific {
 		return readScientific(mantissa, exponent, negative, bad)
 	}
