@@ -175,7 +175,7 @@ func hostingCharges(cfg *config.Config, book *cost.Book, rows []finops.Row, w st
 		replicas := float64(max(p.Hosting.Replicas, 1))
 		hours := end.Sub(rows[first].Start).Hours() * replicas
 		charges = append(charges, finops.Charge{Kind: finops.Hosting, What: p.Hosting.SKU, Start: rows[first].Start, End: end,
-			Amount: cost.Amount(hours * float64(host.Hour)), Hours: hours})
+			Amount: cost.Amount(hours * float64(host.Hour)), Hours: hours, Busy: finops.BusyUnknown})
 	}
 	return charges, nil
 }

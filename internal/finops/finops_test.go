@@ -417,6 +417,9 @@ func TestBudget(t *testing.T) {
 	if _, ok := b.Exhausted(usd(5), from, from.AddDate(0, 0, 10), to); ok {
 		t.Error("half the budget is called exhausted")
 	}
+	if at, ok := b.Exhausted(usd(0.001), from, from.AddDate(0, 0, 20), to); ok {
+		t.Errorf("a budget of which a hundred-thousandth is spent ran out on %v", at)
+	}
 	if at, ok := b.Exhausted(usd(100), from, to, to); !ok || !at.Equal(to) {
 		t.Error("an exhausted budget is not")
 	}
@@ -467,6 +470,20 @@ func TestRecommendationsAreRankedByDollars(t *testing.T) {
 	}
 	if codes[len(codes)-1] != "ending" {
 		t.Errorf("what has no dollars does not come last: %v", codes)
+	}
+}
+
+// TestRecommendationsOfAMonthUnderWay scales up the days that there were, and says nothing of a server's idle hours that nobody measured.
+func TestRecommendationsOfAMonthUnderWay(t *testing.T) {
+	rows := []Row{{Start: from, Task: "tickets", Tier: "generalist", Provider: "openai", Model: "gpt-4o", Attempts: 1000, Cost: usd(30), CostLow: usd(30), CostHigh: usd(30)}}
+	charges := []Charge{{Kind: Hosting, What: "aws g5.xlarge", Start: from, End: from.AddDate(0, 0, 3), Amount: usd(72), Hours: 72, Busy: BusyUnknown}}
+	got := Recommend(Situation{Statement: Prove(from, to, rows, charges), Rows: rows, Charges: charges, Book: cost.Default(), At: from.AddDate(0, 0, 3)})
+	i := slices.IndexFunc(got, func(r Recommendation) bool { return r.Code == "lost" })
+	if i < 0 || got[i].Worth != usd(30*daysAMonth/3) {
+		t.Errorf("$30 in three days: %+v", got)
+	}
+	if slices.ContainsFunc(got, func(r Recommendation) bool { return r.Code == "idle" }) {
+		t.Errorf("idle hours that nobody measured: %+v", got)
 	}
 }
 

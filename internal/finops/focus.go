@@ -215,7 +215,7 @@ func (a FocusAccount) charged(c Charge) []focusRow {
 		return []focusRow{a.charge(c, c.Amount, 1, "Units", service[c.Kind].meter)}
 	}
 	if c.Busy <= 0 || c.Busy >= 1 {
-		meter := map[bool]string{true: "Idle Hours", false: "Hours"}[c.Busy <= 0]
+		meter := map[bool]string{true: "Idle Hours", false: "Hours"}[c.Busy == 0]
 		return []focusRow{a.charge(c, c.Amount, c.Hours, "Hours", meter)}
 	}
 	busy := cost.FromUSD(c.Amount.USD() * c.Busy)

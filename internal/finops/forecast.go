@@ -259,6 +259,9 @@ func (b Budget) Exhausted(spent cost.Amount, from, now, to time.Time) (time.Time
 	case spent <= 0 || elapsed <= 0:
 		return time.Time{}, false
 	}
-	at := from.Add(time.Duration(float64(elapsed) * math.Min(b.Hard.USD()/spent.USD(), 1e4)))
-	return at, at.Before(to)
+	lasts := float64(elapsed) * (b.Hard.USD() / spent.USD())
+	if lasts >= float64(to.Sub(from)) { // also where a Duration could not hold it
+		return time.Time{}, false
+	}
+	return from.Add(time.Duration(lasts)), true
 }

@@ -93,16 +93,19 @@ const (
 
 // Recommend lists what to do, the largest worth first, then what has none in dollars.
 func Recommend(s Situation) []Recommendation {
-	scale := 1.0
-	if days := s.Statement.To.Sub(s.Statement.From).Hours() / 24; days > 0 {
-		scale = daysAMonth / days
+	scale, until := 1.0, s.Statement.To
+	if s.At.After(s.Statement.From) && s.At.Before(until) {
+		until = s.At // the month is under way
+	}
+	if days := until.Sub(s.Statement.From).Hours() / 24; days > 0 {
+		scale = daysAMonth / max(days, 1)
 	}
 	monthly := func(a cost.Amount) cost.Amount { return cost.FromUSD(a.USD() * scale) }
 	var out []Recommendation
 	out = append(out, s.perTask(monthly)...)
 	for _, c := range s.Charges {
-		if idle := monthly(cost.FromUSD(c.Amount.USD() * (1 - c.Busy))); c.Kind == Hosting && c.Busy < idleBusy &&
-			idle >= leastAmount {
+		if idle := monthly(cost.FromUSD(c.Amount.USD() * (1 - c.Busy))); c.Kind == Hosting && c.Busy >= 0 &&
+			c.Busy < idleBusy && idle >= leastAmount {
 			out = append(out, Recommendation{Code: "idle", Task: c.Task, Worth: idle, Title: "share or release " + c.What,
 				Why: fmt.Sprintf("it works %.1f %% of its hours; the rest costs %s a month", 100*c.Busy, USD(idle)),
 				Do:  "serve more tasks from it as adapters, or scale it to zero between peaks"})

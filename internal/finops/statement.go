@@ -47,8 +47,11 @@ type Charge struct {
 	End    time.Time
 	Amount cost.Amount
 	Hours  float64 // of a server
-	Busy   float64 // share of those hours that it worked, in [0, 1]
+	Busy   float64 // share of those hours that it worked, in [0, 1], or BusyUnknown
 }
+
+// BusyUnknown is the Busy of a server of which nobody has measured how much it works.
+const BusyUnknown = -1
 
 // ChargeKind says what a charge was for.
 type ChargeKind string
