@@ -43,7 +43,7 @@ func (a *app) reportCommand() *cobra.Command {
 type spendReport struct {
 	Statement       finops.Statement        `json:"statement"`
 	Headline        string                  `json:"headline"`
-	Forecast        *finops.Quantiles       `json:"month_forecast_nano_usd"` // null before there are seven days
+	Forecast        *finops.Quantiles       `json:"month_forecast_nano_usd"` // null before there are seven days, and of a month that is over
 	Anomalies       []finops.Anomaly        `json:"anomalies"`
 	Recommendations []finops.Recommendation `json:"recommendations"`
 	Shutdowns       []finops.Ending         `json:"shutdowns"`
@@ -186,7 +186,7 @@ func (a *app) spendSeries(ctx context.Context, s *store.Store, w store.Window, r
 	if err != nil {
 		return err
 	}
-	if q, ok := finops.Forecast(days, w.From, w.To, rand.New(rand.NewPCG(1, 0))); ok {
+	if q, ok := finops.Forecast(days, w.From, w.To, rand.New(rand.NewPCG(1, 0))); ok && a.now().Before(w.To) {
 		r.Forecast = &q
 	}
 	r.Anomalies = finops.Anomalies(hours, finops.AnomalyOptions{})
@@ -247,7 +247,7 @@ func (a *app) printReport(r spendReport) {
 	fmt.Fprintf(w, "\nledger     settled %d, estimated %d, unpriced %d, open %d, free %d\n", r.Ledger.Settled, r.Ledger.Estimated, r.Ledger.Unpriced, r.Ledger.Open, r.Ledger.Free)
 	if r.Forecast != nil {
 		fmt.Fprintf(w, "forecast   %s for the month [p10 %s, p90 %s]\n", finops.USD(r.Forecast.P50), finops.USD(r.Forecast.P10), finops.USD(r.Forecast.P90))
-	} else {
+	} else if a.now().Before(r.Statement.To) {
 		fmt.Fprintln(w, "forecast   not before there are seven complete days")
 	}
 	for _, x := range r.Anomalies {

@@ -63,3 +63,28 @@ func TestReportCountsEverything(t *testing.T) {
 		t.Errorf("report:\n%s", out)
 	}
 }
+
+// A month that is over has no forecast: the last eight weeks, which forecasts look at, would make one of nothing.
+func TestReportOfAMonthThatIsOver(t *testing.T) {
+	_, url := newProvider(t, sim.Options{})
+	s := newStand(t, "providers:\n  openai: {type: openai, base_url: "+url+"}\n")
+	s.stored(func(opened *store.Store) error {
+		at := time.Now().AddDate(0, 0, -20)
+		id := store.NewID(at)
+		a := store.Attempt{ID: id, RequestID: id, At: at, Provider: "openai", Model: "gpt-4o", Price: "p", CostHigh: cost.USD}
+		if err := opened.Intend(t.Context(), a); err != nil {
+			return err
+		}
+		a.State, a.Answered, a.Cost, a.CostLow = store.Settled, true, cost.USD, cost.USD
+		return opened.Finish(t.Context(), a)
+	})
+	for month, want := range map[string]bool{time.Now().UTC().Format("2006-01"): true, "2025-02": false} {
+		var report struct {
+			Forecast *finops.Quantiles `json:"month_forecast_nano_usd"`
+		}
+		decode(t, mustRun(t, "", "report", "--json", "--month", month, "--config", s.config), &report)
+		if text := mustRun(t, "", "report", "--month", month, "--config", s.config); (report.Forecast != nil) != want || strings.Contains(text, "\nforecast ") != want {
+			t.Errorf("%s: forecast %+v\n%s", month, report.Forecast, text)
+		}
+	}
+}
