@@ -33,7 +33,7 @@ type sessions struct {
 
 	mu    sync.Mutex
 	open  map[[32]byte]session
-	tries map[string]tries // failed logins by address and account
+	tries map[[32]byte]tries // failed logins by address and account
 }
 
 type session struct {
@@ -48,7 +48,7 @@ type tries struct {
 }
 
 func newSessions(now func() time.Time) *sessions {
-	s := &sessions{now: now, hashes: make(chan struct{}, parallelHashes), open: map[[32]byte]session{}, tries: map[string]tries{}}
+	s := &sessions{now: now, hashes: make(chan struct{}, parallelHashes), open: map[[32]byte]session{}, tries: map[[32]byte]tries{}}
 	rand.Read(s.key[:]) //nolint:errcheck // never fails
 	return s
 }
@@ -119,7 +119,7 @@ func (s *sessions) endAll(name string) {
 
 // mayTry counts a try to log in and reports whether it is allowed.
 func (s *sessions) mayTry(r *http.Request, name string) bool {
-	key := addressOf(r) + " " + name
+	key := sha256.Sum256([]byte(addressOf(r) + " " + name)) // of one length, whatever is sent as a name
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()

@@ -6,9 +6,13 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"occam/internal/store"
 )
 
 func escape(s string) string     { return url.QueryEscape(s) }
@@ -130,6 +134,22 @@ func TestTriesAreForgottenAfterAMinute(t *testing.T) {
 	if now = now.Add(time.Minute); !s.mayTry(r, "admin") {
 		t.Error("still refused after a minute")
 	}
+	before := memory()
+	for i := range 100 {
+		s.mayTry(r, strings.Repeat("x", 1<<20)+strconv.Itoa(i))
+	}
+	if held := memory() - before; held > 50<<20 {
+		t.Errorf("a hundred tries with names of 1 MB hold %d MB", held>>20)
+	}
+	runtime.KeepAlive(s)
+}
+
+// memory is what is in use.
+func memory() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 func TestSessionsEnd(t *testing.T) {
@@ -337,6 +357,46 @@ func TestAccounts(t *testing.T) {
 	must(t, err)
 	if len(all) != 1 || all[0].name != "eva" || strings.Contains(all[0].hash, "correct horse") {
 		t.Errorf("the accounts are %+v", all)
+	}
+}
+
+// An overtaken is a database in which something else happens just before each change.
+type overtaken struct {
+	Database
+	first func()
+}
+
+func (o overtaken) Update(ctx context.Context, f func(*store.Tx) error) error {
+	o.first()
+	return o.Database.Update(ctx, f)
+}
+
+// TestOwnPasswordKeepsTheRole changes a password while an admin takes the role away, or the account.
+func TestOwnPasswordKeepsTheRole(t *testing.T) {
+	for what, meanwhile := range map[string]func(*testing.T, *store.Store){
+		"made a viewer": func(t *testing.T, s *store.Store) {
+			_, err := setAccount(t.Context(), s, "eva", Viewer, "correct horse battery")
+			must(t, err)
+		},
+		"removed": func(t *testing.T, s *store.Store) { _ = removeFor(t, s, "eva") },
+	} {
+		s := openStore(t)
+		for _, name := range []string{"admin", "eva"} {
+			_, err := setAccount(t.Context(), s, name, Admin, "correct horse battery")
+			must(t, err)
+		}
+		server := serve(t, Options{Source: s, Database: overtaken{s, func() { meanwhile(t, s) }}, Login: true})
+		form := url.Values{"old": {"correct horse battery"}, "new": {"another horse battery"}}
+		r, err := http.NewRequest(http.MethodPost, server.URL+"/api/settings/password", strings.NewReader(form.Encode()))
+		must(t, err)
+		r.SetBasicAuth("eva", "correct horse battery")
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		reply, err := http.DefaultClient.Do(r)
+		must(t, err)
+		reply.Body.Close()
+		if role, err := checkPassword(t.Context(), s, "eva", "another horse battery"); role > Viewer || err != nil {
+			t.Errorf("%s meanwhile, eva is %s (%v)", what, role, err)
+		}
 	}
 }
 

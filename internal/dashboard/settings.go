@@ -119,7 +119,7 @@ func (d *Dashboard) changePassword(w http.ResponseWriter, r *http.Request) {
 		err = checkNewPassword(r.PostFormValue("new"))
 	}
 	if err == nil {
-		_, err = changeAccount(r.Context(), d.Database, accountChange{name: caller.name, role: role, password: r.PostFormValue("new"), seen: -1,
+		_, err = changeAccount(r.Context(), d.Database, accountChange{name: caller.name, keepRole: true, password: r.PostFormValue("new"), seen: -1,
 			by: cmp.Or(caller.name, "?"), at: d.Now().UTC()})
 	}
 	if err != nil {
