@@ -18,6 +18,7 @@ import (
 	"occam/internal/finops"
 	"occam/internal/lifecycle"
 	"occam/internal/store"
+	"occam/internal/task"
 )
 
 func TestOverviewSaysTheSaving(t *testing.T) {
@@ -179,6 +180,16 @@ func TestRequestsFilterAndPages(t *testing.T) {
 		if r.Task != "ticket-triage" {
 			t.Errorf("the filter let %+v through", r)
 		}
+	}
+	day := fixedNow.AddDate(0, 0, -1).Format(time.DateOnly)
+	getJSON(t, server.URL+"/api/requests?from="+day+"&to="+day, &page)
+	for _, r := range page.Rows {
+		if r.At.Format(time.DateOnly) != day {
+			t.Errorf("the requests of %s hold one of %s", day, r.At)
+		}
+	}
+	if len(page.Rows) == 0 {
+		t.Errorf("no request of %s", day)
 	}
 	for query, fix := range map[string]string{"from=yesterday": "2026-11-30", "state=lost": "settled", "cursor=!": "newest"} {
 		status, _, body := get(t, server.URL+"/requests?"+query)
@@ -476,6 +487,9 @@ func TestGroups(t *testing.T) {
 		if status := send(map[string][]string{"name": {"triage"}, "audit": {audit}}); status != http.StatusBadRequest || len(made) != 1 {
 			t.Errorf("audit %s: status %d, made %+v", audit, status, made)
 		}
+	}
+	if name := suggestName(lifecycle.Group{ID: "s01c4", Fields: []task.Field{{Name: "カテゴリ"}}}); name != "task-01c4" {
+		t.Errorf("a name of a field in another script: %q", name)
 	}
 	refuse = errors.New("there is a task of this name")
 	if status := send(map[string][]string{"name": {"triage"}}); status != http.StatusConflict {

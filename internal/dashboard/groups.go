@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"cmp"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -45,7 +46,7 @@ func suggestName(g lifecycle.Group) string {
 	if len(g.Fields) > 0 {
 		name = g.Fields[0].Name
 	}
-	name = strings.Trim(notName.ReplaceAllString(strings.ToLower(name), "-"), "-")
+	name = cmp.Or(strings.Trim(notName.ReplaceAllString(strings.ToLower(name), "-"), "-"), "task")
 	return name[:min(len(name), 40)] + "-" + g.ID[max(0, len(g.ID)-4):]
 }
 

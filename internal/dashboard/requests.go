@@ -224,7 +224,7 @@ func readFilter(r *http.Request) (store.Filter, filter, error) {
 	if form.State != "" && stateWords[f.State] == "" {
 		return f, form, badInput("There is no ledger state "+quote(form.State)+".", "Use one of open, settled, estimated, void, free, unpriced.")
 	}
-	for text, into := range map[string]*time.Time{form.From: &f.From, form.To: &f.To} {
+	for into, text := range map[*time.Time]string{&f.From: form.From, &f.To: form.To} {
 		if text == "" {
 			continue
 		}

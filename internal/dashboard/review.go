@@ -211,7 +211,7 @@ func readOutput(fields []task.Field, r *http.Request) (task.Output, error) {
 		switch {
 		case f.Kind == task.Labels:
 			v = task.Set(r.PostForm["f."+f.Name]...)
-		case f.Kind == task.Boolean && text != "":
+		case f.Kind == task.Boolean && (text == "true" || text == "false"):
 			v = task.Bool(text == "true")
 		case text != "":
 			v = task.String(text)

@@ -2,11 +2,13 @@ package dashboard
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
 
 	"occam/internal/store"
+	"occam/internal/task"
 )
 
 func TestReviewQueue(t *testing.T) {
@@ -45,6 +47,19 @@ func TestReviewQueue(t *testing.T) {
 	}))
 	_, _, body = get(t, server.URL+"/review")
 	wantText(t, body, "Nothing waits for you")
+}
+
+// TestBooleanAnswers takes what is neither true nor false for no answer: as false it would be learned from.
+func TestBooleanAnswers(t *testing.T) {
+	fields := []task.Field{{Name: "urgent", Kind: task.Boolean}}
+	for text, want := range map[string]string{"true": "true", "false": "false", "True": "", "yes": ""} {
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(url.Values{"f.urgent": {text}}.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		got, err := readOutput(fields, r)
+		if v := got["urgent"]; (err == nil) != (want != "") || err == nil && string(v.AppendJSON(nil)) != want {
+			t.Errorf("%q is %v (%v), want %s", text, got, err, want)
+		}
+	}
 }
 
 func TestSpansAreMarked(t *testing.T) {
