@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -125,7 +127,7 @@ func TestReviewOnTheCommandLine(t *testing.T) {
 	}))
 	r.close()
 	out := mustRun(t, "", "review", "next", "--config", s.config)
-	if !strings.Contains(out, "Where is order AB-1?") || !strings.Contains(out, `occam review answer R1 category="late" order_id="AB-1"`) {
+	if !strings.Contains(out, "Where is order AB-1?") || !strings.Contains(out, `occam review answer R1 category='late' order_id='AB-1'`) {
 		t.Errorf("next: %s", out)
 	}
 	if code, _, stderr := run(t, "", "review", "answer", "--config", s.config, "R1", "category=nonsense", "order_id=AB-1"); code != exitFailed || !strings.Contains(stderr, "does not fit") {
@@ -144,6 +146,50 @@ func TestReviewOnTheCommandLine(t *testing.T) {
 	if out := mustRun(t, "", "tasks", "check", "--config", s.config, "triage"); !strings.Contains(out, "2 examples") {
 		t.Errorf("check: %s", out)
 	}
+}
+
+// TestSuggestedAnswerIsOneCommand: the command that `occam review next` suggests runs as it stands, whatever a customer wrote.
+func TestSuggestedAnswerIsOneCommand(t *testing.T) {
+	s := newStand(t, "providers: {openai: {type: openai, base_url: http://127.0.0.1:9/v1}}\n"+
+		"tasks: {triage: {schema: {type: object, properties: {topics: {type: array, items: {type: string, enum: [refund, late, broken]}}, order_id: {type: [string, 'null']}}}, input: '{{ticket}}', generalist: gpt-4o}}\n")
+	const hostile = "it's $(touch owned) `touch owned`"
+	s.stored(func(opened *store.Store) error {
+		return opened.Update(t.Context(), func(tx *store.Tx) error {
+			if err := tx.Examples().Add(store.Example{ID: "R1", RequestID: "R1", Task: "triage", At: time.Now(), Text: hostile}); err != nil {
+				return err
+			}
+			suggestion, err := json.Marshal(map[string]any{"topics": []string{"refund", "late"}, "order_id": hostile})
+			if err != nil {
+				return err
+			}
+			return tx.Reviews().Add(store.Review{ID: "R1", Task: "triage", RequestID: "R1", Example: "R1", At: time.Now(), Reason: "random slice", Suggestion: suggestion})
+		})
+	})
+	_, command, ok := strings.Cut(mustRun(t, "", "review", "next", "--config", s.config), "next: ")
+	if !ok {
+		t.Fatal("no command is suggested")
+	}
+	dir := t.TempDir()
+	shell := exec.Command("sh", "-c", `occam() { for word; do printf '%s\n' "$word"; done; }; `+command)
+	shell.Dir = dir
+	words, err := shell.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, command)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "owned")); err == nil {
+		t.Error("a customer's text is run as a command")
+	}
+	args := append(strings.Split(strings.TrimSpace(string(words)), "\n"), "--config", s.config)
+	mustRun(t, "", args...)
+	s.stored(func(opened *store.Store) error {
+		return opened.View(t.Context(), func(tx *store.Tx) error {
+			done, err := tx.Reviews().Get("R1")
+			if id, topics := done.Output["order_id"], done.Output["topics"]; id.Text() != hostile || len(topics.Members()) != 2 {
+				t.Errorf("what was said is kept as %+v", done.Output)
+			}
+			return err
+		})
+	})
 }
 
 // TestEveryRouteHasACommand: the command that a route names is there, with the flag that it names.

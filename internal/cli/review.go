@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"occam/internal/task"
 )
 
 func (a *app) reviewCommand() *cobra.Command {
@@ -73,16 +75,21 @@ func (a *app) nextReview(ctx context.Context, path, taskName string) error {
 		fmt.Fprintf(a.stdout, "%s  %s: %s\n\n%s\n\n", r.ID, r.Task, r.Why, r.Text)
 		command := "occam review answer " + r.ID
 		for _, f := range r.Fields {
-			suggested := f.Suggestion
-			if len(f.Suggestions) > 0 {
-				suggested = strings.Join(f.Suggestions, ", ")
+			suggested := []string{f.Suggestion}
+			if f.Kind == string(task.Labels) {
+				suggested = f.Suggestions // each is named, none where there is none
 			}
-			fmt.Fprintf(a.stdout, "  %s (%s): %s\n", f.Name, f.Kind, orDash(suggested))
-			command += fmt.Sprintf(" %s=%q", f.Name, suggested)
+			fmt.Fprintf(a.stdout, "  %s (%s): %s\n", f.Name, f.Kind, orDash(strings.Join(suggested, ", ")))
+			for _, value := range suggested {
+				command += " " + f.Name + "=" + quoteForShell(value)
+			}
 		}
 		fmt.Fprintf(a.stdout, "\nnext: %s\n", command)
 	})
 }
+
+// quoteForShell is a text as a POSIX shell takes it, whatever the app's customer wrote in it.
+func quoteForShell(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 func (a *app) closeReview(ctx context.Context, path, id string, form url.Values) error {
 	call := func(c *admin, out any) error { return c.post(ctx, "/api/review/"+url.PathEscape(id), form, out) }
