@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -190,6 +192,27 @@ func TestSuggestedAnswerIsOneCommand(t *testing.T) {
 			return err
 		})
 	})
+}
+
+// TestAFailedCheckFails: a data check that found nothing out ends with 1, also with --json.
+func TestAFailedCheckFails(t *testing.T) {
+	s := newStand(t, "providers: {openai: {type: openai, base_url: http://127.0.0.1:9/v1}}\n")
+	s.stored(func(*store.Store) error { return nil })
+	socket, err := net.Listen("unix", filepath.Join(filepath.Dir(s.config), "data", controlName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &httptest.Server{Listener: socket, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, `{"task":"triage","result":{"failure":"the disk is gone","rows":0,"findings":null}}`)
+	})}}
+	server.Start()
+	defer server.Close()
+	for _, flags := range [][]string{nil, {"--json"}} {
+		code, stdout, stderr := run(t, "", append([]string{"tasks", "check", "triage", "--config", s.config}, flags...)...)
+		if code != exitFailed || !strings.Contains(stderr, "the disk is gone") || json.Valid([]byte(stdout)) != (flags != nil) {
+			t.Errorf("%v: exit %d\n%s%s", flags, code, stdout, stderr)
+		}
+	}
 }
 
 // TestEveryRouteHasACommand: the command that a route names is there, with the flag that it names.

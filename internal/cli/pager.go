@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"time"
 
 	"occam/internal/config"
@@ -37,9 +38,9 @@ type pager struct {
 	tidied   time.Time
 }
 
-func newPager(cfg *config.Config, url string, s *store.Store, log *slog.Logger, now func() time.Time) *pager {
+func newPager(cfg *config.Config, site string, s *store.Store, log *slog.Logger, now func() time.Time) *pager {
 	return &pager{bell: newBell(cmp.Or(cfg.Reviews.Needed, cfg.Alerts.Webhook), s, log, now), answered: newPoster(cfg.Reviews.Answered, cfg.Reviews.Secret),
-		url: cmp.Or(cfg.Reviews.URL, url)}
+		url: cmp.Or(cfg.Reviews.URL, site)}
 }
 
 // watch looks for what is to be told until ctx ends.
@@ -75,7 +76,7 @@ func (p *pager) page(ctx context.Context, taskName string) error {
 		return err
 	}
 	return p.ring(ctx, alert{"review/" + taskName + "/" + newest.UTC().Truncate(pageGap).Format(time.RFC3339),
-		fmt.Sprintf("%d requests of %s wait for a person: %s/review?task=%s", waiting, taskName, p.url, taskName)})
+		fmt.Sprintf("%d requests of %s wait for a person: %s/review?task=%s", waiting, taskName, p.url, url.QueryEscape(taskName))})
 }
 
 // A personAnswer is what an app gets when a person has answered its request.

@@ -253,3 +253,29 @@ func TestARefusedAnswerIsSentAgain(t *testing.T) {
 		t.Errorf("it was sent %d times", n)
 	}
 }
+
+// The address that people are given leads to the task's queue, whatever the task is called.
+func TestPageNamesTheTaskInItsAddress(t *testing.T) {
+	people := &listener{}
+	peopleAt := httptest.NewServer(people)
+	defer peopleAt.Close()
+	s, err := store.Open(t.Context(), "sqlite:"+t.TempDir(), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close() //nolint:errcheck // nothing is to be kept
+	const name = "returns & refunds"
+	if err := s.Update(t.Context(), func(tx *store.Tx) error {
+		return tx.Reviews().Add(store.Review{ID: "r1", Task: name, RequestID: "r1", Example: "r1", At: time.Now(), Priority: lifecycle.WorthDoubt})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := config.Default()
+	cfg.Reviews = config.Reviews{Needed: peopleAt.URL}
+	if err := newPager(&cfg, "http://127.0.0.1:1", s, slog.New(slog.DiscardHandler), time.Now).page(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	if got := people.got(); len(got) != 1 || !strings.Contains(got[0], "/review?task="+url.QueryEscape(name)+`"`) {
+		t.Errorf("people are told %q", got)
+	}
+}

@@ -30,6 +30,7 @@ type taskCheck struct {
 // checkTask starts a check of a task's examples, waits for it and prints what it found.
 func (a *app) checkTask(ctx context.Context, path, name string) error {
 	route := "/api/tasks/" + url.PathEscape(name) + "/data"
+	var failure error
 	call := func(c *admin, out any) error {
 		var started struct{}
 		if err := c.post(ctx, route, url.Values{}, &started); err != nil {
@@ -41,6 +42,7 @@ func (a *app) checkTask(ctx context.Context, path, name string) error {
 				return err
 			}
 			if now.Running == nil {
+				failure = now.failure()
 				return c.get(ctx, route, out)
 			}
 			select {
@@ -50,19 +52,27 @@ func (a *app) checkTask(ctx context.Context, path, name string) error {
 			}
 		}
 	}
-	var failure error
-	err := show(ctx, a, path, call, func(found taskCheck) { failure = a.printTaskCheck(name, found) })
+	err := show(ctx, a, path, call, func(found taskCheck) {
+		if failure == nil {
+			a.printTaskCheck(name, found)
+		}
+	})
 	return errors.Join(err, failure)
 }
 
-func (a *app) printTaskCheck(name string, found taskCheck) error {
-	w, r := a.stdout, found.Result
+// failure is why a check that has ended found nothing out.
+func (c *taskCheck) failure() error {
 	switch {
-	case r == nil:
+	case c.Result == nil:
 		return errors.New("the check left no result")
-	case r.Failure != "":
-		return fmt.Errorf("the check failed: %s", r.Failure)
+	case c.Result.Failure != "":
+		return fmt.Errorf("the check failed: %s", c.Result.Failure)
 	}
+	return nil
+}
+
+func (a *app) printTaskCheck(name string, found taskCheck) {
+	w, r := a.stdout, found.Result
 	fmt.Fprintf(w, "%s: %d examples, %d kinds of trouble\n", name, r.Rows, len(r.Findings))
 	for _, f := range r.Findings {
 		fmt.Fprintf(w, "\n%-8s %s %s: %d rows\n  %s\n  %s\n", f.Severity, f.Kind, f.Field, f.Rows, f.Why, f.Do)
@@ -79,5 +89,4 @@ func (a *app) printTaskCheck(name string, found taskCheck) error {
 	for _, s := range r.Skipped {
 		fmt.Fprintf(w, "\nnot checked: %s\n", s)
 	}
-	return nil
 }
