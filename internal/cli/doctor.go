@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -141,20 +142,23 @@ func (a *app) checkLedger(ctx context.Context, path string) check {
 }
 
 func (a *app) checkPrices(cfg *config.Config) check {
-	book, err := loadBook(cfg.DataDir)
+	w, err := newWiring(cfg, nil)
 	if err != nil {
 		return check{"prices", false, err.Error()}
 	}
-	for name, t := range cfg.Tasks {
-		if t.Generalist == "" {
-			continue
+	defer w.close(nil)
+	for _, name := range slices.Sorted(maps.Keys(cfg.Tasks)) {
+		generalist := cfg.Tasks[name].Generalist
+		model, listed := cfg.Models[generalist]
+		if !listed {
+			model.Provider = cfg.FirstProvider
 		}
-		_, known := book.Lookup("", t.Generalist, a.now())
-		if !known {
-			return check{"prices", false, fmt.Sprintf("tasks.%s: %s is unpriced: its cost and your saving cannot be told; see `occam prices import`", name, t.Generalist)}
+		if generalist != "" && !w.sourceOf(generalist, model, a.now()).Priced {
+			return check{"prices", false, fmt.Sprintf("tasks.%s: %s of %s is unpriced: its cost and your saving cannot be told; name the provider's prices with "+
+				"providers.%s.prices, or see `occam prices import`", name, cmp.Or(model.Upstream, generalist), model.Provider, model.Provider)}
 		}
 	}
-	return check{"prices", true, "book " + book.Version()}
+	return check{"prices", true, "book " + w.book.Version()}
 }
 
 func checkModel(task, path string) check {

@@ -11,6 +11,34 @@ import (
 	"time"
 )
 
+// `occam doctor` takes the price of a task's generalist from where its calls are priced: by the upstream's name, of the provider's
+// seller, also where the book knows more than one.
+func TestDoctorKnowsWhoSells(t *testing.T) {
+	for text, want := range map[string]bool{
+		"providers: {acme: {type: openai, base_url: 'http://127.0.0.1:9/v1', prices: openai}}\nmodels: {big: {provider: acme, upstream: gpt-4o}}\ntasks: {triage: {generalist: big, ":     true,
+		"providers: {acme: {type: openai, base_url: 'http://127.0.0.1:9/v1', prices: openai}}\ntasks: {triage: {generalist: gpt-4o, ":                                                     true,
+		"providers: {acme: {type: openai, base_url: 'http://127.0.0.1:9/v1'}}\ntasks: {triage: {generalist: gpt-4o, ":                                                                     false,
+		"providers: {acme: {type: openai, base_url: 'http://127.0.0.1:9/v1', hosting: {sku: aws g5.xlarge}}}\nmodels: {big: {provider: acme}}\ntasks: {triage: {generalist: big, ":        true,
+		"providers: {acme: {type: openai, base_url: 'http://127.0.0.1:9/v1', prices: openai}}\nmodels: {gpt-4o: {provider: acme, upstream: ours}}\ntasks: {triage: {generalist: gpt-4o, ": false,
+	} {
+		s := newStand(t, "self_test: false\n"+text+"schema: {type: object, properties: {category: {type: string, enum: [refund, late]}}}, input: '{{ticket}}'}}\n")
+		list := filepath.Join(t.TempDir(), "prices.json")
+		sellers := `{"gpt-4o":{"litellm_provider":"openai","mode":"chat","input_cost_per_token":2.5e-6,"output_cost_per_token":1e-5},` +
+			`"azure/gpt-4o":{"litellm_provider":"azure","mode":"chat","input_cost_per_token":2.6e-6,"output_cost_per_token":1.1e-5}}`
+		if err := os.WriteFile(list, []byte(sellers), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, imported := range []bool{false, true} {
+			if imported {
+				mustRun(t, "", "prices", "import", list, "--apply", "--config", s.config)
+			}
+			if code, stdout, _ := run(t, "", "doctor", "--offline", "--config", s.config); (code == exitDone) != want {
+				t.Errorf("exit %d after an import: %v\n%s\n%s", code, imported, text, stdout)
+			}
+		}
+	}
+}
+
 // `occam doctor` says which models that the configuration names their providers stop: by the providers' own lists, by the price book
 // where they say nothing or are not asked. One that is stopped already fails it.
 func TestDoctorNamesModelsThatEnd(t *testing.T) {

@@ -145,7 +145,7 @@ var otherwise = map[string]string{
 // TestJSONOfEveryCommand: with --json stdout is exactly one JSON document.
 func TestJSONOfEveryCommand(t *testing.T) {
 	t.Chdir(t.TempDir())
-	configuration := "providers: {a: {type: openai, base_url: http://127.0.0.1:9/v1, api_key: none}}\nlisten: 127.0.0.1:0\nself_test: false\n" +
+	configuration := "providers: {a: {type: openai, base_url: http://127.0.0.1:9/v1, api_key: none, prices: openai}}\nlisten: 127.0.0.1:0\nself_test: false\n" +
 		"tasks: {triage: {generalist: gpt-4o, schema: {type: object, properties: {category: {type: string, enum: [late, refund]}}}}}\n"
 	if err := os.WriteFile("occam.yaml", []byte(configuration), 0o600); err != nil {
 		t.Fatal(err)

@@ -139,15 +139,19 @@ func (w *wiring) source(name string, at time.Time) (lifecycle.Source, bool) {
 	if !ok {
 		return lifecycle.Source{}, false
 	}
+	return w.sourceOf(name, m, at), true
+}
+
+func (w *wiring) sourceOf(name string, m config.Model, at time.Time) lifecycle.Source {
 	upstream := cmp.Or(m.Upstream, name)
 	s := lifecycle.Source{Provider: m.Provider, Upstream: upstream}
 	if hosting := w.cfg.Providers[m.Provider].Hosting; hosting != nil {
 		host, known := w.book.GPU(hosting.SKU, at)
 		s.Priced, s.Monthly = known, host.Hour.USD()*float64(max(hosting.Replicas, 1))*hoursPerMonth
-		return s, true
+		return s
 	}
 	_, s.Priced = w.book.Lookup(w.upstreams[m.Provider].PricedAs, upstream, at)
-	return s, true
+	return s
 }
 
 const hoursPerMonth = 730.5
