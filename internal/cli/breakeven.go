@@ -127,7 +127,8 @@ func known(book *cost.Book, f breakevenFlags, now time.Time) error {
 	}
 	for _, text := range f.measured {
 		name, _, _ := strings.Cut(text, "=")
-		if _, ok := book.Lookup("", name, now); !ok && !slices.Contains([]string{embeddedTier, "llama-3.2-1b", "llama-3.2-3b"}, name) {
+		sold := slices.ContainsFunc(book.Prices(now), func(p cost.Price) bool { return p.Model == name }) // by several, perhaps
+		if _, ok := book.Lookup("", name, now); !ok && !sold && !slices.Contains([]string{embeddedTier, "llama-3.2-1b", "llama-3.2-3b"}, name) {
 			return usageError("--measured %s: %q is neither a model of the price book (see `occam prices list`) nor one of %s, llama-3.2-1b, llama-3.2-3b",
 				text, name, embeddedTier)
 		}
@@ -192,15 +193,16 @@ func setAssumption(assumptions *cost.Assumptions, text string) error {
 	return assumptions.Set(name, value, "--set")
 }
 
-var countPattern = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)([kKmMbB]?)$`)
+// countPattern has commas between thousands only: elsewhere they would be decimal points.
+var countPattern = regexp.MustCompile(`^((?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9][0-9_]*)(?:\.[0-9]+)?)([kKmMbB]?)$`)
 
-// parseCount reads 50000, 50k, 1M or 1.5M.
+// parseCount reads 50000, 50k, 1M, 1.5M or 1,500,000.
 func parseCount(text string) (float64, error) {
-	m := countPattern.FindStringSubmatch(strings.NewReplacer(",", "", "_", "").Replace(text))
+	m := countPattern.FindStringSubmatch(text)
 	if m == nil {
 		return 0, fmt.Errorf("%q is no count: write 50000, 50k or 1M", text)
 	}
-	value, err := strconv.ParseFloat(m[1], 64)
+	value, err := strconv.ParseFloat(strings.NewReplacer(",", "", "_", "").Replace(m[1]), 64)
 	if err != nil {
 		return 0, err
 	}

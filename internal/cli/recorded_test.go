@@ -171,3 +171,28 @@ func TestImportedPricesCount(t *testing.T) {
 		t.Errorf("a configuration that is not there: %s", stderr)
 	}
 }
+
+func TestCounts(t *testing.T) {
+	for text, want := range map[string]float64{"50000": 50000, "50k": 50000, "1M": 1e6, "1.5M": 1.5e6, "1,500,000": 1.5e6, "1_500_000": 1.5e6, "2b": 2e9} {
+		if got, err := parseCount(text); err != nil || got != want {
+			t.Errorf("%q is %v (%v), want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "0", "-1", "1,5M", "0,5M", "12,34", "1e6", "k"} {
+		if got, err := parseCount(text); err == nil {
+			t.Errorf("%q is read as %v", text, got)
+		}
+	}
+}
+
+// A model that the price book knows of several sellers can be measured.
+func TestMeasuredOfSeveralSellers(t *testing.T) {
+	s := newStand(t, "providers: {openai: {type: openai, base_url: http://127.0.0.1:9/v1}}\n")
+	list := filepath.Join(t.TempDir(), "prices.json")
+	if err := os.WriteFile(list, []byte(`{"gpt-4o-mini":{"litellm_provider":"openai","mode":"chat","input_cost_per_token":1.5e-7,"output_cost_per_token":6e-7},`+
+		`"azure/gpt-4o-mini":{"litellm_provider":"azure","mode":"chat","input_cost_per_token":1.6e-7,"output_cost_per_token":7e-7}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "", "prices", "import", list, "--apply", "--config", s.config)
+	mustRun(t, "", "breakeven", "--config", s.config, "--provider", "openai", "--target", "0.9", "--measured", "gpt-4o-mini=0.95")
+}

@@ -185,6 +185,10 @@ func (a *Assumptions) Set(name string, value float64, source string) error {
 	return a.SetRange(name, value, value, value, source)
 }
 
+// divisors are assumptions of which none can be zero.
+var divisors = []string{"amortise_months", "server_hours_per_month", "max_utilisation", "share_of_peak_flops", "decode_batch", "embedded_requests_per_second",
+	"shared_tasks"}
+
 // SetRange overrides one assumption with a range that holds it in eight cases of ten.
 func (a *Assumptions) SetRange(name string, low, value, high float64, source string) error {
 	all := a.all()
@@ -199,6 +203,9 @@ func (a *Assumptions) SetRange(name string, low, value, high float64, source str
 	limit := 1e12
 	if strings.HasPrefix(all[i].Unit, "share") {
 		limit = 1
+	}
+	if low == 0 && slices.Contains(divisors, name) {
+		return fmt.Errorf("%s must be more than zero: other figures are divided by it", name)
 	}
 	if !(0 <= low && low <= value && value <= high && high <= limit) {
 		return fmt.Errorf("%s: %g (from %g to %g) is not in order between 0 and %g", name, value, low, high, limit)

@@ -152,6 +152,24 @@ func TestEveryAssumptionHasUnitSourceAndName(t *testing.T) {
 	}
 }
 
+// TestNoAssumptionOfZeroSpoilsTheFigures sets each assumption to zero: it is refused, or every figure stays a number.
+func TestNoAssumptionOfZeroSpoilsTheFigures(t *testing.T) {
+	all := DefaultAssumptions()
+	refused := 0
+	for _, n := range all.all() {
+		s := published(1e6)
+		s.Draws = 5
+		if s.Assumptions.Set(n.name, 0, "test") != nil {
+			refused++
+		} else if _, err := json.Marshal(analyze(t, s)); err != nil {
+			t.Errorf("%s of zero: %v", n.name, err)
+		}
+	}
+	if refused > 7 {
+		t.Errorf("%d may not be zero", refused)
+	}
+}
+
 func TestKnownFiguresAtAMillion(t *testing.T) {
 	a := analyze(t, published(1e6))
 	if p := planNamed(t, a, "all gpt-4o"); math.Abs(p.MonthlyUSD-1750) > 1e-6 || p.BreakEven != nil {
