@@ -322,8 +322,9 @@ func (u *chatUsage) message() any {
 	if u == nil {
 		return nil
 	}
-	return object{"input_tokens": u.Prompt - u.Details.Cached - u.CacheWrite, "cache_read_input_tokens": u.Details.Cached,
-		"cache_creation_input_tokens": u.CacheWrite, "output_tokens": u.Completion}
+	written := u.written()
+	return object{"input_tokens": u.Prompt - u.Details.Cached - written, "cache_read_input_tokens": u.Details.Cached,
+		"cache_creation_input_tokens": written, "output_tokens": u.Completion}
 }
 
 // ChatToMessage translates a chat completion into an Anthropic message.

@@ -222,7 +222,7 @@ func (u *chatUsage) response() any {
 	if u == nil {
 		return nil
 	}
-	return object{"input_tokens": u.Prompt, "input_tokens_details": object{"cached_tokens": u.Details.Cached, "cache_write_tokens": max(u.Details.CacheWrite, u.CacheWrite)}, "output_tokens": u.Completion,
+	return object{"input_tokens": u.Prompt, "input_tokens_details": object{"cached_tokens": u.Details.Cached, "cache_write_tokens": u.written()}, "output_tokens": u.Completion,
 		"output_tokens_details": object{"reasoning_tokens": u.Output.Reasoning}, "total_tokens": u.Prompt + u.Completion}
 }
 

@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -196,7 +197,11 @@ func addTurns(in *strict, out object, messages []json.RawMessage) {
 			}
 		case "tool":
 			m.get("tool_call_id", &call)
-			turns = appendTurn(turns, "user", object{"type": "tool_result", "tool_use_id": call, "content": blocks})
+			result := object{"type": "tool_result", "tool_use_id": call}
+			if len(blocks) > 0 { // a tool that gave nothing has no content, not one of null
+				result["content"] = blocks
+			}
+			turns = appendTurn(turns, "user", result)
 		case "assistant":
 			turns = appendTurn(turns, role, append(blocks, assistantBlocks(m)...)...)
 		case "user":
@@ -399,7 +404,8 @@ type MessageStream struct {
 
 	id, model string
 	usage     messageUsage
-	calls     int // tool calls begun
+	calls     int    // tool calls begun
+	input     string // of the call that is open, should it say nothing of its arguments; "" where none is
 }
 
 // Event translates one event's data and appends what it becomes, often nothing.
@@ -407,8 +413,11 @@ func (s *MessageStream) Event(dst, data []byte) []byte {
 	var e struct {
 		Type         string
 		Message      message
-		ContentBlock struct{ Type, ID, Name string } `json:"content_block"`
-		Delta        struct {
+		ContentBlock struct {
+			Type, ID, Name string
+			Input          json.RawMessage
+		} `json:"content_block"`
+		Delta struct {
 			Type, Text  string
 			PartialJSON string `json:"partial_json"`
 			StopReason  string `json:"stop_reason"`
@@ -430,11 +439,19 @@ func (s *MessageStream) Event(dst, data []byte) []byte {
 		call := toolCall(e.ContentBlock.ID, e.ContentBlock.Name, "")
 		call["index"] = s.calls
 		s.calls++
+		s.input = cmp.Or(string(e.ContentBlock.Input), "{}")
 		return s.chunk(dst, object{"tool_calls": []object{call}}, nil)
 	case e.Delta.Type == "text_delta":
 		return s.chunk(dst, object{"content": e.Delta.Text}, nil)
 	case e.Delta.Type == "input_json_delta" && s.calls > 0:
-		return s.chunk(dst, object{"tool_calls": []object{{"index": s.calls - 1, "function": object{"arguments": e.Delta.PartialJSON}}}}, nil)
+		if e.Delta.PartialJSON != "" {
+			s.input = ""
+		}
+		return s.arguments(dst, e.Delta.PartialJSON)
+	case e.Type == "content_block_stop" && s.input != "": // of a tool that takes nothing, of which Anthropic says nothing
+		said := s.input
+		s.input = ""
+		return s.arguments(dst, said)
 	case e.Type == "message_delta":
 		s.seeUsage(e.Usage)
 		return s.chunk(dst, object{}, finishReason(e.Delta.StopReason))
@@ -442,6 +459,11 @@ func (s *MessageStream) Event(dst, data []byte) []byte {
 		return s.end(dst)
 	}
 	return dst
+}
+
+// arguments adds to those of the tool call that is open.
+func (s *MessageStream) arguments(dst []byte, piece string) []byte {
+	return s.chunk(dst, object{"tool_calls": []object{{"index": s.calls - 1, "function": object{"arguments": piece}}}}, nil)
 }
 
 // seeUsage takes the counts of a message_delta, which are those of the whole message so far.

@@ -180,6 +180,9 @@ type chatUsage struct {
 	CacheWrite int64 `json:"cache_creation_input_tokens"`
 }
 
+// written are the tokens that went into the provider's cache, under whichever name.
+func (u *chatUsage) written() int64 { return max(u.Details.CacheWrite, u.CacheWrite) }
+
 var errNoChat = errors.New("openai: the reply is no chat completion")
 
 func readChat(body []byte) (*chatReply, error) {

@@ -237,6 +237,60 @@ func TestStreamsAreTranslated(t *testing.T) {
 	}
 }
 
+// A tool that takes nothing is called with an empty object: the empty text that Anthropic's stream leaves is no JSON.
+func TestCallWithoutArguments(t *testing.T) {
+	for _, pieces := range []string{"", `data: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":""}}` + "\n\n",
+		`data: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":"{}"}}` + "\n\n"} {
+		translated, err := Translate(Chat, Messages, []byte(`{"model":"m","stream":true,"messages":[{"role":"user","content":"x"}]}`), 7, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		call := func(id string) string {
+			return `data: {"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"` + id + `","name":"now","input":{}}}` + "\n\n" + pieces +
+				`data: {"type":"content_block_stop","index":0}` + "\n\n"
+		}
+		s := translated.Stream()
+		out := s.End(s.Push(nil, []byte(call("c1")+call("c2"))))
+		said := map[int]string{}
+		var split Splitter
+		split.Push(out, func(e Event) {
+			var r chatReply
+			if err := json.Unmarshal(e.Data, &r); err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range r.Choices[0].Delta.ToolCalls {
+				said[c.Index] += c.Function.Arguments
+			}
+		})
+		if len(said) != 2 || said[0] != "{}" || said[1] != "{}" {
+			t.Errorf("pieces %q: arguments %v\n%s", pieces, said, out)
+		}
+	}
+}
+
+// A tool that gave nothing has a result without content: Anthropic's schema knows no content of null.
+func TestToolThatGaveNothing(t *testing.T) {
+	body, err := ChatToMessages([]byte(`{"model":"m","messages":[{"role":"user","content":"x"},{"role":"assistant","tool_calls":[{"id":"c1","type":"function","function":{"name":"now","arguments":"{}"}}]},` +
+		`{"role":"tool","tool_call_id":"c1","content":""}]}`))
+	if err != nil || !strings.Contains(string(body), `{"tool_use_id":"c1","type":"tool_result"}`) {
+		t.Errorf("%v %s", err, body)
+	}
+}
+
+// Tokens written to a provider's cache are told apart under either name that chats have for them.
+func TestCacheWritesAreTranslated(t *testing.T) {
+	translated, err := Translate(Messages, Chat, []byte(`{"model":"m","messages":[{"role":"user","content":"x"}]}`), 7, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, written := range []string{`"cache_creation_input_tokens":40,"prompt_tokens_details":{"cached_tokens":10}`, `"prompt_tokens_details":{"cached_tokens":10,"cache_write_tokens":40}`} {
+		body, err := translated.Reply([]byte(`{"id":"1","model":"m","choices":[{"message":{"content":"x"},"finish_reason":"stop"}],"usage":{"prompt_tokens":100,"completion_tokens":7,` + written + `}}`))
+		if r, _ := ParseReply(body); err != nil || r.Usage != (cost.Usage{Input: 100, Cached: 10, CacheWrite: 40, Output: 7}) {
+			t.Errorf("%s: %+v, %v\n%s", written, r.Usage, err, body)
+		}
+	}
+}
+
 // A stream without usage leaves the bill unknown, and an error in the middle is one in the app's words.
 func TestTranslatedStreamTrouble(t *testing.T) {
 	translated, _ := Translate(Messages, Chat, []byte(`{"model":"m","stream":true,"messages":[{"role":"user","content":"x"}]}`), 7, true)
