@@ -35,12 +35,12 @@ func (a *app) admin(ctx context.Context, path string) (*admin, error) {
 	tasks := func(context.Context) ([]dashboard.TaskView, error) { return taskViews(r.local.Status()), nil }
 	site := dashboard.New(dashboard.Options{Source: r.store, Database: r.store, Login: true, Tasks: tasks, Version: version, Now: a.now, Verifier: r.store.Verify,
 		CheckData: r.local.CheckData, CancelBatch: func(ctx context.Context, id string) error { return cancelStopped(ctx, r.store, id) }, CancelTraining: r.local.CancelTraining, Explain: explainWith(r.local), Configuration: func() dashboard.Configuration { return configuration(r.config) },
-		Charges: func(rows []finops.Row, w store.Window) ([]finops.Charge, error) {
+		Charges: func(ctx context.Context, rows []finops.Row, w store.Window) ([]finops.Charge, error) {
 			book, err := loadBook(r.config.DataDir)
 			if err != nil {
 				return nil, err
 			}
-			return chargesIn(r.config, book, rows, w, a.now())
+			return chargesIn(ctx, r.store, r.config, book, rows, w, a.now())
 		}})
 	return &admin{r, &http.Client{Transport: inProcess{site.Trusted()}}}, nil
 }

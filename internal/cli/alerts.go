@@ -71,7 +71,7 @@ func (b *bell) look(ctx context.Context, cfg *config.Config, book *cost.Book) er
 	if s.rows, err = ledgerRows(ctx, b.store, s.month, store.ByDay); err != nil {
 		return err
 	}
-	if s.charges, err = chargesIn(cfg, book, s.rows, s.month, now); err != nil {
+	if s.charges, err = chargesIn(ctx, b.store, cfg, book, s.rows, s.month, now); err != nil {
 		return err
 	}
 	if s.days, s.hours, err = dashboard.SpendHistory(ctx, b.store, now); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -74,7 +75,7 @@ func (a *app) report(ctx context.Context, f reportFlags) error {
 	if err != nil {
 		return err
 	}
-	charges, err := chargesIn(cfg, book, rows, window, a.now())
+	charges, err := chargesIn(ctx, s, cfg, book, rows, window, a.now())
 	if err != nil {
 		return err
 	}
@@ -141,8 +142,12 @@ func ledgerRows(ctx context.Context, s *store.Store, w store.Window, span store.
 }
 
 // chargesIn is what the window cost besides calls: servers, and the training and labels that the configuration names.
-func chargesIn(cfg *config.Config, book *cost.Book, rows []finops.Row, w store.Window, now time.Time) ([]finops.Charge, error) {
-	charges, err := hostingCharges(cfg, book, rows, w, now)
+func chargesIn(ctx context.Context, ledger dashboard.Totaller, cfg *config.Config, book *cost.Book, rows []finops.Row, w store.Window, now time.Time) ([]finops.Charge, error) {
+	since, err := rentedSince(ctx, ledger, cfg, rows, w)
+	if err != nil {
+		return nil, err
+	}
+	charges, err := hostingCharges(cfg, book, since, w, now)
 	for _, c := range cfg.Charges {
 		if !c.Date.Before(w.From) && c.Date.Before(w.To) {
 			charges = append(charges, finops.Charge{Kind: finops.ChargeKind(c.Kind), What: c.What, Task: c.Task, Start: c.Date.Time,
@@ -152,9 +157,28 @@ func chargesIn(cfg *config.Config, book *cost.Book, rows []finops.Row, w store.W
 	return charges, err
 }
 
-// hostingCharges is what the servers of the configured providers cost in the window, up to now, from the day the ledger first
-// knows the provider.
-func hostingCharges(cfg *config.Config, book *cost.Book, rows []finops.Row, w store.Window, now time.Time) ([]finops.Charge, error) {
+// rentedSince is from when on in the window each provider's servers are paid: from its beginning where the ledger knows the provider
+// from before, else from the day of its first call.
+func rentedSince(ctx context.Context, ledger dashboard.Totaller, cfg *config.Config, rows []finops.Row, w store.Window) (map[string]time.Time, error) {
+	since := map[string]time.Time{}
+	for _, r := range rows {
+		if first, known := since[r.Provider]; !known || r.Start.Before(first) {
+			since[r.Provider] = r.Start
+		}
+	}
+	rented := func(p config.Provider) bool { return p.Hosting != nil }
+	if !slices.ContainsFunc(slices.Collect(maps.Values(cfg.Providers)), rented) {
+		return since, nil
+	}
+	before, err := ledger.Totals(ctx, store.TotalsQuery{Window: store.Window{To: w.From}, By: []store.Dimension{store.ByProvider}})
+	for _, t := range before {
+		since[t.Provider] = w.From
+	}
+	return since, err
+}
+
+// hostingCharges is what the servers of the configured providers cost in the window, up to now.
+func hostingCharges(cfg *config.Config, book *cost.Book, since map[string]time.Time, w store.Window, now time.Time) ([]finops.Charge, error) {
 	var charges []finops.Charge
 	end := w.To
 	if now.Before(end) {
@@ -168,13 +192,13 @@ func hostingCharges(cfg *config.Config, book *cost.Book, rows []finops.Row, w st
 		if !ok {
 			return nil, fmt.Errorf("providers.%s: hosting: the price book has no server %q; see `occam breakeven --json` for those it has", name, p.Hosting.SKU)
 		}
-		first := slices.IndexFunc(rows, func(r finops.Row) bool { return r.Provider == name })
-		if first < 0 {
+		start, known := since[name]
+		if !known || !start.Before(end) {
 			continue
 		}
 		replicas := float64(max(p.Hosting.Replicas, 1))
-		hours := end.Sub(rows[first].Start).Hours() * replicas
-		charges = append(charges, finops.Charge{Kind: finops.Hosting, What: p.Hosting.SKU, Start: rows[first].Start, End: end,
+		hours := end.Sub(start).Hours() * replicas
+		charges = append(charges, finops.Charge{Kind: finops.Hosting, What: p.Hosting.SKU, Start: start, End: end,
 			Amount: cost.Amount(hours * float64(host.Hour)), Hours: hours, Busy: finops.BusyUnknown})
 	}
 	return charges, nil

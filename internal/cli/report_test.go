@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"occam/internal/config"
 	"occam/internal/cost"
 	"occam/internal/finops"
 	"occam/internal/sim"
@@ -85,6 +86,49 @@ func TestReportOfAMonthThatIsOver(t *testing.T) {
 		decode(t, mustRun(t, "", "report", "--json", "--month", month, "--config", s.config), &report)
 		if text := mustRun(t, "", "report", "--month", month, "--config", s.config); (report.Forecast != nil) != want || strings.Contains(text, "\nforecast ") != want {
 			t.Errorf("%s: forecast %+v\n%s", month, report.Forecast, text)
+		}
+	}
+}
+
+// A server that is rented since an earlier month costs from a month's first hour on, with or without calls in it.
+func TestRentedServersCostFromTheFirst(t *testing.T) {
+	cfg := &config.Config{Providers: map[string]config.Provider{"gpu": {Hosting: &config.Hosting{SKU: "aws g5.xlarge", Replicas: 2}}, "new": {Hosting: &config.Hosting{SKU: "aws g5.xlarge"}}}}
+	s, err := store.Open(t.Context(), "sqlite:"+t.TempDir(), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close() //nolint:errcheck // nothing is to be kept
+	call := func(provider string, at time.Time) {
+		a := store.Attempt{ID: store.NewID(at), RequestID: store.NewID(at), At: at, Provider: provider, Model: "m", Price: "p"}
+		err := s.Intend(t.Context(), a)
+		if err == nil {
+			a.State = store.Settled
+			err = s.Finish(t.Context(), a)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	call("gpu", time.Date(2026, 9, 20, 12, 0, 0, 0, time.UTC))
+	call("new", time.Date(2026, 10, 11, 12, 0, 0, 0, time.UTC))
+	now := time.Date(2026, 11, 11, 0, 0, 0, 0, time.UTC)
+	for month, want := range map[time.Month]map[string]float64{time.August: {}, time.September: {"gpu": 2 * 11 * 24}, time.October: {"gpu": 2 * 31 * 24, "new": 21 * 24},
+		time.November: {"gpu": 2 * 10 * 24, "new": 10 * 24}, time.December: {}} {
+		w := store.Month(2026, month)
+		rows, err := ledgerRows(t.Context(), s, w, store.ByDay)
+		if err != nil {
+			t.Fatal(err)
+		}
+		charges, err := chargesIn(t.Context(), s, cfg, cost.Default(), rows, w, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := 0.0
+		for _, c := range charges {
+			got += c.Hours
+		}
+		if sum := want["gpu"] + want["new"]; got != sum || len(charges) != len(want) {
+			t.Errorf("%s: %g hours in %d charges, want %v", month, got, len(charges), want)
 		}
 	}
 }

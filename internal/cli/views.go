@@ -29,9 +29,9 @@ func (s *server) pages(ctx context.Context, a *app, cfg *config.Config, login bo
 		Book: func() *cost.Book { return s.wired.Load().book }, Verifier: s.store.Verify, Command: s.command, CancelTraining: s.cancelTraining, Groups: s.groups, MakeTask: s.makeTask,
 		Explain: s.explain, CheckData: s.checkData, Hosts: cfg.Dashboard.Hosts, Abilities: s.abilities,
 		Batches: s.batchViews, CancelBatch: s.cancelBatch, KeysChanged: func() error { return s.rewire(nil) }, Configuration: func() dashboard.Configuration { return configuration(s.wired.Load().cfg) },
-		Charges: func(rows []finops.Row, w store.Window) ([]finops.Charge, error) {
+		Charges: func(ctx context.Context, rows []finops.Row, w store.Window) ([]finops.Charge, error) {
 			wired := s.wired.Load()
-			return chargesIn(wired.cfg, wired.book, rows, w, a.now())
+			return chargesIn(ctx, s.store, wired.cfg, wired.book, rows, w, a.now())
 		}}
 	if login {
 		if err := mayListen(ctx, cfg.Listen, s.store); err != nil {

@@ -149,7 +149,7 @@ type Options struct {
 	// Book returns the prices in force. nil: those built into the program.
 	Book func() *cost.Book
 	// Charges are what servers, training and labels cost in a window, beside the attempts that rows sum up. nil: nothing.
-	Charges func(rows []finops.Row, w store.Window) ([]finops.Charge, error)
+	Charges func(ctx context.Context, rows []finops.Row, w store.Window) ([]finops.Charge, error)
 	// Verifier checks the whole ledger, as store.Store's Verify does. nil: the page has no such button.
 	Verifier func(context.Context) (store.Report, error)
 	// Command carries out what a person told a task: one of its TaskView.Commands, for the TaskView.Version that the person

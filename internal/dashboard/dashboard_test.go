@@ -388,7 +388,9 @@ func TestSpendAddsUp(t *testing.T) {
 	seed(t, s, traffic{requests: 30, days: 18, from: 1000})
 	flush(t, s)
 	hosting := finops.Charge{Kind: finops.Hosting, What: "aws g5.xlarge", Start: fixedNow.AddDate(0, 0, -1), End: fixedNow, Amount: 24 * cost.USD, Hours: 24}
-	server := serve(t, Options{Source: s, Charges: func([]finops.Row, store.Window) ([]finops.Charge, error) { return []finops.Charge{hosting}, nil }})
+	server := serve(t, Options{Source: s, Charges: func(context.Context, []finops.Row, store.Window) ([]finops.Charge, error) {
+		return []finops.Charge{hosting}, nil
+	}})
 	var p struct {
 		Did     dollars `json:"did_cost_usd"`
 		Through dollars `json:"passed_through_usd"`

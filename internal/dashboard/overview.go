@@ -80,7 +80,7 @@ func (d *Dashboard) rows(ctx context.Context, w store.Window, span store.Dimensi
 	if d.Charges == nil {
 		return rows, nil, nil
 	}
-	charges, err := d.Charges(rows, w)
+	charges, err := d.Charges(ctx, rows, w)
 	return rows, charges, err
 }
 
