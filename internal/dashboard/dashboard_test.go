@@ -102,9 +102,28 @@ func TestUnpricedIsNeverZero(t *testing.T) {
 	must(t, s.Intend(t.Context(), a))
 	a.State, a.Status, a.Answered, a.CostHigh = store.Unpriced, 200, true, 0
 	must(t, s.Finish(t.Context(), a))
+	a = traffic{task: "ticket-triage"}.attempt(2, 0, fixedNow)
+	a.Model, a.Provider, a.Tier, a.CostHigh = "gpt-4o", "somewhere", "generalist", cost.USD
+	must(t, s.Intend(t.Context(), a))
+	a.State, a.Status, a.Answered, a.CostHigh, a.Reference = store.Unpriced, 200, true, 0, cost.USD // the fallback of a model that has a price
+	must(t, s.Finish(t.Context(), a))
 	server := serve(t, Options{Source: s})
+	var list struct {
+		Rows []row `json:"requests"`
+	}
+	getJSON(t, server.URL+"/api/requests", &list)
+	for _, r := range list.Rows {
+		if r.Saved != 0 || !r.Unpriced {
+			t.Errorf("what has no price saved %v: %+v", r.Saved, r)
+		}
+	}
+	var o overview
+	getJSON(t, server.URL+"/api/overview", &o)
+	if o.Saved != 0 || len(list.Rows) != 2 {
+		t.Errorf("%v is said to be saved of %d requests without a price", o.Saved, len(list.Rows))
+	}
 	_, _, body := get(t, server.URL+"/")
-	wantText(t, body, "1 attempts have no known price")
+	wantText(t, body, "2 attempts have no known price")
 	_, _, body = get(t, server.URL+"/requests")
 	wantText(t, body, "unpriced")
 	_, _, body = get(t, server.URL+"/requests/R000001")

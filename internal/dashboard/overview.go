@@ -302,7 +302,7 @@ func (d *Dashboard) fillBuckets(ctx context.Context, o *overview, w store.Window
 			b.Requests[who] += r.Attempts
 		}
 		switch {
-		case r.Task == "" || r.Answered && r.Reference == 0:
+		case r.Task == "" || r.Answered && (r.Reference == 0 || r.Unpriced):
 			b.Would += dollars(r.Cost) // no alternative, or none that is known
 		case r.Answered:
 			b.Would += dollars(r.Reference)

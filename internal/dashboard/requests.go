@@ -109,7 +109,7 @@ func (r *row) finish(q *store.Request, answer *store.Attempt, views []TaskView) 
 		r.By = "pass-through"
 	}
 	r.Would = dollars(answer.Reference)
-	if who == through || (r.Would == 0 && who == general) {
+	if who == through || r.Unpriced || (r.Would == 0 && who == general) {
 		r.Would = r.Cost
 	}
 	r.Saved = r.Would - r.Cost

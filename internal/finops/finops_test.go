@@ -79,6 +79,8 @@ func TestNothingIsClaimedForWhatIsNotKnown(t *testing.T) {
 		// no counterfactual
 		{Task: "a", Tier: "generalist", Provider: "x", Model: "m", Answered: true, Attempts: 5, Unpriced: true},
 		// no price
+		{Task: "a", Tier: "generalist", Provider: "y", Model: "m", Answered: true, Attempts: 4, Unpriced: true, Reference: usd(8)},
+		// no price, at the fallback of a model that has one
 		{Task: "a", Tier: "generalist", Provider: "x", Model: "n", Answered: true, Attempts: 2, Cost: usd(4),
 			CostLow: usd(4), CostHigh: usd(4)}, // no counterfactual
 		{Provider: "openai", Model: "gpt-4o", Answered: true, Attempts: 3, Cost: usd(7), CostLow: usd(7),
@@ -87,11 +89,11 @@ func TestNothingIsClaimedForWhatIsNotKnown(t *testing.T) {
 			CostLow: 0, CostHigh: usd(3)},
 	}
 	s := Prove(from, to, rows, nil)
-	if s.Saved != -usd(1) || s.SavedLow != -usd(3) || s.SavedHigh != 0 || s.NoReference != 17 || s.Unpriced != 5 ||
+	if s.Saved != -usd(1) || s.SavedLow != -usd(3) || s.SavedHigh != 0 || s.NoReference != 21 || s.Unpriced != 9 ||
 		s.PassThrough != usd(7) {
 		t.Errorf("%+v", s)
 	}
-	for _, want := range []string{"17 requests have no known counterfactual", "5 attempts are unpriced",
+	for _, want := range []string{"21 requests have no known counterfactual", "9 attempts are unpriced",
 		"between -$3.00 and $0.00"} {
 		if !strings.Contains(s.Text(), want) {
 			t.Errorf("the text lacks %q:\n%s", want, s.Text())

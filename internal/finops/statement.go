@@ -92,7 +92,7 @@ type Statement struct {
 	SavedLow      cost.Amount `json:"saved_low_nano_usd"`
 	SavedHigh     cost.Amount `json:"saved_high_nano_usd"` // low and high differ where attempts are estimated
 	PassThrough   cost.Amount `json:"pass_through_nano_usd"`
-	NoReference   int64       `json:"requests_without_counterfactual"` // nothing is claimed for them
+	NoReference   int64       `json:"requests_without_counterfactual"` // or without a price: nothing is claimed for them
 	Unpriced      int64       `json:"unpriced_attempts"`               // their cost is missing here
 	Estimated     int64       `json:"estimated_attempts"`
 	Simulated     bool        `json:"simulated"`
@@ -169,11 +169,12 @@ func (s *Statement) add(r Row) {
 	if specialist {
 		s.Local += r.Attempts
 	}
-	s.WouldHaveCost += r.Reference
-	if r.Reference == 0 {
+	if r.Reference == 0 || r.Unpriced {
 		s.NoReference += r.Attempts
 		s.WouldHaveCost += r.Cost // no saving is claimed, no loss either
+		return
 	}
+	s.WouldHaveCost += r.Reference
 }
 
 func (s *Statement) charge(c Charge) {
