@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -157,5 +158,31 @@ func TestOddTextsAreAnswered(t *testing.T) {
 		if p.Output.Order != nil && !strings.Contains(texts[i], *p.Output.Order) {
 			t.Errorf("text %d: the order %q does not stand in it", i, *p.Output.Order)
 		}
+	}
+}
+
+// endless is a line without an end, up to some size; it counts what is read of it.
+type endless struct{ read, size int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	if e.read >= e.size {
+		return 0, io.EOF
+	}
+	for i := range p {
+		p[i] = 'x'
+	}
+	e.read += len(p)
+	return len(p), nil
+}
+
+// A line that is too long is refused before all of it is in memory.
+func TestPredictReadsNoEndlessLine(t *testing.T) {
+	line := &endless{size: 8 * maxPredictLine}
+	a := &app{stdin: line, stdout: io.Discard, stderr: io.Discard}
+	if err := a.predictLines(t.Context(), &predictor{}); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("%v", err)
+	}
+	if line.read > 2*maxPredictLine {
+		t.Errorf("%d MB were read", line.read>>20)
 	}
 }

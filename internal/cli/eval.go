@@ -163,7 +163,7 @@ func (a *app) predictLines(ctx context.Context, p *predictor) error {
 	in := bufio.NewReaderSize(a.stdin, 1<<16)
 	bad := 0
 	for number := 1; ctx.Err() == nil; number++ {
-		line, err := in.ReadBytes('\n')
+		line, err := readLine(in, maxPredictLine)
 		if number == 1 {
 			line = bytes.TrimPrefix(line, []byte("\ufeff"))
 		}
@@ -192,6 +192,19 @@ func (a *app) predictLines(ctx context.Context, p *predictor) error {
 		return errors.Join(out.Flush(), fmt.Errorf("%d lines could not be answered", bad))
 	}
 	return out.Flush()
+}
+
+// readLine reads a line, or the beginning of one that is longer than most.
+func readLine(in *bufio.Reader, most int) (line []byte, err error) {
+	for len(line) <= most {
+		var piece []byte
+		piece, err = in.ReadSlice('\n')
+		line = append(line, piece...)
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return line, err
+		}
+	}
+	return line, nil
 }
 
 func (l *predictor) answer(line []byte, out io.Writer) error {
