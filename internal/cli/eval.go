@@ -38,7 +38,7 @@ func (a *app) eval(modelPath, data string, minAccuracy float64, skipBad bool) er
 	if modelPath == "" || data == "" {
 		return usageError("--model and --data are both needed: occam eval --model FILE.occam --data test.jsonl")
 	}
-	if minAccuracy < 0 || minAccuracy > 1 {
+	if !(minAccuracy >= 0 && minAccuracy <= 1) {
 		return usageError("--min-accuracy is %v: it is a share between 0 and 1, such as 0.97", minAccuracy)
 	}
 	loaded, err := lifecycle.LoadModel(modelPath)

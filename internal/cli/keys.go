@@ -88,8 +88,8 @@ func (l *limitFlags) form() (url.Values, error) {
 	if l.period != "day" && l.period != "month" {
 		return nil, usageError("--period is %q: it must be day or month", l.period)
 	}
-	if l.budget < 0 {
-		return nil, usageError("--budget must not be negative")
+	if !(l.budget >= 0 && l.budget <= 1e9) {
+		return nil, usageError("--budget is %v: it must be a number of dollars, such as 25 or 0.50", l.budget)
 	}
 	form := url.Values{"period": {l.period}, "degrade": {l.degrade}, "models": {strings.Join(l.models, ",")}, "tasks": {strings.Join(l.tasks, ",")}}
 	if l.budget > 0 {

@@ -52,6 +52,8 @@ func TestExitCodes(t *testing.T) {
 		{"prices show", 2, "needs a model's name"},
 		{"prices import", 2, "needs the file of a price list"},
 		{"eval --model m --data d --min-accuracy 7", 2, "share between 0 and 1"},
+		{"eval --model m --data d --min-accuracy nan", 2, "share between 0 and 1"},
+		{"keys create app --budget nan", 2, "number of dollars"},
 		{"review --json", 2, "needs a command"},
 		{"advise", 2, "--data or --task is missing"},
 		{"report --month soon", 2, "2026-11"},

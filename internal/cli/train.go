@@ -158,7 +158,7 @@ func (a *app) taskFor(f trainFlags, infer func() ([]task.Field, error)) (*task.T
 
 func checkTarget(target task.Target) error {
 	switch {
-	case target.Accuracy <= 0 || target.Accuracy >= 1:
+	case !(target.Accuracy > 0 && target.Accuracy < 1):
 		return usageError("a target accuracy of %v makes no sense: it is a share between 0 and 1, such as 0.97", target.Accuracy)
 	case target.Promise != task.Served && target.Promise != task.System:
 		return usageError("--promise is %q: it must be served or system", target.Promise)

@@ -158,7 +158,7 @@ func (l Limits) check() error {
 		return errors.New("limits.held_bytes must not be smaller than body_bytes: no request of that size would be let in")
 	case l.Retries < 0 || l.Retries > 10:
 		return fmt.Errorf("limits.retries is %d: it must be from 0 to 10", l.Retries)
-	case l.RetryShare <= 0 || l.RetryShare > 1:
+	case !(l.RetryShare > 0 && l.RetryShare <= 1):
 		return fmt.Errorf("limits.retry_share is %v: it is a share above 0, such as 0.2; retries: 0 makes none", l.RetryShare)
 	case l.OnDisconnect != Cancel && l.OnDisconnect != Drain:
 		return fmt.Errorf("limits.on_disconnect is %q: it must be cancel or drain", l.OnDisconnect)
@@ -194,16 +194,16 @@ func (t Task) check() error {
 	if !slices.Contains([]string{"", "generalist", "review", "both"}, t.OnDoubt) {
 		return fmt.Errorf("on_doubt is %q: it must be generalist, review or both", t.OnDoubt)
 	}
-	if t.Audit != nil && (*t.Audit < 0 || *t.Audit > 1) {
+	if t.Audit != nil && !(*t.Audit >= 0 && *t.Audit <= 1) {
 		return fmt.Errorf("audit is %v: it is a share between 0 and 1", *t.Audit)
 	}
-	if t.AuditRare != nil && (*t.AuditRare < 0 || *t.AuditRare > 1) {
+	if t.AuditRare != nil && !(*t.AuditRare >= 0 && *t.AuditRare <= 1) {
 		return fmt.Errorf("audit_rare is %v: it is a share between 0 and 1", *t.AuditRare)
 	}
 	if t.Retrain != nil && *t.Retrain < 0 {
 		return fmt.Errorf("retrain is %v: it is an age such as 7d, or 0s for never", time.Duration(*t.Retrain))
 	}
-	if t.Calibration != nil && *t.Calibration < 0 {
+	if t.Calibration != nil && !(*t.Calibration >= 0 && *t.Calibration <= 1e9) {
 		return fmt.Errorf("calibration_budget is %v: it is an amount in dollars", *t.Calibration)
 	}
 	return t.Target.Check()
