@@ -194,7 +194,8 @@ func TestEveryKeyIsInTheExample(t *testing.T) {
 }
 
 func TestErrorsNeverShowSecrets(t *testing.T) {
-	for _, near := range []string{"api_key: sk-canary", "api_key: \"sk-canary, x\"", "base_url: http://ann:canary@x/v1"} {
+	for _, near := range []string{"api_key: sk-canary", "api_key: \"sk-canary, x\"", "base_url: http://ann:canary@x/v1", "apikey: sk-canary",
+		"API-KEY: sk-canary words", "token: 'sk-canary'", "api_key:\n      sk-canary", "api_key: >-\n      sk-canary\n      more-canary", "api_key: [sk-canary]", "secret_key: {a: sk-canary}"} {
 		if _, err := Parse([]byte("providers:\n  a:\n    "+near+"\n    tipe: openai\n"), noEnv); err == nil || strings.Contains(err.Error(), "canary") {
 			t.Errorf("%s: %v", near, err)
 		}

@@ -41,17 +41,67 @@ func at(where yaml.Error, message string) error {
 	return quoted(yaml.FormatErrorWithToken(message, where.GetToken(), false, true))
 }
 
-// secrets are the values of a file that nobody else should see.
-var secrets = regexp.MustCompile(`((?:api_key|secret|webhook|needed|answered|store|base_url)["']?\s*:\s*)("[^"]*"|'[^']*'|[^\s,}]+)`)
+// secretKey finds a key whose value nobody else should see, also under a name that the configuration does not have.
+var secretKey = regexp.MustCompile(`(?i)(?:\b|_)(?:[\w-]*(?:key|secret|token|passw|pwd|credential)[\w-]*|webhook|needed|answered|store|(?:base_?)?ur[il])["']?\s*:(?:\s+|$)`)
+
+// shownLine is a line of the file in an error: its number, its indentation, and what stands there.
+var shownLine = regexp.MustCompile(`^(>?\s*\d+ \| )( *)(.*)$`)
 
 // quoted is an error that shows lines of the file, which may hold secrets: it may end in a log.
 func quoted(message string) error {
-	return errors.New(strings.TrimSpace(secrets.ReplaceAllStringFunc(message, func(found string) string {
-		if strings.Contains(found, "${") {
-			return found
+	lines, under := strings.Split(message, "\n"), -1 // of which indentation the key is whose value the next lines are
+	for i, line := range lines {
+		m := shownLine.FindStringSubmatch(line)
+		if m == nil {
+			continue
 		}
-		return secrets.FindStringSubmatch(found)[1] + masked
-	})))
+		if indent := len(m[2]); under >= 0 && indent > under {
+			lines[i] = m[1] + m[2] + masked
+			continue
+		}
+		under = -1
+		text, open := hidden(m[3])
+		if open {
+			under = len(m[2])
+		}
+		lines[i] = m[1] + m[2] + text
+	}
+	return errors.New(strings.TrimSpace(strings.Join(lines, "\n")))
+}
+
+// hidden is a line of the file without its secrets. open says that the last one goes on in the next lines.
+func hidden(line string) (shown string, open bool) {
+	for {
+		at := secretKey.FindStringIndex(line)
+		if at == nil {
+			return shown + line, false
+		}
+		shown += line[:at[1]]
+		value := line[at[1]:]
+		n := len(value)
+		switch {
+		case value == "":
+			return shown, true
+		case strings.ContainsRune(">|{[", rune(value[0])):
+			return shown + masked, true
+		case value[0] == '"' || value[0] == '\'':
+			if i := strings.IndexByte(value[1:], value[0]); i >= 0 {
+				n = i + 2
+			}
+		case strings.ContainsAny(shown, "{["): // its end is that of the member
+			if i := strings.IndexAny(value, ",}]"); i >= 0 && !strings.HasPrefix(value, "${") {
+				n = i
+			} else if i := strings.IndexByte(value, '}'); i >= 0 {
+				n = i + 1
+			}
+		}
+		if strings.Contains(value[:n], "${") {
+			shown += value[:n]
+		} else {
+			shown += masked
+		}
+		line = value[n:]
+	}
 }
 
 // wanted says what a value must be to fit a Go type.
