@@ -231,5 +231,5 @@ func checkProvider(ctx context.Context, name string, p config.Provider, l config
 	if reply.Status != http.StatusOK {
 		return check{label, false, fmt.Sprintf("GET /models answers %d: check base_url and api_key", reply.Status)}
 	}
-	return check{label, true, "answers at " + p.BaseURL}
+	return check{label, true, "answers at " + p.Address()}
 }

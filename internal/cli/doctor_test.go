@@ -39,6 +39,20 @@ func TestDoctorKnowsWhoSells(t *testing.T) {
 	}
 }
 
+// What `occam doctor` says of a provider holds neither user, nor password, nor parameters of its address.
+func TestDoctorTellsNoPassword(t *testing.T) {
+	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{"data":[]}`) }))
+	defer provider.Close()
+	at := strings.TrimPrefix(provider.URL, "http://")
+	for _, address := range []string{"http://ann:canary@" + at + "/v1", "http://" + at + "/v1?key=canary", "http://ann:canary@127.0.0.1:9/v1"} {
+		s := newStand(t, fmt.Sprintf("self_test: false\nproviders: {acme: {type: openai, base_url: %q, api_key: canary}}\n", address))
+		_, stdout, stderr := run(t, "", "doctor", "--config", s.config)
+		if strings.Contains(stdout+stderr, "canary") || !strings.Contains(stdout, "provider acme") {
+			t.Errorf("%s: %s%s", address, stdout, stderr)
+		}
+	}
+}
+
 // `occam doctor` says which models that the configuration names their providers stop: by the providers' own lists, by the price book
 // where they say nothing or are not asked. One that is stopped already fails it.
 func TestDoctorNamesModelsThatEnd(t *testing.T) {

@@ -20,7 +20,7 @@ func (c *Config) Masked() string {
 		if p.APIKey != "" && p.APIKey != "none" {
 			p.APIKey = masked
 		}
-		p.BaseURL = withoutPassword(p.BaseURL)
+		p.BaseURL = p.Address()
 		shown.Providers[name] = p
 	}
 	shown.Store = withoutPassword(shown.Store)
@@ -35,6 +35,9 @@ func (c *Config) Masked() string {
 	}
 	return string(text)
 }
+
+// Address is the provider's address as people may see it.
+func (p Provider) Address() string { return withoutPassword(p.BaseURL) }
 
 // withoutPassword hides what an address holds beside its place: user, password and parameters.
 func withoutPassword(address string) string {
