@@ -52,7 +52,7 @@ func (b *bell) watchSpend(ctx context.Context, wired func() *wiring) {
 	defer tick.Stop()
 	for {
 		w := wired()
-		if err := b.look(ctx, w.cfg, w.book); err != nil && ctx.Err() == nil {
+		if err := b.look(ctx, w.cfg, w.named); err != nil && ctx.Err() == nil {
 			b.log.Error("looking at the spend", "error", err)
 		}
 		select {

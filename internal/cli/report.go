@@ -71,6 +71,7 @@ func (a *app) report(ctx context.Context, f reportFlags) error {
 	if err != nil {
 		return err
 	}
+	book = book.Resold(sellers(cfg))
 	rows, err := ledgerRows(ctx, s, window, store.ByDay)
 	if err != nil {
 		return err

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -130,5 +132,29 @@ func TestRentedServersCostFromTheFirst(t *testing.T) {
 		if sum := want["gpu"] + want["new"]; got != sum || len(charges) != len(want) {
 			t.Errorf("%s: %g hours in %d charges, want %v", month, got, len(charges), want)
 		}
+	}
+}
+
+// What a provider has that is priced as another is in the calendar of shutdowns, and in the FOCUS export with its list price.
+func TestReportKnowsWhatIsResold(t *testing.T) {
+	_, url := newProvider(t, sim.Options{})
+	s := newStand(t, "providers:\n  acme: {type: openai, base_url: "+url+", prices: openai}\n")
+	s.stored(func(opened *store.Store) error {
+		now := time.Now()
+		a := store.Attempt{ID: store.NewID(now), RequestID: store.NewID(now), At: now, Provider: "acme", Model: "gpt-4o", Price: "p", CostHigh: cost.USD}
+		if err := opened.Intend(t.Context(), a); err != nil {
+			return err
+		}
+		a.State, a.Answered, a.Cost, a.CostLow, a.Usage = store.Settled, true, cost.USD, cost.USD, cost.Usage{Input: 500, Output: 50}
+		return opened.Finish(t.Context(), a)
+	})
+	var report struct{ Shutdowns []finops.Ending }
+	focus := filepath.Join(t.TempDir(), "focus.csv")
+	decode(t, mustRun(t, "", "report", "--json", "--focus", focus, "--config", s.config), &report)
+	if len(report.Shutdowns) != 1 || report.Shutdowns[0].Model != "gpt-4o" || report.Shutdowns[0].Provider != "acme" {
+		t.Errorf("shutdowns %+v", report.Shutdowns)
+	}
+	if export, err := os.ReadFile(focus); err != nil || !strings.Contains(string(export), "openai/gpt-4o@") {
+		t.Errorf("no list price in the export: %v\n%s", err, export)
 	}
 }

@@ -26,7 +26,7 @@ import (
 // pages is the dashboard. With a login, the first account is made where there is none.
 func (s *server) pages(ctx context.Context, a *app, cfg *config.Config, login bool) (*dashboard.Dashboard, error) {
 	o := dashboard.Options{Source: s.store, Database: s.store, Tasks: s.taskViews, Version: version, Now: a.now, Log: s.log, Done: s.done,
-		Book: func() *cost.Book { return s.wired.Load().book }, Verifier: s.store.Verify, Command: s.command, CancelTraining: s.cancelTraining, Groups: s.groups, MakeTask: s.makeTask,
+		Book: func() *cost.Book { return s.wired.Load().named }, Verifier: s.store.Verify, Command: s.command, CancelTraining: s.cancelTraining, Groups: s.groups, MakeTask: s.makeTask,
 		Explain: s.explain, CheckData: s.checkData, Hosts: cfg.Dashboard.Hosts, Abilities: s.abilities,
 		Batches: s.batchViews, CancelBatch: s.cancelBatch, KeysChanged: func() error { return s.rewire(nil) }, Configuration: func() dashboard.Configuration { return configuration(s.wired.Load().cfg) },
 		Charges: func(ctx context.Context, rows []finops.Row, w store.Window) ([]finops.Charge, error) {

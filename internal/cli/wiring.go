@@ -27,6 +27,7 @@ import (
 type wiring struct {
 	cfg       *config.Config
 	book      *cost.Book
+	named     *cost.Book                // the same by the providers' own names, as they stand in the ledger
 	options   map[string]engine.Options // of each upstream
 	upstreams map[string]*engine.Upstream
 }
@@ -38,7 +39,7 @@ func newWiring(cfg *config.Config, before *wiring) (*wiring, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &wiring{cfg: cfg, book: book, options: map[string]engine.Options{}, upstreams: map[string]*engine.Upstream{}}
+	w := &wiring{cfg: cfg, book: book, named: book.Resold(sellers(cfg)), options: map[string]engine.Options{}, upstreams: map[string]*engine.Upstream{}}
 	for name, p := range cfg.Providers {
 		w.options[name] = upstreamOptions(name, p, cfg.Limits)
 		if before != nil && before.options[name] == w.options[name] {
@@ -50,6 +51,17 @@ func newWiring(cfg *config.Config, before *wiring) (*wiring, error) {
 		}
 	}
 	return w, nil
+}
+
+// sellers are those whose prices the providers of a configuration have, where that is another name.
+func sellers(cfg *config.Config) map[string]string {
+	all := map[string]string{}
+	for name, p := range cfg.Providers {
+		if p.Prices != "" {
+			all[name] = p.Prices
+		}
+	}
+	return all
 }
 
 func upstreamOptions(name string, p config.Provider, l config.Limits) engine.Options {

@@ -18,6 +18,7 @@ type Book struct {
 	prices  map[string][]Price // by model name, each list ascending by provider, then From
 	aliases map[modelKey]string
 	hosts   []Host
+	sellers map[string]string // of Resold
 }
 
 type modelKey struct{ provider, model string }
@@ -73,6 +74,7 @@ func (b *Book) Lookup(provider, model string, at time.Time) (Price, bool) {
 }
 
 func (b *Book) candidates(provider, model string) []Price {
+	provider = cmp.Or(b.sellers[provider], provider)
 	if provider != "" {
 		rows := b.sold(provider, model)
 		if target, ok := b.aliases[modelKey{provider, model}]; ok {
@@ -184,6 +186,14 @@ func mergeRows(old, fresh []Price) []Price {
 	}
 	slices.SortStableFunc(out, comparePrices)
 	return out
+}
+
+// Resold returns a book in which providers of other names sell what sellers of the book do, at the same prices: the names of a
+// configuration, as they stand in the ledger. Where a name is that of a seller too, it counts as what it resells.
+func (b *Book) Resold(sellers map[string]string) *Book {
+	out := *b
+	out.sellers = sellers
+	return &out
 }
 
 // A Change is one difference between two books for one model. Old or New is nil where the model is new or gone.
