@@ -73,6 +73,18 @@ func (b *Book) Lookup(provider, model string, at time.Time) (Price, bool) {
 	return found, ok
 }
 
+// Sellers are the providers of a model at a time, by name.
+func (b *Book) Sellers(model string, at time.Time) []string {
+	var all []string
+	for _, p := range b.candidates("", model) {
+		if covers(p.From, p.To, at) && !slices.Contains(all, p.Provider) {
+			all = append(all, p.Provider)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
 func (b *Book) candidates(provider, model string) []Price {
 	provider = cmp.Or(b.sellers[provider], provider)
 	if provider != "" {

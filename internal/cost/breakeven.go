@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -158,6 +159,9 @@ func (s *Scenario) prepare(b *Book) error {
 			"--tokens IN/OUT")
 	}
 	p, found := b.Lookup(s.Provider, s.Generalist, s.At)
+	if sellers := b.Sellers(s.Generalist, s.At); !found && len(sellers) > 0 {
+		return fmt.Errorf("%q is sold by %s: say which of them with --provider", s.Generalist, strings.Join(sellers, " and "))
+	}
 	if !found {
 		return fmt.Errorf("%q is unpriced on %s, so there is nothing to compare with; see `occam prices list`, or "+
 			"add a row with `occam prices import`", s.Generalist, s.At.Format(time.DateOnly))

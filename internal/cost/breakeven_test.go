@@ -170,6 +170,23 @@ func TestNoAssumptionOfZeroSpoilsTheFigures(t *testing.T) {
 	}
 }
 
+// TestSeveralSellersAreNamed says who sells a model where the question does not: it is not unpriced.
+func TestSeveralSellersAreNamed(t *testing.T) {
+	more, _, err := ParseLiteLLM(strings.NewReader(`{"azure/gpt-4o":{"litellm_provider":"azure","mode":"chat","input_cost_per_token":3e-6,"output_cost_per_token":1.2e-5}}`), november.AddDate(0, -1, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	book := Default().Merge(more)
+	s := published(1e6)
+	if _, err := Analyze(book, s, seeded()); err == nil || !strings.Contains(err.Error(), "azure and openai") || !strings.Contains(err.Error(), "--provider") {
+		t.Errorf("%v", err)
+	}
+	s.Provider = "azure"
+	if _, err := Analyze(book, s, seeded()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestKnownFiguresAtAMillion(t *testing.T) {
 	a := analyze(t, published(1e6))
 	if p := planNamed(t, a, "all gpt-4o"); math.Abs(p.MonthlyUSD-1750) > 1e-6 || p.BreakEven != nil {

@@ -36,6 +36,7 @@ type question struct {
 	Input    float64 `json:"input_tokens"`  // of one request
 	Output   float64 `json:"output_tokens"` // of one answer
 	Model    string  `json:"generalist"`
+	Provider string  `json:"provider"` // its seller
 	Host     string  `json:"host"`
 	Factor   float64 `json:"price_factor"`   // of API prices
 	Coverage float64 `json:"coverage"`       // share that the embedded specialist answers
@@ -61,8 +62,11 @@ func (d *Dashboard) breakEven(r *http.Request) (any, error) {
 		return nil, err
 	}
 	book := d.Book()
+	if sellers := book.Sellers(q.Model, now); q.Provider == "" && len(sellers) > 0 {
+		q.Provider = sellers[0] // of several, any that the question does not name
+	}
 	scenario := cost.Scenario{Workload: cost.Workload{Volume: q.Volume, InputTokens: q.Input, OutputTokens: q.Output, At: now},
-		Generalist: q.Model, Host: q.Host, Assumptions: cost.DefaultAssumptions(), Draws: pageDraws}
+		Generalist: q.Model, Provider: q.Provider, Host: q.Host, Assumptions: cost.DefaultAssumptions(), Draws: pageDraws}
 	if q.Factor != 1 {
 		if err := scenario.Assumptions.Set("api_price_factor", q.Factor, "the slider"); err != nil {
 			return nil, err
@@ -117,6 +121,7 @@ func (d *Dashboard) readQuestion(r *http.Request, views []TaskView, now time.Tim
 		q.Volume = roundTo2(math.Pow(10, q.Scale))
 	}
 	q.Assumed = !q.Measured && math.Abs(q.Coverage-assumed) < 1e-9
+	q.Provider = r.FormValue("provider")
 	q.Model, q.Host = cmp.Or(r.FormValue("model"), q.Model), cmp.Or(r.FormValue("host"), q.Host)
 	return q, nil
 }

@@ -355,6 +355,21 @@ func TestBreakEven(t *testing.T) {
 	}
 }
 
+// TestBreakEvenOfSeveralSellers shows the page also for a model that more than one seller has, as after an import of prices.
+func TestBreakEvenOfSeveralSellers(t *testing.T) {
+	more, _, err := cost.ParseLiteLLM(strings.NewReader(`{"azure/gpt-4o":{"litellm_provider":"azure","mode":"chat","input_cost_per_token":3e-6,"output_cost_per_token":1.2e-5}}`), fixedNow.AddDate(0, 0, -1))
+	must(t, err)
+	book := cost.Default().Merge(more)
+	server := serve(t, Options{Source: openStore(t), Book: func() *cost.Book { return book }})
+	var p breakEven
+	for provider, want := range map[string]string{"": "azure", "openai": "openai"} {
+		getJSON(t, server.URL+"/api/breakeven?provider="+provider, &p)
+		if p.Asked.Provider != want || p.Asked.Model != "gpt-4o" || p.Analysis == nil {
+			t.Errorf("asked %+v, want %s", p.Asked, want)
+		}
+	}
+}
+
 func TestCommandsAreTypedAndAllowed(t *testing.T) {
 	var got []string
 	refuse := error(nil)
