@@ -56,7 +56,7 @@ func (a *app) demoCommand() *cobra.Command {
 	flags.BoolVar(&f.live, "live", false, "use a real provider: OPENAI_API_KEY, and OPENAI_BASE_URL if it is not OpenAI")
 	flags.BoolVar(&f.once, "once", false, "exit after the report")
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:0", "address of the gateway and the dashboard")
-	flags.StringVar(&f.keep, "keep", "", "folder for the ledger and the model (default: a temporary one, removed at the end)")
+	flags.StringVar(&f.keep, "keep", "", "new folder for the ledger and the model (default: a temporary one, removed at the end)")
 	flags.Float64Var(&f.accuracy, "accuracy", task.DefaultTarget.Accuracy, "target accuracy")
 	flags.StringVar(&f.promise, "promise", string(task.DefaultTarget.Promise), "served or system")
 	flags.BoolVar(&f.refit, "refit", false, "use every row for the weights and a cross-fitted certificate, as of occam train")
@@ -98,6 +98,9 @@ func (a *app) checkDemo(f demoFlags) error {
 	}
 	if f.live && a.getenv("OPENAI_API_KEY") == "" {
 		return usageError("--live needs a key: export OPENAI_API_KEY=…")
+	}
+	if _, err := os.Stat(filepath.Join(f.keep, "occam.db")); f.keep != "" && err == nil {
+		return usageError("--keep %s holds a ledger already, and this run's figures would be mixed with it: name another folder", f.keep)
 	}
 	free, err := listen(f.listen)
 	if err != nil {

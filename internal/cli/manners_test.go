@@ -27,6 +27,9 @@ func TestExitCodes(t *testing.T) {
 	if err := os.WriteFile("bad.yaml", []byte("providers: {a: {type: openai, base_url: http://127.0.0.1:9/v1}}\ndatadir: x\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := errors.Join(os.Mkdir("kept", 0o700), os.WriteFile("kept/occam.db", nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	for name, text := range map[string]string{"good.yaml": "data_dir: none\n", "bad_listen.yaml": "listen: here\n"} {
 		if err := os.WriteFile(name, []byte("providers: {a: {type: openai, base_url: http://127.0.0.1:9/v1}}\n"+text), 0o600); err != nil {
 			t.Fatal(err)
@@ -53,6 +56,7 @@ func TestExitCodes(t *testing.T) {
 		{"prices import", 2, "needs the file of a price list"},
 		{"eval --model m --data d --min-accuracy 7", 2, "share between 0 and 1"},
 		{"eval --model m --data d --min-accuracy nan", 2, "share between 0 and 1"},
+		{"demo --once --keep kept", 2, "name another folder"},
 		{"keys create app --budget nan", 2, "number of dollars"},
 		{"review --json", 2, "needs a command"},
 		{"advise", 2, "--data or --task is missing"},
