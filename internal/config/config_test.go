@@ -250,6 +250,23 @@ func TestLoadTakesPathsFromTheFile(t *testing.T) {
 	}
 }
 
+// TestMaskedSaysWhatIsOff: what is switched off is not left out, which would read as the default.
+func TestMaskedSaysWhatIsOff(t *testing.T) {
+	c, err := Parse([]byte(minimal+"self_test: false\nlimits: {retries: 0}\ncapture: {retention: 0s, redact: []}\n"), noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	on, err := Parse([]byte(minimal), noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"self_test: false", "retries: 0", "retention: 0s", "redact: []"} {
+		if !strings.Contains(c.Masked(), want) || strings.Contains(on.Masked(), want) {
+			t.Errorf("%s:\n%s", want, c.Masked())
+		}
+	}
+}
+
 // TestMaskedHoldsNoSecret: what people are shown is valid YAML of the same configuration, without one byte of a secret.
 func TestMaskedHoldsNoSecret(t *testing.T) {
 	secrets := []string{"sk-canary-1", "canary-2", "canary-3", "canary-4", "canary-5", "canary-6", "canary-7", "canary-8"}

@@ -33,7 +33,21 @@ func (c *Config) Masked() string {
 	if err != nil {
 		return "# the configuration cannot be shown: " + err.Error() + "\n"
 	}
-	return string(text)
+	return string(text) + c.switchedOff()
+}
+
+// switchedOff names, as comments, what is off though it is on by default: nothing and zero are left out above.
+func (c *Config) switchedOff() (lines string) {
+	for _, x := range []struct {
+		off  bool
+		line string
+	}{{!c.SelfTest, "self_test: false"}, {c.Limits.Retries == 0, "limits.retries: 0"}, {c.Capture.Retention == 0, "capture.retention: 0s"},
+		{len(c.Capture.Redact) == 0, "capture.redact: []"}} {
+		if x.off {
+			lines += "# " + x.line + "\n"
+		}
+	}
+	return lines
 }
 
 // Address is the provider's address as people may see it.
