@@ -96,8 +96,11 @@ func (p *pager) deliver(ctx context.Context, tasks []lifecycle.Status) error {
 		return nil
 	}
 	var ready []store.Review
-	err := p.store.View(ctx, func(tx *store.Tx) (err error) {
-		ready, err = tx.Reviews().Answered(lifecycle.WorthDoubt, p.now().Add(-answerWindow), answerDelivered, answerBatch)
+	err := p.store.View(ctx, func(tx *store.Tx) error {
+		refused, err := tx.Records(answerClaimed).List() // what an app never takes holds up nothing behind it
+		if err == nil {
+			ready, err = tx.Reviews().Answered(lifecycle.WorthDoubt, p.now().Add(-answerWindow), answerDelivered, answerBatch+len(refused))
+		}
 		return err
 	})
 	if err != nil {

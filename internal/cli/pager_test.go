@@ -279,3 +279,52 @@ func TestPageNamesTheTaskInItsAddress(t *testing.T) {
 		t.Errorf("people are told %q", got)
 	}
 }
+
+// Answers that an app never takes hold up none behind them.
+func TestRefusedAnswersHoldUpNoOther(t *testing.T) {
+	var taken sync.Map
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var said personAnswer
+		if json.NewDecoder(r.Body).Decode(&said) != nil || said.RequestID != "good" {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		taken.Store(said.RequestID, true)
+	}))
+	defer app.Close()
+	now := time.Date(2026, 11, 23, 12, 30, 0, 0, time.UTC)
+	clock := func() time.Time { return now }
+	s, err := store.Open(t.Context(), "sqlite:"+t.TempDir(), store.Options{Now: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close() //nolint:errcheck // nothing is to be kept
+	answered := func(id string) {
+		if err := s.Update(t.Context(), func(tx *store.Tx) error {
+			if err := tx.Reviews().Add(store.Review{ID: id, Task: "triage", RequestID: id, Example: id, At: now, Priority: lifecycle.WorthDoubt}); err != nil {
+				return err
+			}
+			_, err := tx.Reviews().Close(id, "ann", task.Output{"category": task.String("refund")})
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Second)
+	}
+	for i := range answerBatch {
+		answered(fmt.Sprintf("gone-%d", i))
+	}
+	answered("good")
+	cfg := config.Default()
+	cfg.Reviews = config.Reviews{Answered: app.URL}
+	p := newPager(&cfg, "http://127.0.0.1:1", s, slog.New(slog.DiscardHandler), clock)
+	for range 3 {
+		if err := p.deliver(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(answerRetry)
+	}
+	if _, ok := taken.Load("good"); !ok {
+		t.Error("the answer behind those that the app never takes did not reach it")
+	}
+}
