@@ -422,3 +422,19 @@ func TestF27IdenticalRequestsOfTenants(t *testing.T) {
 		t.Errorf("%d calls for %d requests, rows %v", calls.Load(), n, rows)
 	}
 }
+
+// Schemas are remembered once they are compared, but not so many and so large ones that an app could fill the memory with them.
+func TestSchemasDoNotFillTheMemory(t *testing.T) {
+	w := newWorld(t)
+	kept := 0
+	for i := range 20 {
+		schema := fmt.Sprintf(`{"type":"object","description":"%d%s","properties":{}}`, i, strings.Repeat("x", 1<<20))
+		if w.snap.sameSchema(&w.snap.Tasks[0], []byte(schema)) {
+			t.Fatal("any schema is the task's")
+		}
+	}
+	w.snap.schemas.Range(func(key, _ any) bool { kept += len(key.(string)); return true })
+	if kept > 1<<20 {
+		t.Errorf("%d bytes of 20 MiB of schemas are kept", kept)
+	}
+}

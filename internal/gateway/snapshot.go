@@ -129,8 +129,11 @@ func (s *Snapshot) prepareTask(t *Task) error {
 	return nil
 }
 
-// maxSchemas bounds the memory of schemas that were compared; more are compared each time.
-const maxSchemas = 1024
+// maxSchemas and maxSchema bound the memory of schemas that were compared; more, and longer ones, are compared each time.
+const (
+	maxSchemas = 1024
+	maxSchema  = 16 << 10 // bytes
+)
 
 // sameSchema reports whether a request's schema asks for the task's answer.
 func (s *Snapshot) sameSchema(t *Task, schema []byte) bool {
@@ -140,7 +143,7 @@ func (s *Snapshot) sameSchema(t *Task, schema []byte) bool {
 	}
 	fields, err := task.ParseSchema(schema)
 	same := err == nil && task.SameFields(t.Fields, fields)
-	if s.known.Add(1) <= maxSchemas {
+	if len(schema) <= maxSchema && s.known.Add(1) <= maxSchemas {
 		s.schemas.Store(key, same)
 	}
 	return same
