@@ -149,19 +149,34 @@ func (x *exchange) decided(tier *Tier, p *task.Prediction, answered bool, reason
 	x.opts.OnDecision(d)
 }
 
-// audit draws whether a tier's answer is checked and, if so, asks the generalist in the background. The draw does not look
-// at the request: every answer has the same chance, which is what the drift tests assume. Answers in rare classes are drawn
-// once more, for a detector of their own.
-func (x *exchange) audit(tier *Tier, p *task.Prediction) {
-	share, rare := x.task.Audit, tier.Rare.Holds(p)
-	extra := false
-	if !cascade.Audited(share, x.opts.Rand()) {
-		if extra = rare && cascade.Audited(tier.Rare.Audit, x.opts.Rand()); !extra {
-			return
-		}
-		share = (1 - share) * tier.Rare.Audit
+// drawn draws whether a tier's answer is checked, and says how likely that was. The draw does not look at the request: every answer has
+// the same chance, which is what the drift tests assume. Answers in rare classes are drawn once more, for a detector of their own: extra.
+func (x *exchange) drawn(tier *Tier, p *task.Prediction) (share float64, extra, ok bool) {
+	share = x.task.Audit
+	switch {
+	case cascade.Audited(share, x.opts.Rand()):
+		return share, false, true
+	case tier.Rare.Holds(p) && cascade.Audited(tier.Rare.Audit, x.opts.Rand()):
+		return (1 - share) * tier.Rare.Audit, true, true
 	}
-	w := &watched{tier: tier, p: clone(p), accepted: true, rare: rare, extra: extra}
+	return 0, false, false
+}
+
+// auditing is the reason of a call that only checks an answer.
+func auditing(extra bool) cascade.Reason {
+	if extra {
+		return cascade.AuditingRare
+	}
+	return cascade.Auditing
+}
+
+// audit asks the generalist in the background about a tier's answer, if it is drawn.
+func (x *exchange) audit(tier *Tier, p *task.Prediction) {
+	share, extra, ok := x.drawn(tier, p)
+	if !ok {
+		return
+	}
+	w := &watched{tier: tier, p: clone(p), accepted: true, rare: tier.Rare.Holds(p), extra: extra}
 	later := *x // the request ends before the audit does
 	later.w, later.r = nil, x.r.WithContext(x.life)
 	select {
@@ -182,10 +197,7 @@ func (x *exchange) audit(tier *Tier, p *task.Prediction) {
 // ask puts the request to the generalist for an audit. That it was drawn is on the disk, as the attempt's intent, before the
 // generalist is asked, with the probability of the draw: no outcome can make an audit disappear, and shares that change can be weighed.
 func (x *exchange) ask(share float64, extra bool) said {
-	x.reason = cascade.Auditing
-	if extra {
-		x.reason = cascade.AuditingRare
-	}
+	x.reason = auditing(extra)
 	edit := x.teach()
 	edit.Usage, edit.NoStream = false, true
 	a, r, ok := x.complete(&call{route: x.task.paid, edit: edit, tier: generalist, audit: true, share: share})

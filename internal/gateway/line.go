@@ -99,11 +99,11 @@ func (s *Server) Sort(ctx context.Context, l *Line) Sorted {
 	x.decided(tier, p, true, cascade.Certified)
 	x.metrics.answered(&t.Attempt, http.StatusOK, t.Latency)
 	done := Sorted{Answer: answer.Append(make([]byte, 0, 1024), x.request), Row: t.Attempt, Rows: append(rows, t.Attempt)}
-	if cascade.Audited(x.task.Audit, x.opts.Rand()) {
-		x.reason = cascade.Auditing
-		done.Ask = x.asking(nil, &call{route: x.task.paid, edit: x.teach(), tier: generalist, audit: true, share: x.task.Audit}).Ask
+	if share, extra, ok := x.drawn(tier, p); ok {
+		x.reason = auditing(extra)
+		done.Ask = x.asking(nil, &call{route: x.task.paid, edit: x.teach(), tier: generalist, audit: true, share: share}).Ask
 		if done.Ask == nil { // the generalist cannot be asked that
-			x.compare(&watched{tier: tier, p: clone(p), accepted: true, rare: tier.Rare.Holds(p)}, said{}, true, x.task.Audit)
+			x.compare(&watched{tier: tier, p: clone(p), accepted: true, rare: tier.Rare.Holds(p), extra: extra}, said{}, true, share)
 			return done
 		}
 		done.Ask.Audited = tier.Identity.Specialist
@@ -215,34 +215,44 @@ func (s *Server) Settle(ctx context.Context, l *Line, ask *Ask, status int, body
 		return a.Attempt
 	case status != http.StatusOK:
 		a.unbilled(status)
-		return a.Attempt
 	case !ok:
 		a.lost(errNotJSON)
-		return a.Attempt
+	default:
+		a.Answered = !a.Audit
+		a.account(&reply, true, 0, reply.Content, int64(len(reply.Content)))
 	}
-	a.Answered = !a.Audit
-	a.account(&reply, true, 0, reply.Content, int64(len(reply.Content)))
-	if refused == nil && (x.task == nil) == (a.Task == "") { // else the task was changed meanwhile
-		x.heard(a, ask, &reply)
+	ok = ok && status == http.StatusOK
+	switch {
+	case refused != nil || (x.task == nil) != (a.Task == ""): // the task was changed meanwhile
+	case ask.Audited != "" && x.task != nil:
+		x.audited(a, ask, &reply, ok)
+	case ok:
+		x.heard(a, &reply)
 	}
 	return a.Attempt
 }
 
 // heard tells whoever learns what the generalist answered to a line. The predictions that it is compared with are made again:
 // a specialist predicts the same every time, and one that was replaced meanwhile has nothing to compare.
-func (x *exchange) heard(a *paid, ask *Ask, reply *openai.Reply) {
-	if x.task == nil || ask.Audited == "" {
-		if x.task != nil {
-			x.watched = x.predictions()
-		}
-		x.learn(a, reply.Model, reply.Content)
-		return
+func (x *exchange) heard(a *paid, reply *openai.Reply) {
+	if x.task != nil {
+		x.watched = x.predictions()
 	}
+	x.learn(a, reply.Model, reply.Content)
+}
+
+// audited does the same for the audit of a specialist's answer, which counts as missing when the generalist gave none.
+func (x *exchange) audited(a *paid, ask *Ask, reply *openai.Reply, answered bool) {
 	for _, w := range x.predictions() {
-		if w.tier.Identity.Specialist == ask.Audited {
-			w.accepted = true
-			x.compare(&w, x.said(a, reply.Model, reply.Content), true, x.task.Audit)
+		if w.tier.Identity.Specialist != ask.Audited {
+			continue
 		}
+		w.accepted, w.rare, w.extra = true, w.tier.Rare.Holds(&w.p), ask.Intent.Reason == string(cascade.AuditingRare)
+		var s said
+		if answered {
+			s = x.said(a, reply.Model, reply.Content)
+		}
+		x.compare(&w, s, true, ask.Intent.AuditShare)
 	}
 }
 

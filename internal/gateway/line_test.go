@@ -91,3 +91,66 @@ func TestALineGoesDownTheCascade(t *testing.T) {
 		t.Errorf("%+v", done)
 	}
 }
+
+// saidToALine is a line's result as its provider gives it.
+type saidToALine struct {
+	status int
+	body   string
+}
+
+// Audits of lines are drawn, weighed and compared as everywhere: with the probability of the draw, whatever the share is when the result
+// comes, in rare classes once more, and one that fails counts as missing.
+func TestAuditsOfLines(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		rolls       []float64
+		got         saidToALine
+		reason      string
+		share       float64
+		extra       bool
+		comparisons int
+		missing     bool
+	}{
+		{"drawn uniformly", []float64{.2}, saidToALine{200, "the answer"}, "audit", .25, false, 1, false},
+		{"drawn for its class", []float64{.5, .4}, saidToALine{200, "the answer"}, "audit_rare", .75 * .5, true, 1, false},
+		{"not drawn", []float64{.5, .6}, saidToALine{}, "", 0, false, 0, false},
+		{"failed", []float64{.2}, saidToALine{500, `{"error":{"message":"no"}}`}, "audit", .25, false, 1, true},
+		{"unreadable", []float64{.2}, saidToALine{200, `no JSON`}, "audit", .25, false, 1, true},
+		{"not run", []float64{.2}, saidToALine{0, ""}, "audit", .25, false, 0, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, func(w *world, o *Options) {
+				o.Rand, w.snap.Tasks[0].Audit = dice(c.rolls...), .25
+				w.tier.Rare = &cascade.Stratum{Values: map[string]bool{"refund": true}, Audit: .5}
+			})
+			l := line(taskBody)
+			done := w.server.Sort(context.Background(), l)
+			if done.Answer == nil || (done.Ask != nil) != (c.reason != "") {
+				t.Fatalf("%+v", done)
+			}
+			if done.Ask == nil {
+				return
+			}
+			if a := done.Ask.Intent; a.Reason != c.reason || a.AuditShare != c.share || !a.Audit {
+				t.Errorf("%+v", a)
+			}
+			later := *w.snap.Tasks[0].Task
+			later.Audit = .01
+			w.snap = &Snapshot{Limits: w.snap.Limits, Book: w.snap.Book, Fallback: w.snap.Fallback, Tasks: []Task{{Task: &later, Tiers: w.snap.Tasks[0].Tiers}}}
+			w.publish()
+			if c.got.body == "the answer" {
+				c.got.body = w.reply()
+			}
+			w.server.Settle(context.Background(), l, done.Ask, c.got.status, []byte(c.got.body))
+			got := w.compared()
+			if len(got) != c.comparisons {
+				t.Fatalf("%+v", got)
+			}
+			for _, one := range got {
+				if !one.Answered || !one.Accepted || !one.Rare || one.Extra != c.extra || one.Share != c.share || one.Missing != c.missing || one.Agreed == c.missing {
+					t.Errorf("%+v", one)
+				}
+			}
+		})
+	}
+}
