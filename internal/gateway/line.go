@@ -164,6 +164,7 @@ func (x *exchange) unsettled(rows []store.Attempt) Sorted {
 // asking prepares what a provider is to be asked.
 func (x *exchange) asking(rows []store.Attempt, c *call) Sorted {
 	a := x.intent(c, c.route.Targets[0])
+	a.ID = store.LineID(x.id, attemptsBefore+a.Seq) // never that of a row without cost, which a look before a crash may have left
 	if x.key != nil && x.key.Limits.Budget > 0 && !a.priced && !a.target.Upstream.Hosted {
 		return Sorted{Rows: rows, Refused: x.unpricedModel(a)}
 	}

@@ -154,3 +154,20 @@ func TestAuditsOfLines(t *testing.T) {
 		})
 	}
 }
+
+// A line that is looked at again after a crash, and is now put to the provider, has an attempt of its own for that: one that a specialist
+// answered before the crash is in the ledger already, and what is in the ledger stays as it is.
+func TestALineThatIsLookedAtAgain(t *testing.T) {
+	w := newWorld(t)
+	l := line(taskBody)
+	before := w.server.Sort(context.Background(), l)
+	w.tier.Mode = cascade.Suspended
+	w.publish()
+	after := w.server.Sort(context.Background(), l)
+	if before.Answer == nil || after.Ask == nil || after.Ask.Intent.ID == before.Row.ID || !store.IsLine(after.Ask.Intent.ID) {
+		t.Errorf("%+v, then %+v", before, after)
+	}
+	if again := w.server.Sort(context.Background(), l); again.Ask.Intent.ID != after.Ask.Intent.ID {
+		t.Errorf("its attempt is %s, then %s", after.Ask.Intent.ID, again.Ask.Intent.ID)
+	}
+}
