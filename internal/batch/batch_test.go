@@ -651,31 +651,42 @@ func TestForget(t *testing.T) {
 	app.await(id)
 }
 
-// A provider that was asked for a batch may have made it, whatever it says to the question which batches there are: nothing is taken
-// for void, and nothing is asked anew, before that is known.
-func TestALostBatchIsNotGivenUp(t *testing.T) {
-	p, url := provide(t, sim.Options{Batches: func(int) sim.BatchPlan { return sim.BatchPlan{LoseReply: true} }})
-	there, err := neturl.Parse(url)
+// front stands before a provider: meet sees each request to it, and may answer it itself.
+func front(t *testing.T, provider string, meet func(http.ResponseWriter, *http.Request) (answered bool)) (url string) {
+	t.Helper()
+	there, err := neturl.Parse(provider)
 	if err != nil {
 		t.Fatal(err)
 	}
 	pass := httputil.NewSingleHostReverseProxy(there)
 	pass.ErrorLog = log.New(io.Discard, "", 0)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !meet(w, r) {
+			pass.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// A provider that was asked for a batch may have made it, whatever it says to the question which batches there are: nothing is taken
+// for void, and nothing is asked anew, before that is known.
+func TestALostBatchIsNotGivenUp(t *testing.T) {
+	p, url := provide(t, sim.Options{Batches: func(int) sim.BatchPlan { return sim.BatchPlan{LoseReply: true} }})
 	var made, refused atomic.Bool
-	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	url = front(t, url, func(w http.ResponseWriter, r *http.Request) (answered bool) {
 		switch r.Method + " " + r.URL.Path {
 		case "POST /v1/batches":
 			made.Store(true)
 		case "GET /v1/batches":
 			if made.Load() && !refused.Swap(true) {
 				w.WriteHeader(http.StatusUnauthorized) // a key that is being replaced
-				return
+				return true
 			}
 		}
-		pass.ServeHTTP(w, r)
-	}))
-	t.Cleanup(front.Close)
-	o, app := work(t, front.URL, Limits{Calls: true})
+		return false
+	})
+	o, app := work(t, url, Limits{Calls: true})
 	o.task.Audit = 0
 	b := app.await(app.begin(tickets(60), "/v1/chat/completions"))
 	if good, bad := app.results(b); len(good) != 60 || !refused.Load() {
@@ -704,19 +715,14 @@ func TestNothingIsSentForARevokedKey(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, url := provide(t, c.options)
-			there, err := neturl.Parse(url)
-			if err != nil {
-				t.Fatal(err)
-			}
-			pass, revoke := httputil.NewSingleHostReverseProxy(there), func() {}
-			front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			revoke := func() {}
+			url = front(t, url, func(_ http.ResponseWriter, r *http.Request) bool {
 				if r.Method+" "+r.URL.Path == c.at {
 					revoke()
 				}
-				pass.ServeHTTP(w, r)
-			}))
-			t.Cleanup(front.Close)
-			o, app := work(t, front.URL, c.limits, store.Key{ID: "key", Role: "app", Hash: store.HashSecret("sk-occam-a"), Limits: store.KeyLimits{Budget: cost.USD, Period: "month"}})
+				return false
+			})
+			o, app := work(t, url, c.limits, store.Key{ID: "key", Role: "app", Hash: store.HashSecret("sk-occam-a"), Limits: store.KeyLimits{Budget: cost.USD, Period: "month"}})
 			revoke = func() {
 				if err := o.desk.Publish(&gateway.Snapshot{Book: cost.Default(), Fallback: o.up, Keys: gateway.NewKeyring([]store.Key{{ID: "other", Role: "app"}})}); err != nil {
 					t.Error(err)
@@ -737,5 +743,35 @@ func TestNothingIsSentForARevokedKey(t *testing.T) {
 			}
 			o.reconcile(t, p)
 		})
+	}
+}
+
+// A batch is worked on once in a process, also when it is taken on a second time while it runs: by whoever made it, and by the look for
+// batches that nobody works on.
+func TestABatchIsTakenOnOnce(t *testing.T) {
+	_, url := provide(t, sim.Options{})
+	met := make(chan bool)
+	url = front(t, url, func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method+" "+r.URL.Path == "POST /v1/files" {
+			<-met
+		}
+		return false
+	})
+	o, app := work(t, url, Limits{})
+	id := app.begin(tickets(30), "/v1/chat/completions")
+	running := func() *run {
+		o.service.mu.Lock()
+		defer o.service.mu.Unlock()
+		return o.service.running[id]
+	}
+	first := running()
+	err := o.service.takeOn(context.Background(), id)
+	second := running()
+	close(met)
+	if err != nil || first == nil || second != first {
+		t.Errorf("it is worked on twice: %v", err)
+	}
+	if b := app.await(id); b["status"] != Completed {
+		t.Errorf("%v", b)
 	}
 }

@@ -28,17 +28,20 @@ type run struct {
 	raw       map[int]*grower // files of parts that are being filled
 }
 
-// begin works on a batch in the background until it has ended.
+// begin works on a batch in the background until it has ended, unless that is done already.
 func (s *Service) begin(b *Batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running[b.ID] != nil {
+		return
+	}
 	r := &run{Service: s, b: b, id: b.ID, wake: make(chan struct{}, 1), raw: map[int]*grower{}}
 	ctx, stop := context.WithCancel(s.life)
 	r.stop = stop
 	if s.shared() {
 		r.until = time.AfterFunc(s.opts.Limits.lease, stop)
 	}
-	s.mu.Lock()
 	s.running[b.ID] = r
-	s.mu.Unlock()
 	s.wg.Go(func() {
 		r.work(ctx)
 		stop()
