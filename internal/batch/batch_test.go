@@ -775,3 +775,23 @@ func TestABatchIsTakenOnOnce(t *testing.T) {
 		t.Errorf("%v", b)
 	}
 }
+
+// Whether a line was put to the provider before is known before it is asked, however long the ledger cannot be read.
+func TestNoLineIsAskedWhileTheLedgerCannotBeRead(t *testing.T) {
+	p, url := provide(t, sim.Options{})
+	o, _ := work(t, url, Limits{})
+	away, err := store.Open(context.Background(), "sqlite:"+t.TempDir(), store.Options{Durability: store.Normal})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := away.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := &run{Service: &Service{opts: Options{Store: away, Desk: o.desk, Now: time.Now}}, b: &Batch{Endpoint: "/v1/chat/completions"}, wake: make(chan struct{}, 1)}
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	body := []byte(`{"model":"gpt-4o","messages":[{"role":"user","content":"hello"}]}`)
+	if got := r.callOne(ctx, &stored{Request: store.NewID(time.Now()), Began: time.Now(), Body: body}); got.Error == nil || len(p.Bill()) != 0 {
+		t.Errorf("%+v, %d calls", got, len(p.Bill()))
+	}
+}

@@ -333,7 +333,11 @@ func (r *run) callOne(ctx context.Context, l *stored) result {
 		return out // an audit is worth a batch's price only
 	}
 	had, _, err := r.opts.Store.Request(ctx, l.Request)
-	if err == nil && wasCalled(had.Attempts) {
+	for err != nil && ctx.Err() == nil { // before that is known nothing is asked
+		r.sleep(ctx, callPause)
+		had, _, err = r.opts.Store.Request(ctx, l.Request)
+	}
+	if err != nil || wasCalled(had.Attempts) {
 		out.Error = &problem{Code: "interrupted", Message: "The gateway was stopped while the provider was asked. Send the request again.", Line: l.Line}
 		return out
 	}
