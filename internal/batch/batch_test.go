@@ -795,3 +795,37 @@ func TestNoLineIsAskedWhileTheLedgerCannotBeRead(t *testing.T) {
 		t.Errorf("%+v, %d calls", got, len(p.Bill()))
 	}
 }
+
+// A batch whose lines are asked one by one ends when it is cancelled, also while its provider asks for a long pause.
+func TestCancelDuringALongPause(t *testing.T) {
+	_, url := provide(t, sim.Options{NoBatches: true})
+	var asked atomic.Int64
+	url = front(t, url, func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/v1/chat/completions" {
+			return false
+		}
+		asked.Add(1)
+		w.Header().Set("Retry-After", "3600")
+		w.WriteHeader(http.StatusTooManyRequests)
+		return true
+	})
+	o, app := work(t, url, Limits{Calls: true})
+	o.task.Audit = 0
+	id := app.begin(tickets(60), "/v1/chat/completions")
+	for asked.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if status, text := app.do("POST", "/v1/batches/"+id+"/cancel", "", nil); status != 200 {
+		t.Fatalf("%d %s", status, text)
+	}
+	b := app.await(id)
+	good, bad := app.results(b)
+	if b["status"] != Cancelled || len(good) != 40 || len(bad) != 20 {
+		t.Errorf("%v: %d good, %d bad", b, len(good), len(bad))
+	}
+	for id, one := range bad {
+		if one.Error == nil || one.Error.Code != "batch_cancelled" {
+			t.Errorf("%s: %+v", id, one)
+		}
+	}
+}

@@ -348,6 +348,11 @@ func (r *run) callOne(ctx context.Context, l *stored) result {
 	}
 	line := &gateway.Line{ID: l.Request, Began: l.Began, Key: key, API: apiOf(r.b.Endpoint), Body: l.Body}
 	for try := range callTries {
+		if r.stopping() {
+			r.poke() // others wait too
+			out.Response, out.Error = nil, &problem{Code: "batch_cancelled", Message: cancelledBefore, Line: l.Line}
+			return out
+		}
 		status, header, body := r.opts.Desk.Call(ctx, line, try)
 		out.Response = &response{Status: status, RequestID: l.Request, Body: body}
 		if !tooBusy(status) || ctx.Err() != nil {
