@@ -96,7 +96,12 @@ func (x *exchange) recover() {
 	if x.wrote {
 		panic(http.ErrAbortHandler)
 	}
-	x.refuse(&openai.Error{Status: 500, Type: "api_error", Code: "internal_error", Message: "The gateway failed on this request. It is logged under request " + x.id + "."})
+	x.refuse(internalError(x.id))
+}
+
+// internalError is the answer to a request that crashed.
+func internalError(id string) *openai.Error {
+	return &openai.Error{Status: 500, Type: "api_error", Code: "internal_error", Message: "The gateway failed on this request. It is logged under request " + id + "."}
 }
 
 // crashed logs a panic and closes the row of the call that was out.

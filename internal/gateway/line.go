@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/http"
+	"runtime/debug"
 	"time"
 
 	"occam/internal/cascade"
@@ -70,8 +71,14 @@ func (x *exchange) take(body []byte) *openai.Error {
 }
 
 // Sort finds out what becomes of a line. It sends nothing and writes nothing. Models at an upstream that are tiers of a task
-// are not asked: their price is no batch price.
-func (s *Server) Sort(ctx context.Context, l *Line) Sorted {
+// are not asked: their price is no batch price. A line that crashes is refused.
+func (s *Server) Sort(ctx context.Context, l *Line) (sorted Sorted) {
+	defer func() {
+		if crash := recover(); crash != nil {
+			s.logCrash(l, crash)
+			sorted = Sorted{Refused: internalError(l.ID)}
+		}
+	}()
 	x, refused := s.offline(ctx, l)
 	switch {
 	case refused != nil:
@@ -199,7 +206,7 @@ func (s *Server) Cheaper(ctx context.Context, l *Line, ask *Ask) *Ask {
 
 // Settle makes the outcome of an intended line of what the provider answered: status and body as its results give them, or
 // status 0 when it says that it never ran the line. Whoever learns from answers is told.
-func (s *Server) Settle(ctx context.Context, l *Line, ask *Ask, status int, body []byte) store.Attempt {
+func (s *Server) Settle(ctx context.Context, l *Line, ask *Ask, status int, body []byte) (row store.Attempt) {
 	a := &paid{Attempt: ask.Intent, target: engine.Target{Upstream: ask.Upstream, Model: ask.Model}, body: ask.Body}
 	x, refused := s.offline(ctx, l)
 	if x == nil {
@@ -222,15 +229,30 @@ func (s *Server) Settle(ctx context.Context, l *Line, ask *Ask, status int, body
 		a.Answered = !a.Audit
 		a.account(&reply, true, 0, reply.Content, int64(len(reply.Content)))
 	}
-	ok = ok && status == http.StatusOK
-	switch {
-	case refused != nil || (x.task == nil) != (a.Task == ""): // the task was changed meanwhile
-	case ask.Audited != "" && x.task != nil:
-		x.audited(a, ask, &reply, ok)
-	case ok:
-		x.heard(a, &reply)
+	if refused == nil && (x.task == nil) == (a.Task == "") { // else the task was changed meanwhile
+		defer func() {
+			if crash := recover(); crash != nil { // in whoever is told: the outcome stands
+				s.logCrash(l, crash)
+				row = a.Attempt
+			}
+		}()
+		x.tell(a, ask, &reply, ok && status == http.StatusOK)
 	}
 	return a.Attempt
+}
+
+func (s *Server) logCrash(l *Line, crash any) {
+	s.opts.Log.Error("a line of a batch crashed", "request", l.ID, "panic", crash, "stack", string(debug.Stack()))
+}
+
+// tell tells what the provider said to a line.
+func (x *exchange) tell(a *paid, ask *Ask, reply *openai.Reply, ok bool) {
+	switch {
+	case ask.Audited != "" && x.task != nil:
+		x.audited(a, ask, reply, ok)
+	case ok:
+		x.heard(a, reply)
+	}
 }
 
 // heard tells whoever learns what the generalist answered to a line. The predictions that it is compared with are made again:
@@ -281,6 +303,13 @@ func (s *Server) Call(ctx context.Context, l *Line, try int) (status int, header
 	if x == nil || refused != nil {
 		return refused.Status, w.header, refused.Append(nil, l.API)
 	}
+	defer func() {
+		if crash := recover(); crash != nil {
+			x.crashed(crash)
+			failed := internalError(x.id)
+			status, header, body = failed.Status, w.header, failed.Append(nil, l.API)
+		}
+	}()
 	x.w, x.wrote, x.batch = w, false, false
 	x.attempts = attemptsBefore * (try + 1) // its row of a batch came first
 	switch {

@@ -171,3 +171,33 @@ func TestALineThatIsLookedAtAgain(t *testing.T) {
 		t.Errorf("its attempt is %s, then %s", after.Ask.Intent.ID, again.Ask.Intent.ID)
 	}
 }
+
+// F40 in a batch: a line that crashes the gateway itself is an error of that line, wherever it does; what it cost is known as it is of
+// other requests.
+func TestF40PoisonForTheGatewayInABatch(t *testing.T) {
+	crash := func(text string) {
+		if strings.Contains(text, "poison") {
+			panic("poison")
+		}
+	}
+	w := newWorld(t, func(_ *world, o *Options) {
+		o.OnDecision = func(d Decision) { crash(d.Input) }
+		o.OnTraffic = func(tr Traffic) { crash(tr.Messages[0].Text) }
+	})
+	ctx := context.Background()
+	if done := w.server.Sort(ctx, line(strings.Replace(taskBody, "please", "poison", 1))); done.Refused == nil || done.Refused.Status != 500 || done.Ask != nil || done.Rows != nil {
+		t.Errorf("%+v", done)
+	}
+	l := line(strings.Replace(plainBody, "hi", "poison", 1))
+	done := w.server.Sort(ctx, l)
+	if done.Ask == nil {
+		t.Fatalf("%+v", done)
+	}
+	if a := w.server.Settle(ctx, l, done.Ask, 200, []byte(w.reply())); a.State != store.Settled || a.Cost != gpt4oCost/2 {
+		t.Errorf("%+v", a)
+	}
+	if status, _, body := w.server.Call(ctx, l, 0); status != 500 || !strings.Contains(string(body), "internal_error") {
+		t.Errorf("%d %s", status, body)
+	}
+	w.expectBill(store.Settled)
+}
