@@ -21,7 +21,7 @@ import (
 // quietFields are the members of `occam tasks show --json` that state no trouble by themselves.
 var quietFields = map[string]string{
 	"Status":         "Task Version Record Auto Target Generalist Fields Answer OnDoubt Audit Examples Training Models Commands",
-	"Record":         "Lead Incumbent Previous Seen AlarmAt Since",
+	"Record":         "Lead Incumbent Previous Dismissed Seen AlarmAt Since",
 	"TrainingStatus": "Progress Running Stage Share",
 	"Progress":       "Looks At Rows ByPerson Why TierNeeded Choice",
 	"ModelStatus":    "Model Place Mode Specialist Certificate MinConfidence Evaluation Curve Bytes TrainedAt Evidence Tiers Choice Truth",

@@ -90,6 +90,7 @@ func (r Record) rolledBack(f Facts, previous Evidence) (Record, error) {
 	default:
 		r.State, r.Incumbent = Suspended, ""
 	}
+	r.Dismissed = lead
 	r.Reason = fmt.Sprintf("model %s rolled back by hand: ", short(lead))
 	if r.State == Live {
 		r.Reason += fmt.Sprintf("model %s answers again", short(r.Lead))

@@ -33,6 +33,8 @@ type Record struct {
 	Incumbent string `json:"incumbent,omitempty"`
 	// Previous is the model that was live before: where a rollback goes.
 	Previous string `json:"previous,omitempty"`
+	// Dismissed is the model that a person rolled back last: it answers again by hand only.
+	Dismissed string `json:"dismissed,omitempty"`
 	// Seen is the newest model that was considered, taken or refused, so that none is considered twice.
 	Seen   string `json:"seen,omitempty"`
 	Paused bool   `json:"paused,omitempty"` // by hand: no tier answers, nothing is trained or promoted
@@ -143,7 +145,7 @@ func (r Record) withdrawLead(f Facts) Record {
 	case r.Incumbent != "":
 		r = r.restored(r.Incumbent, "")
 		reason += fmt.Sprintf("; model %s answers again", short(r.Lead))
-	case answered && f.Lead.Void != "" && r.Previous != "" && r.Previous != r.Lead && f.Previous.sound(): // its file is broken, say
+	case answered && f.Lead.Void != "" && r.Previous != "" && r.Previous != r.Lead && r.Previous != r.Dismissed && f.Previous.sound(): // its file is broken, say
 		r = r.restored(r.Previous, "")
 		reason += fmt.Sprintf("; model %s answers again", short(r.Lead))
 	case answered:
@@ -234,6 +236,9 @@ func (e Evidence) summary(where string) string {
 
 // entered moves the lead on, with what that means for the models around it.
 func (r Record) entered(s State, why string) Record {
+	if r.Dismissed == r.Lead {
+		r.Dismissed = ""
+	}
 	if s == Live {
 		if r.Incumbent != "" {
 			r.Previous = r.Incumbent

@@ -274,6 +274,26 @@ func TestAPlanThatIsPaidByTheCallSkipsTheShadow(t *testing.T) {
 }
 
 // What a person did, a person can undo: the same models answer as before.
+// A model that a person rolled back does not answer again by itself, when the one that took its place breaks; a person may bring it back.
+func TestWhatAPersonRolledBackStaysBack(t *testing.T) {
+	sound := Evidence{Risk: .03}
+	r, err := Obey(Record{State: Live, Lead: "b", Previous: "a"}, Facts{Lead: sound}, sound, RollBack)
+	if err != nil || !r.Answers("a") {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	broken, moved := Decide(r, Facts{Lead: Evidence{Void: "its file was changed"}, Previous: sound})
+	if !moved || broken.State != Suspended || broken.Answers("b") {
+		t.Errorf("%+v", broken)
+	}
+	again, err := Obey(r, Facts{Lead: sound}, sound, RollBack)
+	if err != nil || !again.Answers("b") {
+		t.Fatalf("%+v, %v", again, err)
+	}
+	if next, _ := Decide(Record{State: Live, Lead: "b", Previous: "a"}, Facts{Lead: Evidence{Void: "its file was changed"}, Previous: sound}); !next.Answers("a") {
+		t.Errorf("a model that was replaced by a better one: %+v", next)
+	}
+}
+
 func TestByHandAndBack(t *testing.T) {
 	sound := Evidence{Risk: .03}
 	for _, tc := range []struct {
