@@ -20,7 +20,8 @@ const (
 	sessionLength  = 12 * time.Hour
 	passLength     = 5 * time.Minute // of a program's password
 	maxSessions    = 1000
-	triesPerMinute = 10 // of one account from one address
+	triesPerMinute = 10  // of one account from one address
+	triesOfAddress = 100 // of all accounts from one address
 	maxTries       = 10_000
 	parallelHashes = 2 // each takes 19 MiB
 )
@@ -119,26 +120,33 @@ func (s *sessions) endAll(name string) {
 
 // mayTry counts a try to log in and reports whether it is allowed.
 func (s *sessions) mayTry(r *http.Request, name string) bool {
-	key := sha256.Sum256([]byte(addressOf(r) + " " + name)) // of one length, whatever is sent as a name
+	address := addressOf(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Keys are of one length, whatever is sent as a name; and who tries many names takes no room from other addresses.
+	return s.tried(sha256.Sum256([]byte(address)), triesOfAddress) && s.tried(sha256.Sum256([]byte(address+" "+name)), triesPerMinute)
+}
+
+// tried counts a try and reports whether there were at most so many within a minute.
+func (s *sessions) tried(key [32]byte, most int) bool {
 	now := s.now()
-	if len(s.tries) >= maxTries {
+	t, known := s.tries[key]
+	if !known && len(s.tries) >= maxTries {
 		for k, t := range s.tries {
 			if now.Sub(t.since) >= time.Minute {
 				delete(s.tries, k)
 			}
 		}
+		if len(s.tries) >= maxTries {
+			return false
+		}
 	}
-	t := s.tries[key]
 	if now.Sub(t.since) >= time.Minute {
 		t = tries{since: now}
 	}
-	if t.n++; t.n > triesPerMinute || len(s.tries) >= maxTries {
-		return false
-	}
+	t.n++
 	s.tries[key] = t
-	return true
+	return t.n <= most
 }
 
 // addressOf is the caller's address; of IPv6 the network of 64 bits, because one customer has all of it.

@@ -134,6 +134,18 @@ func TestTriesAreForgottenAfterAMinute(t *testing.T) {
 	if now = now.Add(time.Minute); !s.mayTry(r, "admin") {
 		t.Error("still refused after a minute")
 	}
+	now = now.Add(time.Minute)
+	for i := range 3 * maxTries {
+		if allowed := s.mayTry(r, strconv.Itoa(i)); allowed != (i < triesOfAddress) {
+			t.Fatalf("try %d, each of another account: %v", i, allowed)
+		}
+	}
+	elsewhere := httptest.NewRequest(http.MethodPost, "/login", nil)
+	elsewhere.RemoteAddr = "198.51.100.7:1234"
+	if !s.mayTry(elsewhere, "admin") {
+		t.Error("tries from one address refuse those from another")
+	}
+	now = now.Add(time.Minute)
 	before := memory()
 	for i := range 100 {
 		s.mayTry(r, strings.Repeat("x", 1<<20)+strconv.Itoa(i))
