@@ -3,14 +3,18 @@
 package specialist
 
 import (
+	"context"
 	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
+	"occam/internal/sample"
 	"occam/internal/task"
 )
 
@@ -174,4 +178,60 @@ func BenchmarkPredict(b *testing.B) {
 		m.Predict("I tried to top up my account with a card but it failed", &p)
 	}
 	b.ReportMetric(1e6*(cpuSeconds(b)-began)/float64(b.N), "cpu-us/op")
+}
+
+// sampleModel is the model of the gateway's bench.
+var sampleModel = sync.OnceValues(func() (*Model, error) {
+	return Train(context.Background(), sample.Fields(), sample.Tickets(1, 2000), Options{Seed: 1})
+})
+
+// BenchmarkPredictFresh asks about one fresh text after the other: where one text is asked about again and again, as in BenchmarkPredict,
+// its rows lie in the nearest cache and every branch is foretold.
+func BenchmarkPredictFresh(b *testing.B) {
+	m, err := sampleModel()
+	if err != nil {
+		b.Fatal(err)
+	}
+	var short, tickets, sixty, long, japanese []string
+	var words []string // of tickets, joined until they are sixty: the sample's own have 29 on average
+	for _, e := range sample.Tickets(7, 2000) {
+		own := strings.Fields(e.Text)
+		tickets, short = append(tickets, e.Text), append(short, strings.Join(own[:min(12, len(own))], " "))
+		if words = append(words, own...); len(words) >= 60 {
+			sixty, words = append(sixty, strings.Join(words[:60], " ")), words[:0]
+		}
+	}
+	for i := 0; i+100 <= len(tickets); i += 100 {
+		long = append(long, strings.Join(tickets[i:i+100], "\n")[:10<<10])
+	}
+	rng := rand.New(rand.NewPCG(3, 9))
+	parts := []string{"返金", "を", "お願い", "します", "。", "荷物", "は", "どこ", "ですか", "注文", "番号", "12345", "が", "まだ", "届きません", "、", "ログイン", "できません", "パスワード", "忘れました"}
+	for range 500 {
+		text := ""
+		for range 50 {
+			text += parts[rng.IntN(len(parts))]
+		}
+		japanese = append(japanese, text)
+	}
+	for _, kind := range []struct {
+		name  string
+		texts []string
+	}{{"tickets", tickets}, {"60words", sixty}, {"12words", short}, {"10kB", long}, {"japanese", japanese}} {
+		b.Run(kind.name, func(b *testing.B) {
+			var p task.Prediction
+			for _, text := range kind.texts {
+				m.Predict(text, &p)
+			}
+			b.ReportAllocs()
+			next := 0
+			began := cpuSeconds(b)
+			for b.Loop() {
+				m.Predict(kind.texts[next], &p)
+				if next++; next == len(kind.texts) {
+					next = 0
+				}
+			}
+			b.ReportMetric(1e6*(cpuSeconds(b)-began)/float64(b.N), "cpu-us/op")
+		})
+	}
 }

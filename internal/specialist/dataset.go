@@ -38,8 +38,10 @@ func buildVocabulary(texts []string) (v *vocabulary, seenOnce *hashCounts) {
 	var x extractor
 	for _, text := range texts {
 		x.extract(text)
-		for _, f := range x.features {
-			counts.add(f.hash, f.view == viewPair)
+		for view := range views {
+			for _, f := range x.of(view) {
+				counts.add(f.hash, view == viewPair)
+			}
 		}
 	}
 	kept := 0
@@ -76,9 +78,8 @@ func quantisedIDF(texts, df int) uint8 {
 // weighAsNew is v.weigh for a training text as if the vocabulary had been made of the other texts alone: what it says of a
 // text that it has seen differs from what it says of a new one. It changes x.features.
 func (c *hashCounts) weighAsNew(v *vocabulary, x *extractor) {
-	x.features = slices.DeleteFunc(x.features, func(f feature) bool {
-		return f.view == viewPair && c.n[c.find(f.hash)] < pairFlag|3
-	})
+	pairs := slices.DeleteFunc(x.of(viewPair), func(f feature) bool { return c.n[c.find(f.hash)] < pairFlag|3 })
+	x.features = x.features[:x.start[viewPair]+len(pairs)]
 	rest := *v
 	rest.idf = c.idfOfRest
 	rest.weigh(x)
@@ -151,7 +152,7 @@ func buildDataset(ctx context.Context, v *vocabulary, counts *hashCounts, texts 
 		for _, text := range texts[p*chunk : min((p+1)*chunk, n)] {
 			x.extract(text)
 			v.weigh(x)
-			part.unseen = append(part.unseen, counts.shareOnce(x.features))
+			part.unseen = append(part.unseen, counts.shareOnce(x.features[:x.start[viewPair]]))
 			part.append(x.vector)
 			counts.weighAsNew(v, x)
 			part.asNew.append(x.vector)
@@ -219,20 +220,16 @@ func (d *dataset) append(vector []entry) {
 
 // shareOnce is the leave-one-out estimate of vocabulary.weigh's unseen share for a training text.
 func (c *hashCounts) shareOnce(features []feature) float64 {
-	once, total := 0, 0
+	if len(features) == 0 {
+		return 1
+	}
+	once := 0
 	for _, f := range features {
-		if f.view == viewPair {
-			continue
-		}
-		total++
 		if c.n[c.find(f.hash)] == 1 {
 			once++
 		}
 	}
-	if total == 0 {
-		return 1
-	}
-	return float64(once) / float64(total)
+	return float64(once) / float64(len(features))
 }
 
 // parallel runs f(0)…f(n-1) on up to workers goroutines, of which the caller's is one, and stops early, with the context's error,

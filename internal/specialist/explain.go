@@ -120,7 +120,7 @@ func (m *Model) featureMargins(x *extractor, column, against int) []float64 {
 	margins := make([]float64, len(x.features))
 	next := 0
 	for f := range x.features {
-		if x.features[f].view == viewPair && !m.vocab.has(x.features[f].hash) {
+		if f >= x.start[viewPair] && !m.vocab.has(x.features[f].hash) {
 			continue // as weigh does, so that x.vector has no entry for it
 		}
 		e := x.vector[next]

@@ -2,6 +2,7 @@ package specialist
 
 import (
 	"math"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -14,7 +15,6 @@ const (
 )
 
 const (
-	minGram     = 2
 	maxGram     = 5
 	stemRunes   = 3  // of a word that count in a pair
 	maxPairWord = 30 // distinct stems of a text that are paired: a bound on a cost that grows with the square
@@ -24,18 +24,26 @@ const (
 type feature struct {
 	hash  uint64
 	count uint32
-	view  uint32
+}
+
+// A mention is a feature where it stands in a text, or at several places at once.
+type mention struct {
+	hash    uint64
+	count   uint32
+	feature uint32 // its index, once merge has found it
 }
 
 // An extractor turns texts into features. It holds the buffers that it reuses and serves one goroutine.
 type extractor struct {
 	low      []byte
 	tokens   []token
-	features []feature
-	slots    []uint32 // open addressing: 1 + index into features, 0 for free
-	mask     uint64
+	mentions []mention // of the view at hand
+	features []feature // one view behind the other
+	start    [views]int
+	slots    []uint32            // open addressing: 1 + index into features, 0 for free
 	distinct [maxPairWord]uint64 // stems, and the first word of each
 	word     [maxPairWord]int32
+	found    []sighting // of the view at hand
 	vector   []entry
 	tracing  bool
 	owners   []owner // while tracing: which words make which feature
@@ -53,92 +61,145 @@ type entry struct {
 	value float32
 }
 
-// extract fills x.features with the distinct features of a text.
+// extract fills x.features with the distinct features of a text, in the order in which they first stand in it, view by view.
 func (x *extractor) extract(text string) {
 	x.tokenize(text)
 	x.features, x.owners = x.features[:0], x.owners[:0]
-	size := nextPow2(2 * ((maxGram-minGram+1)*len(x.low) + 2*len(x.tokens) + 1 + maxPairWord*maxPairWord/2))
-	if len(x.tokens) < maxPairWord {
-		size = nextPow2(2 * ((maxGram-minGram+1)*len(x.low) + 2*len(x.tokens) + 1 + len(x.tokens)*len(x.tokens)/2))
-	}
-	if cap(x.slots) < size {
-		x.slots = make([]uint32, size)
-	}
-	x.slots = x.slots[:size]
-	clear(x.slots)
-	x.mask = uint64(size - 1)
 	x.words()
 	x.grams()
 	x.pairs()
 }
 
-func (x *extractor) add(hash uint64, view uint32, a, b int) {
-	f := x.find(hash, view)
-	if x.tracing {
-		x.owners = append(x.owners, owner{f, int32(a), int32(b)})
+// of returns the features of one view.
+func (x *extractor) of(view int) []feature {
+	if view == views-1 {
+		return x.features[x.start[view]:]
+	}
+	return x.features[x.start[view]:x.start[view+1]]
+}
+
+// trace notes, while tracing, that the words a and b make each of the last n mentions.
+func (x *extractor) trace(n, a, b int) {
+	for ; x.tracing && n > 0; n-- {
+		x.owners = append(x.owners, owner{a: int32(a), b: int32(b)})
 	}
 }
 
-// find counts a feature and returns its index.
-func (x *extractor) find(hash uint64, view uint32) uint32 {
-	for i := hash & x.mask; ; i = (i + 1) & x.mask {
-		s := x.slots[i]
+// merge makes features of the mentions of a view. Three quarters of the slots and more stay free, so that few features meet in one.
+func (x *extractor) merge(view int) {
+	x.start[view] = len(x.features)
+	size := nextPow2(4 * len(x.mentions))
+	if len(x.slots) < size {
+		x.slots = make([]uint32, size)
+	}
+	slots, mask := x.slots[:size], uint64(size-1)
+	clear(slots)
+	mentions, n := x.mentions, uint32(len(x.features))
+	features := slices.Grow(x.features, len(mentions))
+	features = features[:cap(features)]
+	for k := range mentions {
+		m := &mentions[k]
+		i := m.hash & mask
+		s := slots[i]
+		for s != 0 && features[s-1].hash != m.hash {
+			i = (i + 1) & mask
+			s = slots[i]
+		}
 		if s == 0 {
-			x.features = append(x.features, feature{hash: hash, count: 1, view: view})
-			x.slots[i] = uint32(len(x.features))
-			return uint32(len(x.features)) - 1
+			features[n] = feature{m.hash, m.count}
+			n++
+			slots[i], s = n, n
+		} else {
+			features[s-1].count += m.count
 		}
-		if f := &x.features[s-1]; f.hash == hash {
-			f.count++
-			return s - 1
-		}
+		m.feature = s - 1
+	}
+	x.features = features[:n]
+	for k := 0; x.tracing && k < len(mentions); k++ {
+		x.owners[len(x.owners)-len(mentions)+k].feature = mentions[k].feature
 	}
 }
 
+// words adds the words and the pairs of neighbours, and finds out which words the text repeats.
 func (x *extractor) words() {
+	mentions := x.mentions[:0]
 	previous := uint64(edgeOpen)
 	for i := range x.tokens {
 		h := x.tokens[i].hash
-		x.add(mix(h), viewWord, i, i)
-		x.add(mix(previous*seedNext+h), viewWord, i-1, i)
+		mentions = append(mentions, mention{hash: mix(h), count: 1}, mention{hash: mix(previous*seedNext + h), count: 1})
+		x.trace(1, i, i)
+		x.trace(1, i-1, i)
 		previous = h
 	}
 	if n := len(x.tokens); n > 0 {
-		x.add(mix(previous*seedNext+edgeClose), viewWord, n-1, -1)
+		mentions = append(mentions, mention{hash: mix(previous*seedNext + edgeClose), count: 1})
+		x.trace(1, n-1, -1)
 	}
-}
-
-func (x *extractor) grams() {
+	x.mentions = mentions
+	x.merge(viewWord)
+	made := uint32(0) // features, up to the word at hand
 	for i := range x.tokens {
 		t := &x.tokens[i]
-		word := x.low[t.start-1 : t.end+1]
-		for from := 0; from < len(word); {
-			h, runes := uint64(seedChar), 0
-			next := len(word)
-			for at := from; at < len(word); {
-				h = (h ^ uint64(word[at])) * fnvPrime
-				at++
-				if at < len(word) && !utf8.RuneStart(word[at]) {
-					continue
-				}
-				runes++
-				if runes == 1 {
-					next = at
-				}
-				if runes >= minGram {
-					x.add(mix(h), viewChar, i, i)
-				}
-				if runes == maxGram {
-					break
-				}
-			}
-			from = next
-		}
+		t.feature = mentions[2*i].feature
+		t.again = t.feature < made
+		made = max(made, t.feature+1, mentions[2*i+1].feature+1)
 	}
 }
 
-// pairs adds every unordered pair of the first maxPairWord different stems.
+// grams adds the n-grams of every word. Those of a word that the text repeats are made once, and count as often as it stands there;
+// while tracing, every time.
+func (x *extractor) grams() {
+	x.mentions = x.mentions[:0]
+	for i := range x.tokens {
+		t := &x.tokens[i]
+		times := x.features[t.feature].count
+		if x.tracing {
+			times = 1
+		} else if t.again {
+			continue
+		}
+		before := len(x.mentions)
+		x.mentions = appendGrams(x.mentions, x.low[t.start-1:t.end+1], times)
+		x.trace(len(x.mentions)-before, i, i)
+	}
+	x.merge(viewChar)
+}
+
+// appendGrams appends the n-grams of a word with its edges, which stand in the text that many times.
+func appendGrams(mentions []mention, word []byte, times uint32) []mention {
+	for len(word) > 0 {
+		if len(word) >= maxGram && word[0]|word[1]|word[2]|word[3]|word[4] < utf8.RuneSelf { // the same as below, quicker
+			h2 := ((seedChar^uint64(word[0]))*fnvPrime ^ uint64(word[1])) * fnvPrime
+			h3 := (h2 ^ uint64(word[2])) * fnvPrime
+			h4 := (h3 ^ uint64(word[3])) * fnvPrime
+			h5 := (h4 ^ uint64(word[4])) * fnvPrime
+			mentions = append(mentions, mention{hash: mix(h2), count: times}, mention{hash: mix(h3), count: times},
+				mention{hash: mix(h4), count: times}, mention{hash: mix(h5), count: times})
+			word = word[1:]
+			continue
+		}
+		h, runes, first := uint64(seedChar), 0, len(word)
+		for at := 0; at < len(word) && runes < maxGram; {
+			h = (h ^ uint64(word[at])) * fnvPrime
+			at++
+			if at < len(word) && !utf8.RuneStart(word[at]) {
+				continue
+			}
+			if runes++; runes == 1 {
+				first = at
+			} else {
+				mentions = append(mentions, mention{hash: mix(h), count: times})
+			}
+		}
+		word = word[first:]
+	}
+	return mentions
+}
+
+// pairs adds every unordered pair of the first maxPairWord different stems. As the stems differ, so do the pairs: there is nothing to
+// merge.
 func (x *extractor) pairs() {
+	x.start[viewPair] = len(x.features)
 	n := 0
 next:
 	for i := range x.tokens {
@@ -148,9 +209,14 @@ next:
 				continue next
 			}
 		}
-		for k, seen := range x.distinct[:n] {
-			low, high := min(seen, h), max(seen, h)
-			x.add(mix(low*seedPair+high), viewPair, int(x.word[k]), i)
+		from := len(x.features)
+		x.features = slices.Grow(x.features, n)[:from+n]
+		made := x.features[from:]
+		for k, seen := range x.distinct[:len(made)] {
+			made[k] = feature{mix(min(seen, h)*seedPair + max(seen, h)), 1}
+		}
+		for k := 0; x.tracing && k < n; k++ {
+			x.owners = append(x.owners, owner{uint32(from + k), x.word[k], int32(i)})
 		}
 		x.distinct[n], x.word[n] = h, int32(i)
 		if n++; n == maxPairWord {
@@ -183,6 +249,12 @@ type vocabulary struct {
 
 const idfSteps = 64
 
+// A sighting is what a vocabulary knows of one feature.
+type sighting struct {
+	row   uint32
+	known uint32 // 1 where training saw it
+}
+
 func (v *vocabulary) row(hash uint64) uint32 { return uint32(hash >> (64 - v.bits)) }
 
 func (v *vocabulary) has(hash uint64) bool {
@@ -199,43 +271,40 @@ func bloomBits(hash uint64) uint64 {
 // of words and n-grams that training never saw, in [0, 1].
 func (v *vocabulary) weigh(x *extractor) (unseen float64) {
 	x.vector = x.vector[:0]
-	var squares [views]float32
-	known, total := 0, 0
-	for i := range x.features {
-		f := &x.features[i]
-		has := v.has(f.hash)
-		if f.view == viewPair && !has {
-			continue
-		}
-		if f.view != viewPair {
-			total++
-			if has {
-				known++
-			}
-		}
-		row := v.row(f.hash)
-		value := (1 + float32(v.idf[row])/idfSteps) * countWeight(f.count)
-		squares[f.view] += float32(value * value)
-		x.vector = append(x.vector, entry{row: row | f.view<<viewShift, value: value})
-	}
-	var inverse [views]float32
-	for i, s := range squares {
-		if s > 0 {
-			inverse[i] = float32(1 / math.Sqrt(float64(s)))
-		}
-	}
-	for i := range x.vector {
-		e := &x.vector[i]
-		e.value *= inverse[e.row>>viewShift]
-		e.row &= 1<<viewShift - 1
-	}
-	if total == 0 {
+	known := v.weighView(x, viewWord) + v.weighView(x, viewChar)
+	v.weighView(x, viewPair)
+	if x.start[viewPair] == 0 {
 		return 1
 	}
-	return 1 - float64(known)/float64(total)
+	return 1 - float64(known)/float64(x.start[viewPair])
 }
 
-const viewShift = 30 // weigh keeps an entry's view above its row for a moment
+// weighView appends a view to x.vector, and returns how many of its features training saw. Pairs that it did not see are left out.
+func (v *vocabulary) weighView(x *extractor, view int) (known int) {
+	features, from := x.of(view), len(x.vector)
+	x.found = slices.Grow(x.found[:0], len(features))[:len(features)]
+	known = v.lookUp(x.found, features)
+	x.vector = slices.Grow(x.vector, len(features))
+	vector := x.vector[from:][:len(features)]
+	always := uint32(1)
+	if view == viewPair {
+		always = 0
+	}
+	n, squares := 0, float32(0)
+	for i, s := range x.found {
+		value := (1 + float32(v.idf[s.row])/idfSteps) * countWeight(features[i].count)
+		vector[n] = entry{s.row, value}
+		keep := int32(s.known | always) // a number, because what cannot be foretold should not be branched on
+		squares += float32(value*value) * float32(keep)
+		n += int(keep)
+	}
+	x.vector = x.vector[:from+n]
+	inverse := float32(1 / math.Sqrt(float64(squares)))
+	for i := range vector[:n] {
+		vector[i].value *= inverse
+	}
+	return known
+}
 
 func countWeight(count uint32) float32 {
 	if count < uint32(len(countWeights)) {

@@ -100,3 +100,17 @@ func sumByteRows(dst []float32, table []int8, scale []float32, vector []entry) {
 		copy(dst[from:], sum[:])
 	}
 }
+
+//go:noescape
+func lookUpAVX2(found *sighting, features *feature, n int, seen *uint64, mask, shift uint64) (known int)
+
+// lookUp fills found with what v knows of as many features, and returns how many of them training saw.
+func (v *vocabulary) lookUp(found []sighting, features []feature) (known int) {
+	fours := len(features) &^ 3
+	if !hasAVX2 || fours == 0 {
+		return v.lookUpGeneric(found, features)
+	}
+	_, _ = found[fours-1], v.seen[v.words]
+	known = lookUpAVX2(&found[0], &features[0], fours, &v.seen[0], v.words, uint64(64-v.bits))
+	return known + v.lookUpGeneric(found[fours:], features[fours:])
+}

@@ -284,9 +284,20 @@ done:
 	VZEROUPPER
 	RET
 
+// callForRow prefetches the row and the scale of entry i of sumByteRowsAVX2.
+#define callForRow(i) \
+	MOVL (R8)(i*8), DX \
+	PREFETCHT0 (R11)(DX*4) \
+	IMULQ R10, DX \
+	ADDQ SI, DX \
+	PREFETCHT0 (DX) \
+	PREFETCHT0 -1(DX)(R12*1)
+
+#define AHEAD 40 // entries: 64 are as good, 12 take half as long again
+
 // func sumByteRowsAVX2(dst *float32, width int, table *int8, stride int, scale *float32, vector *entry, n int)
 // dst += sum of value · scale[row] · table[row], of width ≤ 64 columns of rows that are stride bytes apart; dst has room for 64, and
-// the sum stays in registers. The rows lie all over the table, so they are called for before they are needed.
+// the sum stays in registers. The rows lie all over the table, so they are called for long before they are needed.
 TEXT ·sumByteRowsAVX2(SB), NOSPLIT, $0-56
 	MOVQ dst+0(FP), DI
 	MOVQ width+8(FP), R12
@@ -304,17 +315,22 @@ TEXT ·sumByteRowsAVX2(SB), NOSPLIT, $0-56
 	VMOVUPS 192(DI), Y6
 	VMOVUPS 224(DI), Y7
 	XORQ AX, AX
+first:
+	CMPQ AX, $AHEAD
+	JGE  begin
+	CMPQ AX, CX
+	JGE  begin
+	callForRow(AX)
+	INCQ AX
+	JMP  first
+begin:
+	XORQ AX, AX
 	JMP  test
 next:
-	LEAQ 12(AX), DX
+	LEAQ AHEAD(AX), DX
 	CMPQ DX, CX
 	JGE  near
-	MOVL (R8)(DX*8), DX
-	PREFETCHT0 (R11)(DX*4)
-	IMULQ R10, DX
-	ADDQ SI, DX
-	PREFETCHT0 (DX)
-	PREFETCHT0 -1(DX)(R12*1)
+	callForRow(DX)
 near:
 	MOVL (R8)(AX*8), DX
 	VMOVSS 4(R8)(AX*8), X8
@@ -381,5 +397,62 @@ test:
 	VMOVUPS Y5, 160(DI)
 	VMOVUPS Y6, 192(DI)
 	VMOVUPS Y7, 224(DI)
+	VZEROUPPER
+	RET
+
+// func lookUpAVX2(found *sighting, features *feature, n int, seen *uint64, mask, shift uint64) (known int)
+// Four features at a time: the row is hash >> shift, and training saw those whose four bits are all set in their word of seen.
+TEXT ·lookUpAVX2(SB), NOSPLIT, $0-56
+	MOVQ found+0(FP), DI
+	MOVQ features+8(FP), SI
+	MOVQ n+16(FP), CX
+	MOVQ seen+24(FP), R8
+	VPBROADCASTQ mask+32(FP), Y10
+	VMOVQ shift+40(FP), X11
+	VPCMPEQQ Y13, Y13, Y13
+	VPSRLQ $58, Y13, Y12 // 63
+	VPSRLQ $63, Y13, Y13 // 1
+	VPXOR Y14, Y14, Y14
+next:
+	CMPQ CX, $4
+	JLT  done
+	VMOVDQU (SI), Y0
+	VMOVDQU 32(SI), Y1
+	VPUNPCKLQDQ Y1, Y0, Y0
+	VPERMQ $0xd8, Y0, Y0
+	VPAND Y10, Y0, Y1
+	VPCMPEQQ Y3, Y3, Y3
+	VPGATHERQQ Y3, (R8)(Y1*8), Y2
+	VPSRLQ $20, Y0, Y4
+	VPAND Y12, Y4, Y4
+	VPSRLVQ Y4, Y2, Y5
+	VPSRLQ $26, Y0, Y4
+	VPAND Y12, Y4, Y4
+	VPSRLVQ Y4, Y2, Y6
+	VPAND Y6, Y5, Y5
+	VPSRLQ $32, Y0, Y4
+	VPAND Y12, Y4, Y4
+	VPSRLVQ Y4, Y2, Y6
+	VPAND Y6, Y5, Y5
+	VPSRLQ $38, Y0, Y4
+	VPAND Y12, Y4, Y4
+	VPSRLVQ Y4, Y2, Y6
+	VPAND Y6, Y5, Y5
+	VPAND Y13, Y5, Y5
+	VPADDQ Y5, Y14, Y14
+	VPSLLQ $32, Y5, Y5
+	VPSRLQ X11, Y0, Y0
+	VPOR Y5, Y0, Y0
+	VMOVDQU Y0, (DI)
+	ADDQ $64, SI
+	ADDQ $32, DI
+	SUBQ $4, CX
+	JMP  next
+done:
+	VEXTRACTI128 $1, Y14, X0
+	VPADDQ X0, X14, X0
+	VPSHUFD $0x4e, X0, X1
+	VPADDQ X1, X0, X0
+	VMOVQ X0, known+48(FP)
 	VZEROUPPER
 	RET

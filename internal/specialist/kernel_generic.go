@@ -78,3 +78,14 @@ func sumByteRowsGeneric(dst []float32, table []int8, scale []float32, vector []e
 		}
 	}
 }
+
+func (v *vocabulary) lookUpGeneric(found []sighting, features []feature) (known int) {
+	for i := range features {
+		found[i] = sighting{row: v.row(features[i].hash)}
+		if v.has(features[i].hash) {
+			found[i].known = 1
+			known++
+		}
+	}
+	return known
+}

@@ -25,3 +25,7 @@ func addLanes(table []float32, rows []uint32, values []float32, src *[lanes]floa
 func sumByteRows(dst []float32, table []int8, scale []float32, vector []entry) {
 	sumByteRowsGeneric(dst, table, scale, vector)
 }
+
+func (v *vocabulary) lookUp(found []sighting, features []feature) (known int) {
+	return v.lookUpGeneric(found, features)
+}

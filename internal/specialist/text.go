@@ -22,6 +22,8 @@ type token struct {
 	start, end uint32
 	from, to   uint32
 	hash       uint64
+	feature    uint32 // the word's own, an index
+	again      bool   // the same word stands before it
 }
 
 // window returns the parts of a text that are read: all of a short text, the head and the tail of a long one.
