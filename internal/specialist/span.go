@@ -77,31 +77,57 @@ func (x *spanScanner) scanAtoms(text string, split bool) {
 }
 
 func (x *spanScanner) scanPart(text string, base int, split bool) {
+	var a spanAtom
 	open, last := false, uint8(0)
 	for i, r := range text {
 		i += base
-		class := runeClass(r)
-		if split && class == runeLetter && r >= firstKana {
-			class = spacelessClass(r)
+		var class uint8
+		size := 1
+		if r < utf8.RuneSelf {
+			class, r = asciiAtoms[r].class, rune(asciiAtoms[r].folded)
+		} else {
+			class, size = runeClass(r), utf8.RuneLen(r)
+			if split && class == runeLetter && r >= firstKana {
+				class = spacelessClass(r)
+			}
+			if r = unicode.ToLower(r); class == runeDigit {
+				r = '0'
+			}
 		}
 		if class == 0 {
-			open = false
+			if open {
+				x.atoms = append(x.atoms, a)
+				open = false
+			}
 			continue
 		}
 		if !open || split && (class != last || class == runeHan) && class != runeMark && last != runeMark {
-			x.atoms = append(x.atoms, spanAtom{start: int32(i), hash: seedWord})
+			if open {
+				x.atoms = append(x.atoms, a)
+			}
+			a = spanAtom{start: int32(i), hash: seedWord}
 			open = true
 		}
 		last = class
-		a := &x.atoms[len(x.atoms)-1]
-		a.end = int32(i + utf8.RuneLen(r))
-		if class == runeDigit {
-			a.digits = true
-			r = '0'
-		}
-		a.hash = (a.hash ^ uint64(unicode.ToLower(r))) * fnvPrime
+		a.end = int32(i + size)
+		a.digits = a.digits || class == runeDigit
+		a.hash = (a.hash ^ uint64(r)) * fnvPrime
+	}
+	if open {
+		x.atoms = append(x.atoms, a)
 	}
 }
+
+// asciiAtoms says of every ASCII character what runeClass says, and what it is hashed as.
+var asciiAtoms = func() (atoms [utf8.RuneSelf]struct{ class, folded uint8 }) {
+	for r := range rune(utf8.RuneSelf) {
+		atoms[r].class, atoms[r].folded = runeClass(r), uint8(unicode.ToLower(r))
+		if atoms[r].class == runeDigit {
+			atoms[r].folded = '0'
+		}
+	}
+	return atoms
+}()
 
 const (
 	runeLetter = 1 + iota
@@ -410,13 +436,13 @@ func gap(text string, at int32, left bool) string {
 // line adds the words that stand on the candidate's line, and whether it stands there alone.
 func (x *spanScanner) line(text string, c candidate) {
 	alone := true
-	for i := c.first - 1; i >= 0 && c.first-i <= 16 && !strings.ContainsRune(text[x.atoms[i].end:c.start], '\n'); i-- {
+	for i, end := c.first-1, c.start; i >= 0 && c.first-i <= 16 && !strings.ContainsRune(text[x.atoms[i].end:end], '\n'); i-- {
 		x.feature(20, x.atoms[i].hash)
-		alone = false
+		alone, end = false, x.atoms[i].start // no atom holds a line's end
 	}
-	for i := c.last + 1; int(i) < len(x.atoms) && i-c.last <= 16 && !strings.ContainsRune(text[c.end:x.atoms[i].start], '\n'); i++ {
+	for i, start := c.last+1, c.end; int(i) < len(x.atoms) && i-c.last <= 16 && !strings.ContainsRune(text[start:x.atoms[i].start], '\n'); i++ {
 		x.feature(21, x.atoms[i].hash)
-		alone = false
+		alone, start = false, x.atoms[i].end
 	}
 	if alone {
 		x.feature(22, 0)
