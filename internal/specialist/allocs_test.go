@@ -8,7 +8,7 @@ import (
 	"occam/internal/task"
 )
 
-// The race detector makes sync.Pool forget on purpose, so this test stands in a file of its own.
+// The race detector makes sync.Pool forget on purpose, so these tests stand in a file of their own.
 func TestPredictDoesNotAllocate(t *testing.T) {
 	fields, examples := tickets(100)
 	m := train(t, fields, examples, Options{})
@@ -21,5 +21,16 @@ func TestPredictDoesNotAllocate(t *testing.T) {
 		if n := testing.AllocsPerRun(100, func() { m.Predict(text, &p) }); n > 0 {
 			t.Errorf("%q: %v allocations a prediction of a category, a boolean, a set and a span", text, n)
 		}
+	}
+}
+
+func TestLongTextIsNotCopied(t *testing.T) {
+	fields, examples := tickets(100)
+	m := train(t, fields, examples, Options{})
+	text := longText(1 << 20)
+	var p task.Prediction
+	m.Predict(text, &p)
+	if n := testing.AllocsPerRun(3, func() { m.Predict(text, &p) }); n > 4 {
+		t.Errorf("%v allocations a prediction of a megabyte", n)
 	}
 }
