@@ -157,7 +157,7 @@ func TestSuggestedAnswerIsOneCommand(t *testing.T) {
 	const hostile = "it's $(touch owned) `touch owned`"
 	s.stored(func(opened *store.Store) error {
 		return opened.Update(t.Context(), func(tx *store.Tx) error {
-			if err := tx.Examples().Add(store.Example{ID: "R1", RequestID: "R1", Task: "triage", At: time.Now(), Text: hostile}); err != nil {
+			if err := tx.Examples().Add(store.Example{ID: "R1", RequestID: "R1", Task: "triage", At: time.Now(), Text: hostile + "\x1b]0;title\a \u202edlog 🙂 für\nyou"}); err != nil {
 				return err
 			}
 			suggestion, err := json.Marshal(map[string]any{"topics": []string{"refund", "late"}, "order_id": hostile})
@@ -167,7 +167,10 @@ func TestSuggestedAnswerIsOneCommand(t *testing.T) {
 			return tx.Reviews().Add(store.Review{ID: "R1", Task: "triage", RequestID: "R1", Example: "R1", At: time.Now(), Reason: "random slice", Suggestion: suggestion})
 		})
 	})
-	_, command, ok := strings.Cut(mustRun(t, "", "review", "next", "--config", s.config), "next: ")
+	text, command, ok := strings.Cut(mustRun(t, "", "review", "next", "--config", s.config), "next: ")
+	if !strings.Contains(text, hostile+`\x1b]0;title\a \u202edlog 🙂 für`+"\nyou\n") {
+		t.Errorf("a terminal would obey %q", text)
+	}
 	if !ok {
 		t.Fatal("no command is suggested")
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -72,20 +74,36 @@ func (a *app) nextReview(ctx context.Context, path, taskName string) error {
 			fmt.Fprintln(a.stderr, "Nothing waits for you.")
 			return
 		}
-		fmt.Fprintf(a.stdout, "%s  %s: %s\n\n%s\n\n", r.ID, r.Task, r.Why, r.Text)
+		fmt.Fprintf(a.stdout, "%s  %s: %s\n\n%s\n\n", r.ID, r.Task, r.Why, visible(r.Text))
 		command := "occam review answer " + r.ID
 		for _, f := range r.Fields {
 			suggested := []string{f.Suggestion}
 			if f.Kind == string(task.Labels) {
 				suggested = f.Suggestions // each is named, none where there is none
 			}
-			fmt.Fprintf(a.stdout, "  %s (%s): %s\n", f.Name, f.Kind, orDash(strings.Join(suggested, ", ")))
+			fmt.Fprintf(a.stdout, "  %s (%s): %s\n", f.Name, f.Kind, orDash(visible(strings.Join(suggested, ", "))))
 			for _, value := range suggested {
+				if visible(value) != value {
+					continue // it cannot be typed
+				}
 				command += " " + f.Name + "=" + quoteForShell(value)
 			}
 		}
 		fmt.Fprintf(a.stdout, "\nnext: %s\n", command)
 	})
+}
+
+// visible shows control characters and marks of direction in a customer's text instead of letting the terminal obey them.
+func visible(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if r == '\n' || r == '\t' || unicode.IsPrint(r) || unicode.IsSpace(r) && !unicode.IsControl(r) || r == '\u200d' { // which joins emoji
+			b.WriteRune(r)
+			continue
+		}
+		b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+	}
+	return b.String()
 }
 
 // quoteForShell is a text as a POSIX shell takes it, whatever the app's customer wrote in it.
