@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"io"
 	"math"
 	"net/http"
 	"strings"
@@ -168,4 +169,38 @@ func upstreamTier(w *world) Tier {
 		Tier: cascade.Tier{Name: "mini", Mode: cascade.Live, Identity: id, Version: "mini-2024",
 			Certificate: &calibration.Certificate{Task: id.Task, Specialist: id.Specialist, Score: id.Score, Threshold: -1, Floor: math.Inf(-1),
 				Accepted: 100, N: 100, Upper: .02, Risk: .03, Below: map[string]float64{"abcdef0123": 1.5}}}}
+}
+
+// A tier at an upstream that gave no valid answer has predicted nothing: what the tier before it said is not taken for its prediction.
+func TestNoAnswerIsNoPrediction(t *testing.T) {
+	var decided []Decision
+	w := newWorld(t, func(_ *world, o *Options) {
+		o.OnDecision = func(d Decision) {
+			copied := clone(d.Predicted)
+			d.Predicted = &copied
+			decided = append(decided, d)
+		}
+	})
+	w.handle = func(rw http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if !strings.Contains(string(body), `"mini"`) {
+			_, _ = io.WriteString(rw, w.reply())
+			return
+		}
+		_, _ = io.WriteString(rw, `{"model":"mini-2024","choices":[{"message":{"role":"assistant","content":"I cannot say"},"logprobs":{"content":[{"token":"x","logprob":-0.1}]},"finish_reason":"stop"}],"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}}`)
+	}
+	w.snap.Tasks[0].Tiers = append(w.snap.Tasks[0].Tiers, upstreamTier(w))
+	w.model.p.Score = 1
+	w.publish()
+	if res, _ := w.post(taskBody); res.Header.Get("X-Occam-Reason") != string(cascade.InvalidOutput) || res.Header.Get("X-Occam-Model") != "gpt-4o" {
+		t.Errorf("%v", res.Header)
+	}
+	for _, c := range w.compared() {
+		if c.Tier == "mini" {
+			t.Errorf("compared: %+v", c)
+		}
+	}
+	if len(decided) != 2 || decided[1].Tier != "mini" || decided[1].Predicted.Values != nil || decided[1].Predicted.Confidence != 0 {
+		t.Errorf("%+v", decided)
+	}
 }

@@ -52,7 +52,7 @@ func (s *Server) ask(x *exchange) {
 		x.reason = reason
 		t.decline(reason)
 		x.decided(tier, p, false, reason)
-		if reason != cascade.Failed && reason != cascade.OtherVersion {
+		if reason != cascade.Failed && reason != cascade.OtherVersion && p.Values != nil {
 			x.watch(tier, p, accepted)
 		}
 	}

@@ -43,6 +43,7 @@ func (t *Tier) left(p *task.Prediction, reason cascade.Reason) float64 {
 
 // consult asks a tier at an upstream, with the task's own prompt whatever the app's is, because that is what was certified.
 func (x *exchange) consult(tier *Tier, p *task.Prediction) (*trial, cascade.Reason) {
+	*p = task.Prediction{Score: math.Inf(-1), InScope: math.Inf(-1)} // what the tier before said is not this one's
 	scored := tier.Identity.Score != cascade.ScoreConstant
 	a, r, ok := x.complete(x.put(x.task.Task, x.input, scored, &call{route: tier.Route, tier: tier.Name}))
 	t := &trial{x: x, paid: a, reply: r}
