@@ -219,6 +219,14 @@ func (a *app) printJSON(document any) error {
 	return enc.Encode(document)
 }
 
+// orEmpty is a list that is [] in JSON, not null, where nothing is in it.
+func orEmpty[T any](all []T) []T {
+	if all == nil {
+		return []T{}
+	}
+	return all
+}
+
 // terminal reports whether a writer is a terminal that a progress bar can be drawn on.
 func terminal(w io.Writer) bool {
 	file, ok := w.(*os.File)

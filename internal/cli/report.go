@@ -102,6 +102,7 @@ func (a *app) report(ctx context.Context, f reportFlags) error {
 		r.FocusUnpriced = &unpriced
 	}
 	if a.json {
+		r.Anomalies, r.Recommendations, r.Shutdowns = orEmpty(r.Anomalies), orEmpty(r.Recommendations), orEmpty(r.Shutdowns)
 		err = a.printJSON(r)
 	} else {
 		a.printReport(r)

@@ -85,7 +85,13 @@ func TestReportOfAMonthThatIsOver(t *testing.T) {
 		var report struct {
 			Forecast *finops.Quantiles `json:"month_forecast_nano_usd"`
 		}
-		decode(t, mustRun(t, "", "report", "--json", "--month", month, "--config", s.config), &report)
+		text := mustRun(t, "", "report", "--json", "--month", month, "--config", s.config)
+		for _, list := range []string{"anomalies", "recommendations", "shutdowns"} {
+			if strings.Contains(text, `"`+list+`":null`) {
+				t.Errorf("%s is no list: %s", list, text)
+			}
+		}
+		decode(t, text, &report)
 		if text := mustRun(t, "", "report", "--month", month, "--config", s.config); (report.Forecast != nil) != want || strings.Contains(text, "\nforecast ") != want {
 			t.Errorf("%s: forecast %+v\n%s", month, report.Forecast, text)
 		}

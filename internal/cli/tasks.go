@@ -315,7 +315,7 @@ func discover(m lifecycle.Making) work {
 	return func(ctx context.Context, r *remote) (result, error) {
 		if m.Group == "" {
 			groups, err := r.groups(ctx)
-			return result{map[string]any{"groups": groups}, func(w io.Writer) error { return printGroups(w, groups) }}, err
+			return result{map[string]any{"groups": orEmpty(groups)}, func(w io.Writer) error { return printGroups(w, groups) }}, err
 		}
 		m.By = operator()
 		st, err := r.makeTask(ctx, m)

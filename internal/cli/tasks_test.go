@@ -62,6 +62,9 @@ func TestTasksAndModels(t *testing.T) {
 		}
 		stop() // and once more without a server
 	}
+	if out := mustRun(t, "", "tasks", "discover", "--json", "--config", f.config); out != "{\"groups\":[]}\n" {
+		t.Errorf("no groups: %s", out)
+	}
 	if out := mustRun(t, "", "tasks", "discover", "--config", f.config); !strings.Contains(out, "Nothing was found yet") {
 		t.Errorf("discover without a server: %s", out)
 	}
