@@ -255,6 +255,9 @@ func (r *run) writeUpload(ctx context.Context, p *Part, there bureau) (path stri
 		_, err := out.Write(text)
 		return err
 	})
+	if err == nil {
+		err = out.Sync() // after a power loss a part under its name is whole
+	}
 	if err = errors.Join(err, out.Close()); err == nil {
 		err = os.Rename(path+unfinished, path)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -326,5 +327,34 @@ func TestSelfTestAtStart(t *testing.T) {
 	}
 	if tests < int(served[0]+served[1]) {
 		t.Errorf("%d rows of self-tests for %v calls", tests, served)
+	}
+}
+
+// TestKeysThatCannotBeRead: what was known of the keys holds while the database is away; where nothing was, nobody is let in.
+func TestKeysThatCannotBeRead(t *testing.T) {
+	opened, err := store.Open(t.Context(), "sqlite:"+t.TempDir(), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{store: opened, log: slog.New(slog.DiscardHandler)}
+	if s.keyring() != nil {
+		t.Error("keys, but nobody has made one")
+	}
+	err = opened.Update(t.Context(), func(tx *store.Tx) error { _, _, err := tx.Keys().Create("app", "app", store.KeyLimits{}); return err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := s.keyring()
+	if known == nil {
+		t.Fatal("no keys, but there is one")
+	}
+	if err := opened.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s.keyring() != known {
+		t.Error("a database that is away takes an app's key from it")
+	}
+	if fresh := (&server{store: opened, log: s.log}); fresh.keyring() == nil {
+		t.Error("everybody is let in while the keys were never read")
 	}
 }

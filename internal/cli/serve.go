@@ -103,12 +103,13 @@ type server struct {
 	store     *store.Store
 	gateway   *gateway.Server
 	telemetry *gateway.Telemetry
-	path      string                 // of the configuration file; a demo has none
-	wired     atomic.Pointer[wiring] // what the configuration decides
-	reloading sync.Mutex             // one reload at a time
-	testing   sync.Mutex             // one self-test at a time
-	deploying sync.Mutex             // guards deployed, and that what is published last is what stands
-	deployed  []lifecycle.Deployment // as the lifecycle gave them last
+	path      string                           // of the configuration file; a demo has none
+	wired     atomic.Pointer[wiring]           // what the configuration decides
+	reloading sync.Mutex                       // one reload at a time
+	testing   sync.Mutex                       // one self-test at a time
+	deploying sync.Mutex                       // guards deployed, and that what is published last is what stands
+	keys      atomic.Pointer[*gateway.Keyring] // as they were read last
+	deployed  []lifecycle.Deployment           // as the lifecycle gave them last
 	tasks     []*task.Task
 	models    map[string]*lifecycle.LoadedModel // by task, as the configuration names them
 	control   atomic.Pointer[lifecycle.Controller]

@@ -199,18 +199,24 @@ func (s *server) rewire(w *wiring) error {
 	return nil
 }
 
-// keyring is nil while nobody has made a key: the API then asks for none. Keys that cannot be read let nobody in.
+// keyring is nil while nobody has made a key: the API then asks for none. While the keys cannot be read those hold that were read last;
+// where none ever were, nobody is let in.
 func (s *server) keyring() *gateway.Keyring {
 	var keys []store.Key
 	err := s.store.View(context.Background(), func(tx *store.Tx) (err error) { keys, err = tx.Keys().List(); return err })
 	if err != nil {
-		s.log.Error("the keys cannot be read; no request is let in", "error", err)
+		s.log.Error("the keys cannot be read; those that are known hold", "error", err)
+		if known := s.keys.Load(); known != nil {
+			return *known
+		}
 		return gateway.NewKeyring(nil)
 	}
-	if len(keys) == 0 {
-		return nil
+	var ring *gateway.Keyring
+	if len(keys) > 0 {
+		ring = gateway.NewKeyring(keys)
 	}
-	return gateway.NewKeyring(keys)
+	s.keys.Store(&ring)
+	return ring
 }
 
 // fixed lists what a reload cannot change: it was built when the server started.
