@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -244,13 +245,24 @@ func listAccounts(ctx context.Context, db Database) (all []login, err error) {
 // that nobody kept; no password leads to it.
 const nobodysHash = "$argon2id$v=19$m=19456,t=2,p=1$b2NjYW1vY2NhbW9jY2Ftbw$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
-// checkPassword returns the role of the account if the password is its own, and Nobody otherwise.
-func checkPassword(ctx context.Context, db Database, name, password string) (Role, error) {
+// checkPassword returns the account if the password is its own, and that of Nobody otherwise.
+func checkPassword(ctx context.Context, db Database, name, password string) (login, error) {
 	if len(password) > maxPassword {
-		return Nobody, nil
+		return login{}, nil
 	}
-	found := login{hash: nobodysHash}
-	err := db.View(ctx, func(tx *store.Tx) error {
+	found, err := readAccount(ctx, db, name)
+	if err != nil {
+		return login{}, err
+	}
+	if !passwordMatches(cmp.Or(found.hash, nobodysHash), password) {
+		return login{}, nil
+	}
+	return found, nil
+}
+
+// readAccount returns the account of a name, that of Nobody where there is none.
+func readAccount(ctx context.Context, db Database, name string) (found login, err error) {
+	err = db.View(ctx, func(tx *store.Tx) error {
 		r, err := tx.Records(accountKind).Get(name)
 		if errors.Is(err, store.ErrNotFound) {
 			return nil
@@ -261,12 +273,9 @@ func checkPassword(ctx context.Context, db Database, name, password string) (Rol
 		return err
 	})
 	if err != nil {
-		return Nobody, fmt.Errorf("dashboard: read the account: %w", err)
+		err = fmt.Errorf("dashboard: read the account: %w", err)
 	}
-	if !passwordMatches(found.hash, password) {
-		return Nobody, nil
-	}
-	return found.role, nil
+	return found, err
 }
 
 // Cost of argon2id, as OWASP's Password Storage Cheat Sheet recommends: 19 MiB, two passes, one lane.

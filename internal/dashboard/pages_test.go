@@ -101,7 +101,7 @@ func TestMassAssignment(t *testing.T) {
 			t.Errorf("%s is %s now", a.name, a.role)
 		}
 	}
-	if role, _ := checkPassword(t.Context(), o.Database, "eva", "correct horse battery"); role != Viewer {
+	if eva, _ := checkPassword(t.Context(), o.Database, "eva", "correct horse battery"); eva.role != Viewer {
 		t.Error("the password was not changed")
 	}
 }

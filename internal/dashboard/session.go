@@ -40,6 +40,7 @@ type sessions struct {
 type session struct {
 	name  string
 	role  Role
+	hash  string // of the account's password: it changes with every change of the account
 	until time.Time
 }
 
@@ -55,7 +56,7 @@ func newSessions(now func() time.Time) *sessions {
 }
 
 // begin opens a session and returns its cookie's value.
-func (s *sessions) begin(name string, role Role) string {
+func (s *sessions) begin(account login) string {
 	var secret [32]byte
 	rand.Read(secret[:]) //nolint:errcheck // never fails
 	value := base64.RawURLEncoding.EncodeToString(secret[:])
@@ -64,7 +65,7 @@ func (s *sessions) begin(name string, role Role) string {
 	if len(s.open) >= maxSessions {
 		s.sweep()
 	}
-	s.open[sha256.Sum256([]byte(value))] = session{name, role, s.now().Add(sessionLength)}
+	s.open[sha256.Sum256([]byte(value))] = session{account.name, account.role, account.hash, s.now().Add(sessionLength)}
 	return value
 }
 
@@ -168,12 +169,12 @@ func addressOf(r *http.Request) string {
 }
 
 // check verifies a password, a few at a time.
-func (s *sessions) check(ctx context.Context, db Database, name, password string) (Role, error) {
+func (s *sessions) check(ctx context.Context, db Database, name, password string) (login, error) {
 	select {
 	case s.hashes <- struct{}{}:
 		defer func() { <-s.hashes }()
 	case <-ctx.Done():
-		return Nobody, ctx.Err()
+		return login{}, ctx.Err()
 	}
 	return checkPassword(ctx, db, name, password)
 }
@@ -195,23 +196,34 @@ func (d *Dashboard) identify(r *http.Request) (session, *failure) {
 		return session{name: "this machine", role: Admin}, nil
 	}
 	name, password, basic := r.BasicAuth()
-	if !basic {
-		return d.sessions.of(r), nil
+	known := d.sessions.of(r)
+	if basic {
+		known = d.sessions.recent(name, password)
 	}
-	if known := d.sessions.recent(name, password); known.role != Nobody {
-		return known, nil
+	if known.role != Nobody {
+		now, err := readAccount(r.Context(), d.Database, known.name)
+		switch {
+		case err != nil:
+			return session{}, d.explain(r, err)
+		case now.hash == known.hash:
+			return known, nil
+		}
+		// It was changed or removed, perhaps by another process.
+	}
+	if !basic {
+		return session{}, nil
 	}
 	if !d.sessions.mayTry(r, name) {
 		return session{}, tooManyTries()
 	}
-	role, err := d.sessions.check(r.Context(), d.Database, name, password)
+	account, err := d.sessions.check(r.Context(), d.Database, name, password)
 	if err != nil {
 		return session{}, d.explain(r, err)
 	}
-	if role != Nobody {
-		d.sessions.remember(name, password, role)
+	if account.role != Nobody {
+		d.sessions.remember(password, account)
 	}
-	return session{name: name, role: role}, nil
+	return session{name: name, role: account.role}, nil
 }
 
 // pass is under what a program's right password is remembered for a while, so that not each of its calls costs 19 MiB and counts as
@@ -232,14 +244,14 @@ func (s *sessions) recent(name, password string) session {
 	return session{}
 }
 
-func (s *sessions) remember(name, password string, role Role) {
-	id := s.pass(name, password)
+func (s *sessions) remember(password string, account login) {
+	id := s.pass(account.name, password)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.open) >= maxSessions {
 		s.sweep()
 	}
-	s.open[id] = session{name, role, s.now().Add(passLength)}
+	s.open[id] = session{account.name, account.role, account.hash, s.now().Add(passLength)}
 }
 
 func tooManyTries() *failure {
@@ -269,17 +281,17 @@ func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) {
 		d.fail(w, r, tooManyTries())
 		return
 	}
-	role, err := d.sessions.check(r.Context(), d.Database, name, password)
+	account, err := d.sessions.check(r.Context(), d.Database, name, password)
 	if err != nil {
 		d.fail(w, r, d.explain(r, err))
 		return
 	}
-	if role == Nobody {
+	if account.role == Nobody {
 		d.Log.Warn("dashboard: a login failed", "account", short(name), "from", addressOf(r))
 		d.render(w, r, "login", http.StatusUnauthorized, &loginPage{Next: next, Wrong: true, Name: name})
 		return
 	}
-	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: d.sessions.begin(name, role), Path: "/", HttpOnly: true, Secure: !d.plainLoopback(r),
+	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: d.sessions.begin(account), Path: "/", HttpOnly: true, Secure: !d.plainLoopback(r),
 		SameSite: http.SameSiteStrictMode, MaxAge: int(sessionLength / time.Second)})
 	http.Redirect(w, r, next, http.StatusSeeOther)
 }

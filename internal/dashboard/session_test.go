@@ -172,22 +172,22 @@ func TestSessionsEnd(t *testing.T) {
 		r.AddCookie(&http.Cookie{Name: cookieName, Value: value})
 		return s.of(r)
 	}
-	first := s.begin("admin", Admin)
+	first := s.begin(login{name: "admin", role: Admin})
 	for range maxSessions { // more than fit: the oldest goes
 		now = now.Add(time.Millisecond)
-		s.begin("eva", Viewer)
+		s.begin(login{name: "eva", role: Viewer})
 	}
 	if with(first).role != Nobody || len(s.open) > maxSessions {
 		t.Errorf("%d sessions are open", len(s.open))
 	}
-	value := s.begin("admin", Admin)
+	value := s.begin(login{name: "admin", role: Admin})
 	if with(value).role != Admin || with(value+"x").role != Nobody {
 		t.Error("the session is not told apart from another")
 	}
 	if s.endAll("admin"); with(value).role != Nobody {
 		t.Error("the session outlives its account's change")
 	}
-	value = s.begin("admin", Admin)
+	value = s.begin(login{name: "admin", role: Admin})
 	if now = now.Add(sessionLength); with(value).role != Nobody {
 		t.Error("the session does not run out")
 	}
@@ -358,11 +358,11 @@ func TestAccounts(t *testing.T) {
 	}
 	_, err = setAccount(t.Context(), s, "eva", Admin, "correct horse battery")
 	must(t, err)
-	if role, err := checkPassword(t.Context(), s, "eva", "correct horse battery"); role != Admin || err != nil {
-		t.Errorf("eva is %s, %v", role, err)
+	if eva, err := checkPassword(t.Context(), s, "eva", "correct horse battery"); eva.role != Admin || err != nil {
+		t.Errorf("eva is %s, %v", eva.role, err)
 	}
-	if role, _ := checkPassword(t.Context(), s, "eva", "correct horse batterz"); role != Nobody {
-		t.Errorf("a wrong password makes eva %s", role)
+	if eva, _ := checkPassword(t.Context(), s, "eva", "correct horse batterz"); eva.role != Nobody {
+		t.Errorf("a wrong password makes eva %s", eva.role)
 	}
 	must(t, removeFor(t, s, "admin"))
 	all, err := listAccounts(t.Context(), s)
@@ -406,8 +406,8 @@ func TestOwnPasswordKeepsTheRole(t *testing.T) {
 		reply, err := http.DefaultClient.Do(r)
 		must(t, err)
 		reply.Body.Close()
-		if role, err := checkPassword(t.Context(), s, "eva", "another horse battery"); role > Viewer || err != nil {
-			t.Errorf("%s meanwhile, eva is %s (%v)", what, role, err)
+		if eva, err := checkPassword(t.Context(), s, "eva", "another horse battery"); eva.role > Viewer || err != nil {
+			t.Errorf("%s meanwhile, eva is %s (%v)", what, eva.role, err)
 		}
 	}
 }
@@ -424,4 +424,36 @@ func TestNextPageIsOurs(t *testing.T) {
 func removeFor(t *testing.T, s Database, name string) error {
 	_, err := changeAccount(t.Context(), s, accountChange{name: name, remove: true, seen: -1, by: "test", at: fixedNow})
 	return err
+}
+
+// TestSessionsEndInOtherProcesses: what another process changes of an account ends its sessions here too, and the password that a
+// program was let in with.
+func TestSessionsEndInOtherProcesses(t *testing.T) {
+	server, _, password, o := guarded(t)
+	for what, change := range map[string]func(){
+		"a new password": func() {
+			_, err := setAccount(t.Context(), o.Database, "eva", Viewer, "correct horse battery")
+			must(t, err)
+		},
+		"removed":       func() { must(t, removeFor(t, o.Database, "eva")) },
+		"made an admin": func() { _, err := setAccount(t.Context(), o.Database, "eva", Admin, ""); must(t, err) },
+	} {
+		_, err := setAccount(t.Context(), o.Database, "eva", Viewer, password)
+		must(t, err)
+		c := browser(t)
+		logIn(t, c, server.URL, "eva", password)
+		status := func() int {
+			reply, err := c.Get(server.URL + "/requests")
+			must(t, err)
+			reply.Body.Close()
+			return reply.StatusCode
+		}
+		if got := []int{status(), basic(t, server.URL, "eva", password)}; got[0] != http.StatusOK || got[1] != http.StatusOK {
+			t.Fatalf("before: %v", got)
+		}
+		change()
+		if got := []int{status(), basic(t, server.URL, "eva", password)}; got[0] != http.StatusSeeOther || got[1] != http.StatusUnauthorized {
+			t.Errorf("%s: %v", what, got)
+		}
+	}
 }

@@ -111,8 +111,8 @@ func (d *Dashboard) changePassword(w http.ResponseWriter, r *http.Request) {
 		d.fail(w, r, tooManyTries())
 		return
 	}
-	role, err := d.sessions.check(r.Context(), d.Database, caller.name, r.PostFormValue("old"))
-	if err == nil && role == Nobody {
+	account, err := d.sessions.check(r.Context(), d.Database, caller.name, r.PostFormValue("old"))
+	if err == nil && account.role == Nobody {
 		err = &failure{http.StatusForbidden, "The present password is not right.", "It is asked for so that nobody else can change it.", "Try again."}
 	}
 	if err == nil {
