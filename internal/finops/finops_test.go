@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/csv"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -166,6 +167,18 @@ func TestInvoiceToTheCent(t *testing.T) {
 	unknown := append(lines, InvoiceLine{Item: "dall-e-3", Amount: usd(5), Decimals: 2})
 	if r := Reconcile(unknown, month()); r.Agrees || r.Lines[0].Model != "" || r.Lines[0].Invoice != usd(5) {
 		t.Errorf("%s", r.Text())
+	}
+}
+
+// TestInvoiceThatIsTooLarge: nothing of an invoice is left out without a word.
+func TestInvoiceThatIsTooLarge(t *testing.T) {
+	parts := []io.Reader{strings.NewReader("amount,model\n")}
+	line := "1.00," + strings.Repeat("x", 1<<20) + "\n"
+	for range maxInvoiceBytes >> 20 {
+		parts = append(parts, strings.NewReader(line))
+	}
+	if _, err := ReadInvoice(io.MultiReader(parts...)); err == nil || !strings.Contains(err.Error(), "larger than 256 MB") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -40,7 +40,8 @@ var (
 // ReadInvoice reads a provider's invoice or cost export as CSV with a header: it needs a column with amounts in dollars, and
 // uses those with the model and the date where it finds them. Amounts are read digit by digit, never through floating point.
 func ReadInvoice(r io.Reader) ([]InvoiceLine, error) {
-	c := csv.NewReader(io.LimitReader(r, maxInvoiceBytes))
+	limited := &io.LimitedReader{R: r, N: maxInvoiceBytes + 1}
+	c := csv.NewReader(limited)
 	c.FieldsPerRecord, c.TrimLeadingSpace = -1, true
 	header, err := c.Read()
 	if err != nil {
@@ -64,6 +65,9 @@ func ReadInvoice(r io.Reader) ([]InvoiceLine, error) {
 	var lines []InvoiceLine
 	for {
 		record, err := c.Read()
+		if limited.N <= 0 {
+			return nil, fmt.Errorf("invoice: larger than %d MB: export fewer days at a time", maxInvoiceBytes>>20)
+		}
 		if errors.Is(err, io.EOF) {
 			return lines, nil
 		}

@@ -104,6 +104,10 @@ func (c *Controller) resign(ctx context.Context) {
 		if err != nil {
 			return err
 		}
+		var claim leadership
+		if err := json.Unmarshal(have.Value, &claim); err != nil || claim.Owner != c.owner {
+			return err // its term ran out, and another process leads
+		}
 		have.Value = json.RawMessage(`{}`)
 		return records.Put(have)
 	})
