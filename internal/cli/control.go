@@ -50,7 +50,7 @@ func (s *server) callbacks(o *gateway.Options) {
 	o.OnExample = func(e gateway.Example) {
 		s.tell(func(c *lifecycle.Controller) {
 			c.Example(lifecycle.Answer{RequestID: e.RequestID, At: e.At, Task: e.Task.Name, Input: e.Input, Values: e.Values, Model: e.Model,
-				PromptHash: e.PromptHash, Barred: barred(e.Provider), Outside: e.Outside})
+				PromptHash: e.PromptHash, Barred: barred(e.Provider), Outside: e.Outside, Unplain: e.Unplain})
 		})
 	}
 	o.OnComparison = func(e gateway.Comparison) {

@@ -44,7 +44,7 @@ func (x *exchange) learn(a *paid, model, content string) {
 	said := x.said(a, model, content)
 	if (said.values != nil || said.outside) && x.opts.OnExample != nil {
 		x.opts.OnExample(Example{RequestID: x.id, At: x.began, Task: x.task.Task, Input: x.input, Values: said.values, Model: model,
-			Provider: said.provider, PromptHash: said.prompt, Outside: said.outside, Simulated: said.simulated})
+			Provider: said.provider, PromptHash: said.prompt, Outside: said.outside, Unplain: !x.plain(), Simulated: said.simulated})
 	}
 	for i := range x.watched {
 		x.compare(&x.watched[i], said, false, 0)

@@ -412,7 +412,7 @@ func TestDecisionsReachTheGeneralistWithTheirReason(t *testing.T) {
 			if c.reason == "unreadable" {
 				return
 			}
-			if len(w.examples) != 1 || w.examples[0].Values[0].Text() != "refund" {
+			if len(w.examples) != 1 || w.examples[0].Values[0].Text() != "refund" || w.examples[0].Unplain != (c.reason == "not_plain") {
 				t.Errorf("examples %+v", w.examples)
 			}
 		})

@@ -68,6 +68,7 @@ type Example struct {
 	Provider   string       // that answered, as the configuration names it
 	PromptHash string       // of everything that the generalist was told beside the input
 	Outside    bool         // the task's schema does not hold the answer; Values is nil
+	Unplain    bool         // the request asks for more than a tier can give, so none is ever asked
 	Simulated  bool
 }
 

@@ -31,6 +31,7 @@ type bench struct {
 	asked     int // requests so far
 	clock     time.Time
 	barred    bool // the generalist's answers
+	unplain   bool // the requests
 	train     func(context.Context, TrainOptions) (*Trained, error)
 	model     func(string) (Source, bool)
 }
@@ -164,7 +165,7 @@ func (b *bench) one(id string, at time.Time, text string, values []task.Value) {
 		}
 		watched = append(watched, cmp)
 	}
-	b.Example(Answer{RequestID: id, At: at, Task: d.Task.Name, Input: text, Values: values, Model: "gpt-4o-2024-08-06", PromptHash: "p", Barred: b.barred, Outside: values == nil})
+	b.Example(Answer{RequestID: id, At: at, Task: d.Task.Name, Input: text, Values: values, Model: "gpt-4o-2024-08-06", PromptHash: "p", Barred: b.barred, Unplain: b.unplain, Outside: values == nil})
 	for _, cmp := range watched {
 		b.Compare(cmp)
 	}
@@ -397,6 +398,17 @@ func TestBarredAnswersTeachNothing(t *testing.T) {
 	b.ask(700, nil)
 	b.until("count", func(s Status) bool { b.pass(time.Second); return s.Examples.Barred >= 690 })
 	if s := b.status(); s.State != Observing || s.Training.Looks != 0 || !strings.Contains(s.Training.Waiting, "forbid training") {
+		t.Errorf("status %+v", s)
+	}
+}
+
+// What no tier is ever asked says nothing of what a tier is asked: it is no part of the sample that calibrates.
+func TestRequestsThatNoTierIsAskedDoNotCalibrate(t *testing.T) {
+	b := newBench(t, nil)
+	b.unplain = true
+	b.ask(700, nil)
+	b.until("count", func(s Status) bool { b.pass(time.Second); return s.Examples.Examples >= 690 })
+	if s := b.status(); s.Examples.Uniform != 0 || s.Training.Looks != 0 {
 		t.Errorf("status %+v", s)
 	}
 }

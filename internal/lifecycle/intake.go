@@ -25,6 +25,7 @@ type Answer struct {
 	PromptHash string
 	Barred     bool // the terms of whoever answered forbid training on it
 	Outside    bool // the task's schema does not hold the answer: Values is nil, and nothing is kept
+	Unplain    bool // no tier is ever asked such a request: its answer may teach, but not calibrate
 }
 
 // A Doubt is a request that no tier may answer and that its task wants a person to see.
@@ -107,7 +108,7 @@ func (c *Controller) Example(a Answer) {
 	if p == nil || a.Input == "" {
 		return
 	}
-	uniform := p.uniform(a.RequestID, a.Input)
+	uniform := !a.Unplain && p.uniform(a.RequestID, a.Input)
 	c.glance(signed{task: a.Task, teacher: a.Model, prompt: a.PromptHash, uniform: uniform, outside: a.Outside})
 	if !a.Outside {
 		c.keep(p, a, uniform)
