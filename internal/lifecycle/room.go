@@ -5,7 +5,7 @@ import (
 	"runtime"
 )
 
-// besideServing runs f so that it takes no place from those that serve: on a thread of its own and of the lowest priority (on Linux),
+// besideServing runs f so that it takes no place from those that serve: on a thread of its own and of low priority (on Linux),
 // while one more goroutine may run at once than before. The system then shares the cores, and prefers whoever serves.
 func besideServing[T any](f func() (T, error)) (result T, err error) {
 	before := runtime.GOMAXPROCS(0)
