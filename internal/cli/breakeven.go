@@ -127,8 +127,7 @@ func known(book *cost.Book, f breakevenFlags, now time.Time) error {
 	}
 	for _, text := range f.measured {
 		name, _, _ := strings.Cut(text, "=")
-		sold := slices.ContainsFunc(book.Prices(now), func(p cost.Price) bool { return p.Model == name }) // by several, perhaps
-		if _, ok := book.Lookup("", name, now); !ok && !sold && !slices.Contains([]string{embeddedTier, "llama-3.2-1b", "llama-3.2-3b"}, name) {
+		if len(book.Sellers(name, now)) == 0 && !slices.Contains([]string{embeddedTier, "llama-3.2-1b", "llama-3.2-3b"}, name) {
 			return usageError("--measured %s: %q is neither a model of the price book (see `occam prices list`) nor one of %s, llama-3.2-1b, llama-3.2-3b",
 				text, name, embeddedTier)
 		}
